@@ -1,0 +1,100 @@
+"""BPG at capacity: what a separation-based scheme could show with ideal codes and rate adaptation to every fade."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from baselines.codecs.select import controller
+from linksim import Params, Received, Reference, Setting, SideInfo
+from linksim.link.config import Access
+from linksim.link.power import parse_split, user_powers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class BoundParams(Params):
+    """Parameters of the bounds."""
+
+    codec: Literal["bpg", "jpeg"] = Field("bpg", description="source codec")
+    count: Literal["file", "slice"] = Field("file", description="bytes counted: whole BPG file, or slice payload alone")
+
+
+class JointBoundParams(BoundParams):
+    """Parameters of the bound with all users at once."""
+
+    split: str = Field("equal", description="users' shares of the power: equal, 0.8/0.2, sic")
+
+
+class _CapacityBound(Reference):
+    """BPG at the largest size that the rates of ideal codes carry; no checksum, no code block, no loss."""
+
+    access: ClassVar[Access]
+
+    @abstractmethod
+    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bits per channel use of the system for each user, [B, N], from |h_i|^2 p_i / sigma^2 [B, N]."""
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        """Shares of the total power where all send at once."""
+        return parse_split(getattr(self.params, "split", "equal"), self.setting.link.users)
+
+    def __init__(self, setting: Setting, params: BoundParams) -> None:
+        super().__init__(setting, params)
+        link = setting.link
+        self._powers = np.array(user_powers(link.power, link.users, self.access, self.split))
+        self._controller = controller(params.codec, params.count, "ladder")
+
+    def provenance(self) -> dict[str, str]:
+        """Codec build."""
+        return {"codec": self._controller.codec.settings}
+
+    def evaluate(self, images: Tensor, side: SideInfo) -> Received:
+        """See `Reference.evaluate`."""
+        from baselines.codecs.pixels import show, to_pixels
+
+        gain = side.h.abs().square().double().cpu().numpy()
+        snr = gain * self._powers / side.noise_var.double().cpu().numpy()[:, None]
+        # The margin keeps a rate that is a whole number of bytes from being rounded below it.
+        budget = np.floor(self.rates(snr) * self.setting.channel_uses / 8 + 1e-9).astype(np.int64)
+        pixels = to_pixels(images)
+        encodings = self._controller.fit(pixels.reshape(-1, *pixels.shape[2:]), budget.ravel())
+        streams = [None if encoding is None else encoding.stream for encoding in encodings]
+        shown, lost = show(streams, self._controller, images, self.setting.train_mean)
+        return Received(shown, lost)
+
+
+class BpgCapacity(_CapacityBound):
+    """BPG over the multiple-access channel with joint decoding at its max-min fair point."""
+
+    name: ClassVar[str] = "bpg-capacity"
+    summary: ClassVar[str] = "bound: BPG at the max-min fair rates of ideal codes with joint decoding"
+    Params: ClassVar[type[Params]] = JointBoundParams
+    access: ClassVar[Access] = "noma"
+
+    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `max_min_rates`."""
+        from baselines.bpg_capacity.region import max_min_rates
+
+        return max_min_rates(received_snr)
+
+
+class BpgCapacityOma(_CapacityBound):
+    """BPG over orthogonal channel uses, 1/N of them a user, at the rate of an ideal code."""
+
+    name: ClassVar[str] = "bpg-capacity-oma"
+    summary: ClassVar[str] = "bound: BPG at the rates of ideal codes, users in orthogonal channel uses"
+    Params: ClassVar[type[Params]] = BoundParams
+    access: ClassVar[Access] = "oma"
+
+    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `orthogonal_rates`."""
+        from baselines.bpg_capacity.region import orthogonal_rates
+
+        return orthogonal_rates(received_snr)

@@ -1,0 +1,164 @@
+"""Separate source and channel coding: BPG (or JPEG), 5G LDPC, QAM, and successive interference cancellation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from baselines.bpg_ldpc_qam_sic.mcs import ENVELOPE, Frame, joint_images, lay_out, parse_mcs
+from linksim import Params, Received, Scheme, Setting, SideInfo
+from linksim.link.power import parse_split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
+    from baselines.codecs.rate_control import RateController
+
+
+class DigitalParams(Params):
+    """Parameters of the digital baseline."""
+
+    mcs: str = Field("qpsk-1/2", description="modulation and LDPC code rate; `envelope`: the best of several at each SNR")
+    split: str = Field("sic", description="users' shares of the power: 0.8/0.2, equal, or sic (4:1 ladder, 0.8/0.2 for two)")
+    block: Literal["image", "joint"] = Field("image", description="one code block an image, or joint ones of 4096 bits")
+    codec: Literal["bpg", "jpeg"] = Field("bpg", description="source codec")
+    count: Literal["file", "slice"] = Field("file", description="bytes counted: whole BPG file, or slice payload alone")
+    search: Literal["auto", "bisect", "ladder"] = Field(
+        "auto", description="rate control: bisection over QP (auto), or the best of all 52 encodings"
+    )
+    iterations: int = Field(20, ge=1, le=200, description="LDPC decoder iterations, at the most")
+    decoder: Literal["auto", "numba", "sionna"] = Field(
+        "auto", description="LDPC decoder: layered min-sum (auto on a CPU) or Sionna's boxplus-phi (auto on a GPU)"
+    )
+
+
+class BpgLdpcQamSic(Scheme):
+    """BPG + LDPC + QAM + SIC (KDD paper, section VI-A2; linksim's reading: spec of the digital baseline in the README).
+
+    All users send at once with one MCS; the receiver orders them by received power in each frame, decodes with the rest as
+    noise, re-encodes, subtracts. A checksum tells it which blocks are lost; a lost image shows the training set's mean
+    colour. The transmitter knows nothing of the channel.
+    """
+
+    name: ClassVar[str] = "bpg-ldpc-qam-sic"
+    summary: ClassVar[str] = "BPG, 5G LDPC, QAM, codeword-level successive interference cancellation"
+    Params: ClassVar[type[Params]] = DigitalParams
+    envelopes: ClassVar[Mapping[str, tuple[str, ...]]] = {"mcs": ENVELOPE}
+    csi: ClassVar[str] = "receiver"
+
+    def __init__(self, setting: Setting, params: DigitalParams) -> None:
+        super().__init__(setting, params)
+        self._mcs = parse_mcs(params.mcs)
+        self._split = parse_split(params.split, setting.link.users)
+        self._joint = joint_images(self._mcs, setting.channel_uses) if params.block == "joint" else 1
+        self.frame: Frame = lay_out(self._mcs, setting.channel_uses, self._joint)
+        self._backend = params.decoder if params.decoder != "auto" else "numba" if setting.device == "cpu" else "sionna"
+
+    @property
+    def group_multiple(self) -> int:
+        """Images of a joint block."""
+        return self._joint
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        """Shares of the total power."""
+        return self._split
+
+    def provenance(self) -> dict[str, str]:
+        """Codec build, code and decoder."""
+        frame = self.frame
+        return {
+            "codec": self._controller.codec.settings,
+            "code": f"5G LDPC ({frame.info_bits}, {frame.coded_bits}), {frame.blocks} blocks for {frame.images} images, "
+            f"CRC-{frame.crc_bits}, {frame.image_bytes} bytes an image",
+            "decoder": f"{self._backend}, {self.params.iterations} iterations",
+        }
+
+    def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
+        """See `Scheme.transmit`."""
+        import torch
+
+        from baselines.bpg_ldpc_qam_sic.modem import modem
+        from baselines.bpg_ldpc_qam_sic.sic import modulate_frames
+        from baselines.codecs.pixels import to_pixels
+
+        batch, users = images.shape[:2]
+        pixels = to_pixels(images.transpose(0, 1))
+        symbols = torch.empty((users, batch, self.symbols_per_user), dtype=torch.complex64, device=images.device)
+        for run, coder in self._frames(batch):
+            part = pixels[:, run].reshape(-1, *pixels.shape[2:])
+            encodings = self._controller.fit(part, coder.frame.image_bytes)
+            info = coder.pack([None if encoding is None else encoding.stream for encoding in encodings])
+            sent = modulate_frames(coder, modem(self._mcs.bits_per_symbol, self.setting.device), info, self.setting.device)
+            symbols[:, run] = sent.reshape(users, -1, self.symbols_per_user)
+        amplitudes = torch.tensor(self.powers, device=images.device).sqrt()
+        return (symbols * amplitudes[:, None, None]).transpose(0, 1)
+
+    def receive(self, received: Tensor, side: SideInfo) -> Received:
+        """See `Scheme.receive`."""
+        import torch
+
+        from baselines.bpg_ldpc_qam_sic.modem import modem
+        from baselines.bpg_ldpc_qam_sic.sic import cancel_successively
+        from baselines.codecs.pixels import show
+
+        batch, users = side.h.shape
+        powers = torch.tensor(self.powers, device=received.device)
+        gains = side.h * powers.sqrt()
+        # What the channel estimate misses of every user's signal is noise to the receiver.
+        noise_var = side.noise_var + self.setting.link.csi_error_var * powers.sum()
+        streams: list[list[bytes | None]] = [[None] * users for _ in range(batch)]
+        blocks = errors = 0
+        for run, coder in self._frames(batch):
+            size = coder.frame.images
+            found = cancel_successively(
+                received[run].reshape(-1, size, received.shape[-1]),
+                gains[run].reshape(-1, size, users),
+                noise_var[run].reshape(-1, size),
+                coder,
+                modem(self._mcs.bits_per_symbol, self.setting.device),
+            )
+            blocks += found.good.size
+            errors += int((~found.good).sum())
+            whole = found.good.all(axis=2)
+            for user in range(users):
+                for index, stream in enumerate(coder.unpack(found.info[:, user])):
+                    if whole[index // size, user] and stream:
+                        streams[run.start + index][user] = stream
+        like = torch.empty((batch, users, *self.setting.image_shape), device=received.device)
+        flat = [stream for group in streams for stream in group]
+        shown, lost = show(flat, self._controller, like, self.setting.train_mean)
+        return Received(shown, lost, blocks, errors)
+
+    def _frames(self, batch: int) -> list[tuple[slice, BlockCoder]]:
+        """The runs of groups in a batch and their coders: whole frames, then what is left in a shorter frame."""
+        whole = batch - batch % self._joint
+        runs: list[tuple[slice, BlockCoder]] = []
+        if whole:
+            runs.append((slice(0, whole), self._coder(self._joint)))
+        if whole < batch:
+            runs.append((slice(whole, batch), self._coder(batch - whole)))
+        return runs
+
+    def _coder(self, images: int) -> BlockCoder:
+        frame = self.frame if images == self._joint else lay_out(self._mcs, self.setting.channel_uses, images)
+        return _coder(frame, self.params.iterations, self._backend, self.setting.device)
+
+    @property
+    def _controller(self) -> RateController:
+        from baselines.codecs.select import controller
+
+        search = "bisect" if self.params.search == "auto" else self.params.search
+        return controller(self.params.codec, self.params.count, search)
+
+
+@functools.lru_cache(maxsize=64)
+def _coder(frame: Frame, iterations: int, backend: str, device: str) -> BlockCoder:
+    from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
+
+    return BlockCoder(frame, iterations, backend, device)
+

@@ -1,0 +1,30 @@
+"""linksim: an end-to-end link simulator for semantic multi-user image transmission.
+
+    import linksim
+    table = linksim.sweep(scheme="bpg-ldpc-qam-sic", channel="rayleigh", snr="0:20:5")
+    table = linksim.load("results/fig07")
+"""
+
+from linksim.api import compare, load, load_images, sweep
+from linksim.errors import LinksimError
+from linksim.link.config import LinkConfig, Setting, SideInfo
+from linksim.schemes import Params, Received, Reference, Scheme, register
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LinkConfig",
+    "LinksimError",
+    "Params",
+    "Received",
+    "Reference",
+    "Scheme",
+    "Setting",
+    "SideInfo",
+    "__version__",
+    "compare",
+    "load",
+    "load_images",
+    "register",
+    "sweep",
+]

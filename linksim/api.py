@@ -1,0 +1,113 @@
+"""linksim from Python: sweeps and results as pandas data frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linksim.errors import LinksimError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def sweep(
+    out: str | Path | None = None,
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+    force_new: bool = False,
+    progress: bool = True,
+    figures: bool = False,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Runs (or goes on with) a sweep and returns its table, one row a curve point.
+
+    Args:
+        out: results folder; by default one under `runs/` named after the sweep.
+        workers: processes. With one, schemes of this session (`linksim.register`) can take part.
+        device: torch device.
+        force_new: set a folder that holds another sweep aside.
+        progress: show a progress bar.
+        figures: draw the figures too.
+        settings: as in a sweep file, see `linksim.engine.config.SweepConfig`: scheme, channel, snr, rho, dataset, ...
+
+    Raises:
+        LinksimError: anything that the caller can put right, in one line.
+    """
+    from linksim.engine.config import make_config
+    from linksim.engine.sweep import default_folder, prepare, run_sweep
+    from linksim.report.progress import Bar
+
+    if workers < 1:
+        raise LinksimError(f"workers = {workers}: give 1 or more")
+    prepared = prepare(make_config(settings), device)
+    folder = Path(out) if out is not None else default_folder(prepared)
+    with Bar(shown=progress) as bar:
+        table = run_sweep(
+            prepared,
+            folder,
+            workers=workers,
+            device=device,
+            force_new=force_new,
+            progress=bar.update,
+            figures=figures,
+        )
+    assert table is not None, "a sweep without shards ends complete"
+    table.attrs["folder"] = str(folder)
+    return table
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """The table of a results folder; `attrs["run"]` holds its provenance. Raises LinksimError."""
+    from linksim.engine import provenance
+    from linksim.engine.sweep import TABLE
+
+    table = _read(Path(path), TABLE)
+    table.attrs["run"] = provenance.read_run(Path(path))
+    return table
+
+
+def load_images(path: str | Path) -> pd.DataFrame:
+    """The per-image table of a results folder: one row an image, user, point and stage. Raises LinksimError."""
+    from linksim.engine.sweep import PER_IMAGE
+
+    return _read(Path(path), PER_IMAGE)
+
+
+def compare(path: str | Path, baseline: str, metric: str = "psnr_db") -> pd.DataFrame:
+    """Paired differences of every variant from `baseline`, with 95% intervals clustered by image group.
+
+    The draws are common to all schemes, so that the difference is far sharper than the curves themselves.
+
+    Args:
+        path: results folder.
+        baseline: a variant, or a scheme's bare name where it has one variant.
+        metric: per-image column.
+
+    Raises:
+        LinksimError: unknown variant or metric.
+    """
+    from linksim.report.compare import paired_differences
+
+    return paired_differences(load_images(path), baseline, metric)
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if not folder.is_dir():
+        raise LinksimError(f"{folder}: no such results folder")
+    try:
+        return pd.read_parquet(folder / name)
+    except FileNotFoundError:
+        if (folder / "journal").is_dir():
+            raise LinksimError(
+                f"{folder} has no {name}: its sweep is not complete (the same command goes on with it) or its tables "
+                "were moved"
+            ) from None
+        raise LinksimError(f"{folder} has no {name}: give a folder that `linksim sweep` wrote") from None
+    except (OSError, ValueError) as error:
+        raise LinksimError(
+            f"{folder / name} cannot be read ({' '.join(str(error).split())[:120]}): delete it and run the sweep again"
+        ) from None

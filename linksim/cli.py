@@ -1,0 +1,337 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from linksim.errors import LinksimError, unknown
+
+_SETTINGS = {
+    "scheme": ("NAME[:KEY=VALUE,...],...", "schemes and their parameters (linksim list schemes)"),
+    "channel": ("NAME,...", "awgn, rayleigh, rician (linksim list channels)"),
+    "snr": ("A:B:STEP", "SNR points in dB, both ends included; also 0,5,10"),
+    "rho": ("K/M,...", "bandwidth ratios, like 1/6,1/3"),
+    "dataset": ("NAME", "cifar10-mini (embedded), cifar10, folder:DIR"),
+    "data-dir": ("DIR", "where cifar10 lies, when it is not an installed asset"),
+    "image-size": ("PIXELS", "crop and resize the images of a folder"),
+    "users": ("N", "users that send at once, 1 to 8"),
+    "groups": ("G", "image groups a point (default: all of the data set)"),
+    "until": ("METRIC=HALFWIDTH", "stop a point when its 95%% interval is this narrow, like psnr=0.1"),
+    "min-groups": ("G", "groups that --until evaluates in any case"),
+    "max-groups": ("G", "groups at which --until gives up"),
+    "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid (linksim list metrics)"),
+    "power": ("CONVENTION", "sum (default) or per-ue"),
+    "rician-k": ("DB", "K factor of the rician channel, dB"),
+    "csi-error": ("VAR", "variance of the error of the channel estimate; 0 is perfect CSI"),
+    "pixels": ("KIND", "float (default), or uint8: round reconstructions to 8 bits"),
+    "seed": ("SEED", "seed of every random draw"),
+    "mcs": ("MCS", "for schemes that have it: qpsk-1/2, 16qam-3/4, ..., or envelope"),
+    "split": ("SHARES", "for schemes that have it: 0.8/0.2, equal, sic"),
+    "csi": ("KIND", "for schemes that have it: the side information of the users"),
+}
+_KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        match = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        if match:
+            options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            message = str(unknown("option", match[1], options))
+        raise LinksimError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission.")
+    parser.add_argument("--version", action="store_true", help="print the version and the commit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    sweep = commands.add_parser("sweep", help="simulate curves and write tables and figures; resumes what was cut short")
+    sweep.add_argument("file", nargs="?", type=Path, help="a sweep file (YAML); options below go before its values")
+    for name, (metavar, text) in _SETTINGS.items():
+        sweep.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the sweep file")
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: runs/ and a name of its own)")
+    sweep.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+    sweep.add_argument("--shard", metavar="I/N", help="work on part I (from 0) of N alone, for job arrays")
+    sweep.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    sweep.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
+    sweep.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+    _debug(sweep)
+
+    show = commands.add_parser("show", help="print the table of a results folder")
+    show.add_argument("folder", type=Path)
+    plot = commands.add_parser("plot", help="draw the figures of one or several results folders again")
+    plot.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the first folder)")
+    compare = commands.add_parser("compare", help="paired differences between schemes, with intervals")
+    compare.add_argument("folder", type=Path)
+    compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
+    compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image column (default psnr_db)")
+    merge = commands.add_parser("merge", help="bring the shards of a sweep together and write its tables")
+    merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    merge.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the first folder)")
+    listing = commands.add_parser("list", help="what there is: schemes, channels, metrics, datasets")
+    listing.add_argument("what", metavar="schemes|channels|metrics|datasets")
+    assets = commands.add_parser("assets", help="weights of metrics and data sets: list, get, check")
+    actions = assets.add_subparsers(dest="action", metavar="list|get|check", parser_class=_Parser, required=True)
+    actions.add_parser("list", help="what there is and what is installed")
+    get = actions.add_parser("get", help="fetch one, or take it from a file")
+    get.add_argument("name")
+    get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a file or folder that is at hand")
+    _debug(get)
+    actions.add_parser("check", help="hash what is installed")
+    commands.add_parser("doctor", help="what this installation can do and what is missing")
+    for command in (show, plot, compare, merge, listing):
+        _debug(command)
+    return parser
+
+
+def _debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _whole(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise LinksimError(f"{option} {text!r}: give a whole number, 1 or more")
+    return int(text)
+
+
+def _device(name: str) -> str:
+    if name == "cpu":
+        return name
+    if name.partition(":")[0] != "cuda":
+        raise LinksimError(f"--device {name!r}: cpu and cuda are known")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise LinksimError(f"--device {name}: no CUDA device here: leave the option out")
+    return name
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.plan import parse_shard
+    from linksim.engine.sweep import default_folder, prepare, run_sweep
+    from linksim.report.progress import Bar
+
+    overrides = {}
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LinksimError(f"--set {text!r}: write key=value")
+        overrides[key.strip()] = value
+    given = {_KEYS.get(name, name.replace("-", "_")): None for name in _SETTINGS}
+    given = {key: value for key in given if (value := getattr(args, key)) is not None}
+    values: dict[str, Any] = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
+    if "scheme" in given:
+        # Schemes named on the command line replace the file's, and with them what the file asked of those.
+        values = {key: value for key, value in values.items() if key not in ("mcs", "split", "csi")}
+    workers = _whole(args.workers, "--workers")
+    shard = parse_shard(args.shard) if args.shard else (0, 1)
+    device = _device(args.device)
+    prepared = prepare(make_config({**values, **given}), device)
+    folder = args.out or default_folder(prepared)
+    try:
+        with Bar(shown=not args.quiet) as bar:
+            table = run_sweep(
+                prepared,
+                folder,
+                workers=workers,
+                shard=shard,
+                device=device,
+                force_new=args.force_new,
+                progress=bar.update,
+            )
+    except KeyboardInterrupt:
+        print(f"\nstopped: what is done is kept in {folder}; the same command goes on with it", file=sys.stderr)
+        return 130
+    if table is None:
+        print(f"shard {args.shard} is done in {folder}; when all are: linksim merge {folder}")
+        return 0
+    if not args.quiet:
+        from linksim.report.show import table_text
+
+        print(table_text(table))
+    print(f"results: {folder}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from linksim.api import load
+    from linksim.report.show import table_text
+
+    table = load(args.folder)
+    run = table.attrs["run"] or {}
+    print(table_text(table))
+    print(f"linksim {run.get('linksim', '?')}, finished {run.get('finished') or 'no'}; command: {run.get('command', '?')}")
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from linksim.api import load
+    from linksim.engine.sweep import FIGURES
+    from linksim.report.figures import draw
+
+    table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
+    table = table.drop_duplicates(["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"])
+    for path in draw(table, args.out or args.folders[0] / FIGURES):
+        print(path)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from linksim.api import compare
+
+    print(compare(args.folder, args.baseline, args.metric).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from linksim.engine.sweep import merge
+    from linksim.report.show import table_text
+
+    out = args.out or args.folders[0]
+    print(table_text(merge(args.folders, out)))
+    print(f"results: {out}")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows: list[tuple[str, str]]
+    if args.what == "schemes":
+        from linksim.schemes.registry import find, names
+
+        rows = []
+        for name in names():
+            system = find(name)
+            rows.append((name, system.summary))
+            for key, field in system.Params.model_fields.items():
+                rows.append((f"  {key}={field.default}", field.description or ""))
+    elif args.what == "channels":
+        from linksim.link.fading import CHANNELS
+
+        rows = [(name, text) for name, (text, _) in CHANNELS.items()]
+    elif args.what == "metrics":
+        from linksim.metrics import METRICS
+
+        rows = [(name, metric.summary) for name, metric in METRICS.items()]
+    elif args.what == "datasets":
+        from linksim.data import DATASETS
+
+        rows = list(DATASETS.items())
+    else:
+        raise unknown("list", args.what, ["schemes", "channels", "metrics", "datasets"])
+    _print_rows(rows)
+    return 0
+
+
+def _assets(args: argparse.Namespace) -> int:
+    from linksim import assets
+
+    if args.action == "get":
+        print(f"{args.name}: {assets.get(args.name, args.source)}")
+        return 0
+    if args.action == "list":
+        for row in assets.listing():
+            print(f"{row.name:14}{row.state:14}{row.size:>8}  {row.purpose}; {row.source}; {row.licence}")
+        return 0
+    bad = 0
+    for row in assets.listing():
+        if row.state == "not installed":
+            print(f"{row.name:14}not installed")
+            continue
+        try:
+            assets.check(row.name)
+            print(f"{row.name:14}good")
+        except LinksimError as error:
+            bad += 1
+            print(f"{row.name:14}BAD: {error}")
+    return 2 if bad else 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from linksim.report.doctor import diagnose
+
+    checks, assets = diagnose()
+    for what, good, words in checks:
+        print(f"{'ok ' if good else 'BAD'}  {what:15}{words}")
+    for name, state in assets:
+        print(f"{'ok ' if state == 'installed' else '-  '}  asset {name:15}{state}")
+    return 0 if all(good for _, good, _ in checks) else 2
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+
+
+_COMMANDS = {
+    "sweep": _sweep,
+    "show": _show,
+    "plot": _plot,
+    "compare": _compare,
+    "merge": _merge,
+    "list": _list,
+    "assets": _assets,
+    "doctor": _doctor,
+}
+
+
+def _join_negative(words: Sequence[str]) -> list[str]:
+    """`--snr -5:20:5` to `--snr=-5:20:5`, which argparse would take for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--snr", "--rician-k") and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
+    debug = "--debug" in (argv if argv is not None else sys.argv)
+    try:
+        args = _parser().parse_args(_join_negative(sys.argv[1:] if argv is None else argv))
+        if args.version:
+            from linksim.engine.provenance import code_version
+
+            print(code_version())
+            return 0
+        if args.command is None:
+            _parser().print_help()
+            return 2
+        return _COMMANDS[args.command](args)
+    except LinksimError as error:
+        if debug:
+            raise
+        print(f"linksim: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        where = error.filename or "results folder"
+        print(f"linksim: {where}: {error.strerror}: give a place with room and rights, like --out DIR", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Power and bandwidth as measured on the symbols that a scheme sent, never as it claims them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from linksim.errors import LinksimError
+from linksim.link.power import TOLERANCE, exceeds_eq2, symbol_power, total_power
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from linksim.schemes.base import Scheme
+
+
+def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
+    """Measures one batch.
+
+    Args:
+        symbols: what the scheme sent, complex [B, N, k of a user].
+
+    Returns:
+        tx_power: mean power a channel use, all users together, in units of P_avg.
+        channel_uses: channel uses of the system for one image group.
+
+    Raises:
+        LinksimError: not complex, more channel uses than the budget, the users' shares above the convention's total, a
+            codeword above its user's power, or symbols that are not finite.
+    """
+    link, name = scheme.setting.link, scheme.name
+    if not symbols.is_complex():
+        raise LinksimError(f"audit: scheme {name!r} sent real symbols ({symbols.dtype}): send complex ones")
+    batch, users, uses = symbols.shape if symbols.dim() == 3 else (-1, -1, -1)
+    if users != link.users:
+        raise LinksimError(
+            f"audit: scheme {name!r} sent symbols of shape {list(symbols.shape)}: "
+            f"[groups, {link.users} users, channel uses] is wanted"
+        )
+    system_uses = uses * (users if scheme.access == "oma" else 1)
+    budget = scheme.setting.channel_uses * scheme.overhead
+    if system_uses > budget:
+        raise LinksimError(
+            f"audit: scheme {name!r} used {system_uses} channel uses a group, its budget is {budget}: it must send fewer"
+        )
+    total = total_power(link.power, link.users, scheme.access)
+    if scheme.access == "noma" and sum(scheme.split) > 1 + TOLERANCE:
+        raise LinksimError(f"audit: scheme {name!r} splits the power into shares that sum to {sum(scheme.split):.4g}, above 1")
+    measured = symbol_power(symbols)
+    if not bool(measured.isfinite().all()):
+        raise LinksimError(f"audit: scheme {name!r} sent symbols that are not finite")
+    for user, allowed in enumerate(scheme.powers):
+        worst = float(measured[:, user].max())
+        if worst > allowed * (1 + TOLERANCE):
+            raise LinksimError(
+                f"audit: scheme {name!r} sent a codeword of user {user} at power {worst:.6g}, allowed are {allowed:.6g} "
+                f"(convention {link.power!r}, total {total:g}): normalise it"
+            )
+    power = measured.double().mean(dim=0)
+    return float(power.mean() if scheme.access == "oma" else power.sum()), system_uses
+
+
+def power_note(scheme: Scheme) -> str:
+    """What a row must say of the power split; empty where nothing."""
+    if exceeds_eq2(scheme.setting.link.power, scheme.access, scheme.split):
+        return "unequal split under per-ue: one user exceeds P_avg of eq. 2"
+    return ""

@@ -1,0 +1,217 @@
+"""From the journal's records to the two tables: one row a curve point, one row an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from linksim.engine.config import SweepConfig
+from linksim.engine.plan import Plan, Point
+from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
+from linksim.engine.workers import until_means
+from linksim.link.units import source_size
+from linksim.metrics import METRICS
+from linksim.schemes.base import Reference
+from linksim.schemes.registry import Variant, find
+
+Record = Mapping[str, Any]
+Records = Mapping[tuple[str, int, int], Record]
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """A finished point: the records of its units, in order, and why it ended."""
+
+    point: Point
+    records: Sequence[Record]
+    stop_reason: str
+
+    @property
+    def groups(self) -> int:
+        """Image groups that were evaluated."""
+        return sum(record["stop"] - record["start"] for record in self.records)
+
+    def column(self, stage: str, name: str) -> np.ndarray:
+        """A per-image column, float64 [groups, users]."""
+        return np.concatenate([np.asarray(record["stages"][stage][name], np.float64) for record in self.records])
+
+
+def image_columns(config: SweepConfig) -> dict[str, str]:
+    """Per-image metrics of a sweep: name -> column."""
+    return {name: METRICS[name].column for name in config.metrics if not METRICS[name].of_a_set}
+
+
+def set_metrics(config: SweepConfig) -> list[str]:
+    """Metrics of a sweep that are of a whole set of images."""
+    return [name for name in config.metrics if METRICS[name].of_a_set]
+
+
+def finished(config: SweepConfig, plan: Plan, point: Point, records: Records) -> PointResult | None:
+    """The point's result when the journal holds all that it takes, else None."""
+    in_order: list[Record] = []
+    for run in plan.runs:
+        record = records.get((point.key, *run))
+        if record is None:
+            break
+        in_order.append(record)
+    if config.until:
+        columns = {name: METRICS[name].column for name in config.half_widths}
+        needed = units_needed([until_means(record, columns) for record in in_order], config.half_widths, config.min_groups)
+        if needed is not None:
+            asked = ",".join(f"{name}={width:g}" for name, width in config.until)
+            return PointResult(point, in_order[:needed], f"until {asked}")
+    if len(in_order) < len(plan.runs):
+        return None
+    reason = "all groups" if plan.groups == plan.available else "max-groups" if config.until else "groups"
+    return PointResult(point, in_order, reason)
+
+
+def per_image_frame(config: SweepConfig, plan: Plan, results: Iterable[PointResult], n_images: int) -> pd.DataFrame:
+    """One row an image, user, point and stage."""
+    frames = []
+    stride = n_images // config.users
+    for result in results:
+        point, groups, users = result.point, result.groups, config.users
+        group = np.repeat(np.arange(groups), users)
+        user = np.tile(np.arange(users), groups)
+        lost = (
+            np.concatenate([np.asarray(record["lost"], bool) for record in result.records]).ravel()
+            if all(record["lost"] is not None for record in result.records)
+            else None
+        )
+        for stage in result.records[0]["stages"]:
+            frame = pd.DataFrame(
+                {
+                    "variant": point.variant.label,
+                    "scheme": point.variant.name,
+                    "stage": stage,
+                    "channel": point.channel,
+                    "rho": float(point.rho),
+                    "snr_db": point.snr_db,
+                    "group": group,
+                    "user": user,
+                    "image": user * stride + group,
+                    "mse": result.column(stage, "mse").ravel(),
+                    **{column: result.column(stage, column).ravel() for column in image_columns(config).values()},
+                    "lost": pd.array(lost if lost is not None else [None] * len(group), dtype="boolean"),
+                }
+            )
+            frames.append(frame)
+    return _with_envelopes(plan, pd.concat(frames, ignore_index=True))
+
+
+def point_rows(
+    config: SweepConfig,
+    results: Iterable[PointResult],
+    n_images: int,
+    image_shape: tuple[int, int, int],
+    set_values: Mapping[tuple[str, str, str], float],
+) -> list[dict[str, Any]]:
+    """One row a point and stage, first stage before refined.
+
+    Args:
+        set_values: (point key, stage, metric) -> value of the metrics of a whole set.
+    """
+    from linksim.metrics import psnr_from_mse_array
+
+    rows = []
+    for result in results:
+        point, records = result.point, result.records
+        system = find(point.variant.name)
+        params = dict(point.variant.params)
+        for stage in records[0]["stages"]:
+            row: dict[str, Any] = {
+                "scheme": point.variant.name,
+                "variant": point.variant.label,
+                "kind": "reference" if issubclass(system, Reference) else "scheme",
+                "stage": stage,
+                "dataset": config.dataset,
+                "channel": point.channel,
+                "rho": float(point.rho),
+                "users": config.users,
+                "snr_db": point.snr_db,
+                "power": config.power,
+                "csi": params.get("csi", system.csi),
+                "csi_error_var": config.csi_error_var,
+                **{key: value for key, value in params.items() if key != "csi"},
+            }
+            for column in image_columns(config).values():
+                mean, half = mean_and_half_width(group_means(result.column(stage, column)))
+                row |= {column: mean, f"{column}_ci95": half}
+                if column == "psnr_db":
+                    pooled = psnr_from_mse_array(group_means(result.column(stage, "mse")))
+                    mean, half = mean_and_half_width(pooled)
+                    row |= {"psnr_pooled_db": mean, "psnr_pooled_db_ci95": half}
+            for name in set_metrics(config):
+                row[METRICS[name].column] = set_values[point.key, stage, name]
+                row[f"{METRICS[name].column}_note"] = METRICS[name].note(result.groups * config.users)
+            blocks = sum(record["blocks"] for record in records)
+            errors = sum(record["block_errors"] for record in records)
+            low, high = binomial_interval(errors, blocks)
+            lost = [np.asarray(record["lost"], bool) for record in records if record["lost"] is not None]
+            weights = [record["stop"] - record["start"] for record in records]
+            powers = [record["tx_power"] for record in records]
+            uses = records[0]["channel_uses"]
+            row |= {
+                "n_images": result.groups * config.users,
+                "n_groups": result.groups,
+                "n_left_out": n_images % config.users,
+                "n_blocks": blocks,
+                "n_block_errors": errors,
+                "bler": errors / blocks if blocks else np.nan,
+                "bler_low": low,
+                "bler_high": high,
+                "loss_rate": float(np.concatenate(lost).mean()) if lost else np.nan,
+                "tx_power": np.nan if powers[0] is None else float(np.average(powers, weights=weights)),
+                "power_note": records[0]["power_note"],
+                "channel_uses": uses,
+                "rho_total": uses / source_size(image_shape),
+                "rho_user": records[0]["user_uses"] / source_size(image_shape),
+                "stop_reason": result.stop_reason,
+                "seconds": sum(sum(record["seconds"].values()) for record in records),
+                "seed": config.seed,
+            }
+            rows.append(row)
+    return rows
+
+
+def point_frame(plan: Plan, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table: rows in the plan's order, envelopes after their members; text columns without NaN."""
+    frame = _with_envelopes(plan, pd.DataFrame(rows))
+    texts = frame.select_dtypes(include=["object", "string"]).columns
+    frame[texts] = frame[texts].fillna("")
+    return frame
+
+
+def _with_envelopes(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds the derived variants: at each point the rows of the member with the highest mean PSNR."""
+    if not plan.derived:
+        return frame
+    keys = ["stage", "channel", "rho", "snr_db"]
+    parts = [frame]
+    for variant, members in plan.derived.items():
+        labels = {member.label: member for member in members}
+        mine = frame[frame["variant"].isin(list(labels))]
+        means = mine.groupby([*keys, "variant"], sort=False)["psnr_db"].mean().reset_index()
+        best = means.loc[means.groupby(keys, sort=False)["psnr_db"].idxmax(), [*keys, "variant"]]
+        picked = mine.merge(best, on=[*keys, "variant"], how="inner")
+        picked = picked.assign(envelope_of=picked["variant"], variant=variant.label)
+        if variant.best_of in picked.columns:
+            picked[variant.best_of] = "envelope"
+        parts.append(picked)
+    return pd.concat(parts, ignore_index=True)
+
+
+def labels_in_order(plan: Plan) -> list[str]:
+    """Labels of every variant, simulated and derived, in the order of the table."""
+    simulated = dict.fromkeys(point.variant.label for point in plan.points)
+    return [*simulated, *(variant.label for variant in plan.derived)]
+
+
+def variants_of(plan: Plan) -> list[Variant]:
+    """The simulated variants, each once."""
+    return list(dict.fromkeys(point.variant for point in plan.points))

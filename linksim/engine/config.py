@@ -1,0 +1,225 @@
+"""A sweep as one typed value: the command line, a sweep file and Python all make this."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from linksim.errors import LinksimError, unknown
+from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention
+from linksim.link.fading import CHANNELS
+from linksim.link.units import parse_rho
+from linksim.schemes.registry import Variant, find, parse, split_list
+
+#: Raised by hand whenever the same settings give other numbers; folders of another version are refused.
+RESULTS_VERSION = 1
+
+_RANGE = re.compile(r"^\s*([^:]+):([^:]+)(?::([^:]+))?\s*$")
+
+
+def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
+    """`0:20:2` (both ends included), `0:20` (steps of 1), `5` or `0,5,10` to numbers.
+
+    Raises LinksimError where nothing comes out.
+    """
+    values: list[float] = []
+    try:
+        for part in filter(None, (piece.strip() for piece in str(text).split(","))):
+            match = _RANGE.match(part)
+            if match is None:
+                values.append(float(part))
+                continue
+            start, stop = float(match[1]), float(match[2])
+            step = float(match[3]) if match[3] else 1.0
+            if step == 0 or not math.isfinite(start + stop + step):
+                raise ValueError
+            count = math.floor((stop - start) / step + 1e-9) + 1
+            values += [round(start + i * step, 9) for i in range(max(count, 0))]
+    except ValueError:
+        values = []
+    if not values or not all(map(math.isfinite, values)):
+        raise LinksimError(f"--{what} {text!r} gives no values: write start:stop:step like 0:20:2 (-5:20:5), or 0,5,10")
+    return tuple(dict.fromkeys(value + 0.0 for value in values))
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+class SweepConfig(BaseModel):
+    """Everything that the numbers of a sweep depend on.
+
+    Args:
+        scheme: schemes with their parameters, `name:key=value,...`.
+        channel: fadings, see `linksim list channels`.
+        snr: SNR points in dB (P_avg over the noise variance per complex symbol).
+        rho: bandwidth ratios k/m, as fractions.
+        dataset: `cifar10-mini` (embedded), `cifar10`, or `folder:DIR`.
+        data_dir: where `cifar10` lies, when it is no installed asset.
+        image_size: side in pixels that images of a folder are cropped and resized to.
+        users: N.
+        groups: image groups a point; None takes all of the data set.
+        until: (metric, half-width of its 95% interval) at which a point stops; also metric=width or a mapping.
+        min_groups, max_groups: bounds of `until`.
+        metrics: names, see `linksim list metrics`.
+        power: "sum" or "per-ue".
+        rician_k_db: K factor of "rician", dB.
+        csi_error_var: variance of the error of the channel estimate; 0 is perfect.
+        pixels: "float", or "uint8": reconstructions are rounded to 8 bits before the metrics.
+        seed: of every random draw.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: tuple[str, ...] = Field(min_length=1)
+    channel: tuple[str, ...] = ("awgn",)
+    snr: tuple[float, ...] = tuple(float(snr) for snr in range(0, 21, 2))
+    rho: tuple[str, ...] = ("1/6",)
+    dataset: str = "cifar10-mini"
+    data_dir: str | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    users: int = Field(default=2, ge=1, le=MAX_USERS)
+    groups: int | None = Field(default=None, ge=1)
+    until: tuple[tuple[str, float], ...] = ()
+    min_groups: int = Field(default=128, ge=2)
+    max_groups: int | None = Field(default=None, ge=2)
+    metrics: tuple[str, ...] = Field(default=("psnr", "ssim"), min_length=1)
+    power: PowerConvention = "sum"
+    rician_k_db: float = Field(default=6.0, allow_inf_nan=False)
+    csi_error_var: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    pixels: Literal["float", "uint8"] = "float"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("scheme", mode="before")
+    @classmethod
+    def _schemes(cls, value: Any) -> tuple[str, ...]:
+        texts = split_list(value) if isinstance(value, str) else list(value)
+        return tuple(dict.fromkeys(parse(str(text)).label for text in texts))
+
+    @field_validator("channel", mode="before")
+    @classmethod
+    def _channels(cls, value: Any) -> tuple[str, ...]:
+        for name in (names := _listed(value)):
+            if name not in CHANNELS:
+                raise unknown("channel", str(name), CHANNELS)
+        if not names:
+            raise LinksimError("no channel given: see `linksim list channels`")
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("snr", mode="before")
+    @classmethod
+    def _snr(cls, value: Any) -> tuple[float, ...]:
+        return parse_range(value if isinstance(value, str) else ",".join(map(str, _listed(value))))
+
+    @field_validator("rho", mode="before")
+    @classmethod
+    def _rho(cls, value: Any) -> tuple[str, ...]:
+        ratios = [str(value)] if isinstance(value, Fraction) else _listed(value)
+        if not ratios:
+            raise LinksimError("no rho given: write it as 1/6 or 0.25")
+        return tuple(dict.fromkeys(str(parse_rho(ratio)) for ratio in ratios))
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics(cls, value: Any) -> tuple[str, ...]:
+        from linksim.metrics import METRICS
+
+        for name in (names := _listed(value)):
+            if name not in METRICS:
+                raise unknown("metric", str(name), METRICS)
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _until(cls, value: Any) -> tuple[tuple[str, float], ...]:
+        if isinstance(value, str):
+            value = dict(part.partition("=")[::2] for part in _listed(value))
+        try:
+            widths = {str(name): float(width) for name, width in dict(value).items()}
+        except (TypeError, ValueError):
+            raise LinksimError(f"--until {value!r}: write metric=half-width, like psnr=0.1") from None
+        if not all(0 < width < math.inf for width in widths.values()):
+            raise LinksimError(f"--until {value!r}: half-widths must be positive, like psnr=0.1")
+        return tuple(widths.items())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepConfig:
+        for name in self.half_widths:
+            if name not in self.metrics:
+                raise LinksimError(f"--until {name}: no metric of this sweep; it has {', '.join(self.metrics)}")
+        if self.until and self.groups is not None:
+            raise LinksimError("--until and --groups exclude each other: bound --until with --max-groups")
+        if self.max_groups is not None and not self.until:
+            raise LinksimError("--max-groups bounds --until: give --until, or --groups instead")
+        if self.max_groups is not None and self.max_groups < self.min_groups:
+            raise LinksimError(f"--max-groups {self.max_groups} is below --min-groups {self.min_groups}")
+        return self
+
+    @property
+    def half_widths(self) -> dict[str, float]:
+        """`until` as metric -> half-width."""
+        return dict(self.until)
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The scheme variants asked for, in order."""
+        return [parse(text) for text in self.scheme]
+
+    @property
+    def rhos(self) -> list[Fraction]:
+        """Bandwidth ratios as fractions."""
+        return [Fraction(rho) for rho in self.rho]
+
+    def link(self, channel: str) -> LinkConfig:
+        """The link of this sweep over one of its channels."""
+        return LinkConfig(channel, self.users, self.power, self.rician_k_db, self.csi_error_var)
+
+
+def make_config(values: Mapping[str, Any]) -> SweepConfig:
+    """A sweep from plain values. `mcs`, `split` and `csi` are parameters asked of every scheme that has them.
+
+    Raises LinksimError in one line for an unknown key (with the nearest), a value out of range or a name unknown.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    shared = [(key, str(given.pop(key))) for key in ("mcs", "split", "csi") if key in given]
+    for key in given:
+        if key not in SweepConfig.model_fields:
+            raise unknown("setting", key, [*SweepConfig.model_fields, "mcs", "split", "csi"])
+    if "scheme" not in given:
+        raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
+    scheme = given["scheme"]
+    texts = split_list(scheme) if isinstance(scheme, str) else [str(text) for text in scheme]
+    if not texts:
+        raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
+    for key, _ in shared:
+        if not any(key in find(text.partition(":")[0]).Params.model_fields for text in texts):
+            raise LinksimError(f"none of the schemes has a parameter {key!r}: see `linksim list schemes`")
+    given["scheme"] = [parse(text, shared).label for text in texts]
+    try:
+        return SweepConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "sweep"
+        raise LinksimError(f"{where} = {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The values of a sweep file (YAML), with `--set key=value` on top."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LinksimError(f"sweep file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LinksimError(f"sweep file {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise LinksimError(f"sweep file {path} holds no settings: write lines like `scheme: bpg-ldpc-qam-sic`")
+    return {**values, **(overrides or {})}

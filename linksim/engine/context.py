@@ -1,0 +1,32 @@
+"""What the units of a sweep share, apart from the work itself: light enough for the process that hands units out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from linksim.engine.config import SweepConfig
+from linksim.engine.plan import Point
+
+FEATURES_FOLDER = "features"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit of a sweep shares: its settings, and where it runs. Small enough to send to a worker.
+
+    Args:
+        config: the sweep.
+        device: torch device.
+        features_dir: where set metrics leave the features of a unit's images.
+    """
+
+    config: SweepConfig
+    device: str
+    features_dir: Path
+
+
+def features_path(folder: Path, point: Point, start: int, metric: str) -> Path:
+    """The file of a unit's features."""
+    return folder / f"{hashlib.sha256(point.key.encode()).hexdigest()[:16]}-{start:06d}-{metric}.npy"

@@ -1,0 +1,173 @@
+"""One unit of a sweep, as a pure function; everything else in the engine arranges calls of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from linksim.data import Grouping, ImageSet, load_dataset
+from linksim.engine.audit import audit_symbols, power_note
+from linksim.engine.config import SweepConfig
+from linksim.engine.context import Context, features_path
+from linksim.engine.plan import Unit
+from linksim.errors import LinksimError
+from linksim.link.channel import to_complex64, transmit_over, unit_noise
+from linksim.link.config import Setting, SideInfo
+from linksim.link.fading import draw_coefficients, estimate_coefficients
+from linksim.link.units import noise_variance
+from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
+from linksim.schemes.base import Received, Reference, Scheme, System
+
+@functools.lru_cache(maxsize=2)
+def dataset_of(config: SweepConfig) -> ImageSet:
+    """The data set of a sweep."""
+    return load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+
+
+def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Any, device: str) -> Setting:
+    """What a scheme may know beforehand at one channel and bandwidth ratio of a sweep."""
+    return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device)
+
+
+@functools.lru_cache(maxsize=32)
+def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
+    variant, channel, rho = point_but_snr
+    return variant.build(setting_of(context.config, dataset_of(context.config), channel, rho, context.device))
+
+
+@functools.lru_cache(maxsize=16)
+def _metric(name: str, device: str) -> ImageMetric | SetMetric:
+    return make_metric(name, device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Units run on one thread each on a CPU: the same sums in the same order with any number of workers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(received: object, shape: torch.Size, system: System) -> Received:
+    if not isinstance(received, Received):
+        raise LinksimError(f"scheme {system.name!r} returned {type(received).__name__}: return linksim.Received")
+    if received.images.shape != shape:
+        raise LinksimError(
+            f"scheme {system.name!r} returned images of shape {list(received.images.shape)}, {list(shape)} is wanted"
+        )
+    if not bool(received.images.isfinite().all()):
+        raise LinksimError(f"scheme {system.name!r} returned images with values that are not finite")
+    return received
+
+
+def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
+    """Simulates one unit and measures it.
+
+    Returns:
+        A record for the journal: the unit's key; per-image columns, each [groups, users] nested lists; the audit's
+        measures; block counts; seconds by stage.
+
+    Raises:
+        LinksimError: the audit stopped the scheme, or it broke its contract. What a plug-in raises passes through.
+    """
+    config, point, device = context.config, unit.point, context.device
+    data = dataset_of(config)
+    groups = range(unit.start, unit.stop)
+    clock = _Clock()
+    with one_thread(), torch.inference_mode():
+        indices = Grouping(len(data), config.users).indices(np.arange(unit.start, unit.stop))
+        pixels = data.images[indices.ravel()].reshape(*indices.shape, *data.image_shape)
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
+        link = config.link(point.channel)
+        true_h = draw_coefficients(link, config.seed, groups)
+        h = to_complex64(true_h, device)
+        snr_db = torch.full((len(groups),), point.snr_db, device=device)
+        noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
+        estimate = to_complex64(estimate_coefficients(link, true_h, config.seed, groups), device)
+        side = SideInfo(snr_db, noise_var, estimate, (config.seed, tuple(groups)))
+        clock.lap("load")
+
+        system = _system(context, (point.variant, point.channel, point.rho))
+        note = ""
+        if isinstance(system, Reference):
+            received = _checked(system.evaluate(images.clone(), side), images.shape, system)
+            tx_power, uses, user_uses = None, system.setting.channel_uses, system.setting.channel_uses
+            clock.lap("reference")
+        elif isinstance(system, Scheme):
+            symbols = system.transmit(images.clone(), side)
+            clock.lap("transmit")
+            tx_power, uses = audit_symbols(system, symbols)
+            user_uses = symbols.shape[-1]
+            note = power_note(system)
+            noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
+            signal = transmit_over(system.access, symbols, h, noise, noise_var)
+            clock.lap("channel")
+            received = _checked(system.receive(signal, side), images.shape, system)
+            clock.lap("receive")
+        else:
+            raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
+
+        columns = _measure(context, unit, images, received)
+        clock.lap("metrics")
+    return {
+        "point": point.key,
+        "start": unit.start,
+        "stop": unit.stop,
+        "stages": {"first": columns},
+        "lost": received.lost.tolist() if received.lost is not None else None,
+        "blocks": received.blocks,
+        "block_errors": received.block_errors,
+        "tx_power": tx_power,
+        "channel_uses": uses,
+        "user_uses": user_uses,
+        "power_note": note,
+        "seconds": clock.laps,
+    }
+
+
+def _measure(context: Context, unit: Unit, images: torch.Tensor, received: Received) -> dict[str, Any]:
+    """Per-image columns of one stage; features of set metrics go to files of their own."""
+    batch = images.shape[:2]
+    reference = images.flatten(0, 1)
+    shown = received.images.to(reference).clamp(0, 1).flatten(0, 1)
+    if context.config.pixels == "uint8":
+        shown = (shown * 255).round() / 255
+    columns: dict[str, Any] = {"mse": mse(reference, shown).double().reshape(batch).tolist()}
+    for name in context.config.metrics:
+        metric = _metric(name, context.device)
+        if isinstance(metric, ImageMetric):
+            columns[metric.column] = metric(reference, shown).double().reshape(batch).tolist()
+        else:
+            path = features_path(context.features_dir, unit.point, unit.start, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.save(file, np.asarray(metric.features(shown), np.float32))
+            part.replace(path)
+    return columns
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

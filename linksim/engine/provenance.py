@@ -1,0 +1,167 @@
+"""What made a result: conventions, versions, hashes, command; and whether a folder belongs to a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import linksim
+from linksim.engine.config import RESULTS_VERSION, SweepConfig
+from linksim.errors import LinksimError
+
+RUN_FILE = "run.json"
+
+_PACKAGES = (
+    "av", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch", "torch-fidelity",
+    "torchmetrics", "torchvision",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results can depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def code_version() -> str:
+    """linksim's version, with the commit where it runs from a git checkout; `+dirty` marks uncommitted changes."""
+    root = Path(linksim.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return linksim.__version__
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "linksim", "baselines")
+    except (OSError, subprocess.SubprocessError):
+        return linksim.__version__
+    return f"{linksim.__version__}+{commit}{'+dirty' if changed else ''}"
+
+
+def conventions(config: SweepConfig) -> dict[str, str]:
+    """The convention behind every number, in words."""
+    from linksim.metrics import conventions as metric_conventions
+
+    power = {
+        "sum": "sum: all users together P_avg a channel use (released code)",
+        "per-ue": "per-ue: every user P_avg where all send at once (eq. 2)",
+    }
+    csi = "perfect" if config.csi_error_var == 0 else f"h + CN(0, {config.csi_error_var:g}), the same at both ends"
+    return {
+        "power": power[config.power],
+        "snr": "gamma = 10 log10(P_avg / sigma^2), sigma^2 per complex symbol, noise added once in the multiple-access channel",
+        "rho": "k / m: complex channel uses of the system over C*H*W",
+        "fading": "one complex h a user and image group, E|h|^2 = 1",
+        "csi_transmitter": csi,
+        "csi_receiver": csi,
+        "pixels": {"float": "clamped to [0, 1], not rounded", "uint8": "clamped to [0, 1], rounded to 8 bits"}[config.pixels],
+        "groups": "the data set cut into N contiguous parts, zipped",
+        "interval": "95%, Student's t over image groups; block errors Clopper-Pearson",
+        **metric_conventions(),
+    }
+
+
+def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """All that the numbers depend on, as flat keys; two folders with one identity hold the same sweep."""
+    flat = config.model_dump(mode="json")
+    flat.pop("data_dir")
+    flat["data_hash"] = data_hash
+    flat["results_version"] = RESULTS_VERSION
+    for label, facts in systems.items():
+        flat |= {f"{label} {key}": value for key, value in facts.items()}
+    return flat
+
+
+def identity_hash(facts: Mapping[str, Any]) -> str:
+    """Short hash of an identity, for a folder's name."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """`run.json` of a results folder; None where there is none. Raises LinksimError where it cannot be read."""
+    try:
+        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LinksimError(f"{folder / RUN_FILE}: {error.strerror}") from None
+    except ValueError:
+        run = None
+    if not isinstance(run, dict) or "identity" not in run:
+        raise LinksimError(f"{folder / RUN_FILE} is damaged: take another --out, or --force-new to set the folder aside")
+    return run
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """What sets two identities apart, named; None when nothing does."""
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if not keys:
+        return None
+    shown = [f"{key}: {_short(there.get(key))} there, {_short(here.get(key))} here" for key in keys[:3]]
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return "; ".join(shown) + more
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
+
+
+def make_run(config: SweepConfig, facts: Mapping[str, Any], command: str, **more: Any) -> dict[str, Any]:
+    """The contents of `run.json`."""
+    return {
+        "linksim": code_version(),
+        "results_version": RESULTS_VERSION,
+        "command": command,
+        "config": config.model_dump(mode="json"),
+        "identity": dict(facts),
+        "conventions": conventions(config),
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None,
+        **more,
+    }
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that nobody ever sees half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Writes `run.json`."""
+    write_atomic(folder / RUN_FILE, (json.dumps(run, indent=2) + "\n").encode())
+
+
+def command_line() -> str:
+    """The command as typed, with the program's bare name."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])

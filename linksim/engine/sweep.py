@@ -1,0 +1,367 @@
+"""Running a sweep into a results folder: check everything, resume, work, write the tables and figures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from linksim.data import Grouping, ImageSet
+from linksim.engine import collect, journal, provenance
+from linksim.engine.config import SweepConfig
+from linksim.engine.context import FEATURES_FOLDER, Context, features_path
+from linksim.engine.plan import Plan, Point, Unit, in_shard, make_plan
+from linksim.engine.stats import units_needed
+from linksim.engine.workers import run_here, run_workers, until_means
+from linksim.errors import LinksimError
+from linksim.metrics import METRICS
+from linksim.schemes.base import Scheme
+from linksim.schemes.registry import is_local
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE, TABLE_CSV, PER_IMAGE, FIGURES = "table.parquet", "table.csv", "per_image.parquet", "figures"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep that was checked from end to end before anything is written."""
+
+    config: SweepConfig
+    data: ImageSet
+    plan: Plan
+    identity: dict[str, Any]
+
+
+def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
+    """Loads the data, builds every scheme and asks every metric for its weights. Raises LinksimError."""
+    from linksim.data import load_dataset
+    from linksim.engine.config import make_config
+    from linksim.link.config import Setting
+    from linksim.metrics import require
+
+    require(config.metrics)
+    data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+    grouping = Grouping(len(data), config.users)
+    multiple, systems = 1, {}
+    outline = make_plan(config, grouping.n_groups, data.image_shape)
+    for variant in collect.variants_of(outline):
+        for channel in config.channel:
+            for rho in config.rhos:
+                system = variant.build(Setting(config.link(channel), data.image_shape, rho, data.train_mean, device))
+                if isinstance(system, Scheme):
+                    multiple = int(np.lcm(multiple, system.group_multiple))
+                if facts := system.provenance():
+                    systems[f"{variant.label} {channel} {rho}"] = facts
+    plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
+    for name in collect.set_metrics(config):
+        if config.until:
+            raise LinksimError(f"{name} needs a fixed number of images: take --groups instead of --until")
+        METRICS[name].check_count(plan.groups * config.users)
+    if plan.derived and "psnr" not in config.metrics:
+        raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
+    config = make_config(config.model_dump())
+    return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems))
+
+
+def default_folder(prepared: Prepared) -> Path:
+    """`runs/<scheme>_<channel>_<hash>`: the same sweep has the same folder, another sweep another one."""
+    config = prepared.config
+    names = list(dict.fromkeys(variant.name for variant in config.variants))
+    shown = "+".join(names[:3]) + (f"+{len(names) - 3}" if len(names) > 3 else "")
+    return Path("runs") / f"{shown}_{'+'.join(config.channel)}_{provenance.identity_hash(prepared.identity)}"
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_sweep(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    device: str = "cpu",
+    force_new: bool = False,
+    progress: Progress | None = None,
+    figures: bool = True,
+) -> pd.DataFrame | None:
+    """Runs, or goes on with, a sweep in `folder`.
+
+    Args:
+        workers: processes; None takes one a CPU (one on a GPU), no more than there are units.
+        shard: (i, n), work on the i-th of n parts alone.
+        device: torch device.
+        force_new: sets a folder of another sweep aside (renamed, never deleted).
+        progress: called with (units done, units in all).
+        figures: draw them when the sweep is complete.
+
+    Returns:
+        The table; None when other shards still have work.
+
+    Raises:
+        LinksimError: the folder belongs to another sweep, another process works in it, a scheme failed.
+    """
+    _open_folder(prepared, folder, force_new)
+    tag = f"shard{shard[0]:03d}of{shard[1]:03d}"
+    journals = folder / journal.FOLDER
+    journals.mkdir(exist_ok=True)
+    with _lock(journals / f"{tag}.lock", folder):
+        _work(prepared, folder, journals, tag, workers, shard, device, progress)
+    return finish(prepared, folder, figures=figures)
+
+
+def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
+    run = None
+    if folder.is_dir() and any(folder.iterdir()):
+        problem = None
+        try:
+            run = provenance.read_run(folder)
+            if run is None:
+                problem = "holds files but no sweep (no run.json)"
+            elif named := provenance.difference(run["identity"], prepared.identity):
+                problem = f"holds another sweep ({named})"
+        except LinksimError as error:
+            problem = str(error)
+        if problem and not force_new:
+            raise LinksimError(f"{folder} {problem}: take another --out, or --force-new to set that folder aside")
+        if problem:
+            aside = next(
+                path for i in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.old-{i}")).exists()
+            )
+            folder.rename(aside)
+            run = None
+    folder.mkdir(parents=True, exist_ok=True)
+    if run is None:
+        made = provenance.make_run(
+            prepared.config,
+            prepared.identity,
+            provenance.command_line(),
+            data={
+                "dataset": prepared.config.dataset,
+                "images": len(prepared.data),
+                "sha256": prepared.data.fingerprint,
+                "citation": prepared.data.citation,
+            },
+        )
+        provenance.write_run(folder, made)
+
+
+@contextlib.contextmanager
+def _lock(path: Path, folder: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LinksimError(f"{folder}: another process works on this part of the sweep: wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _work(
+    prepared: Prepared,
+    folder: Path,
+    journals: Path,
+    tag: str,
+    workers: int | None,
+    shard: tuple[int, int],
+    device: str,
+    progress: Progress | None,
+) -> None:
+    config, plan = prepared.config, prepared.plan
+    columns = {name: METRICS[name].column for name in config.half_widths}
+    point_index = {point: index for index, point in enumerate(plan.points)}
+    run_index = {run: index for index, run in enumerate(plan.runs)}
+    records = journal.results_by_unit(journal.read_folder(journals))
+    point_major = bool(collect.set_metrics(config))
+    mine = [
+        unit
+        for unit in plan.units(point_major)
+        if in_shard(run_index[unit.start, unit.stop], point_index[unit.point], shard, bool(config.until))
+    ]
+    means: dict[Point, dict[int, Any]] = {point: {} for point in plan.points}
+    for unit in mine:
+        if config.until and unit.key in records:
+            means[unit.point][run_index[unit.start, unit.stop]] = until_means(records[unit.key], columns)
+    open_points = dict.fromkeys(plan.points, True)
+
+    def settle(point: Point) -> None:
+        in_order = []
+        for index in range(len(plan.runs)):
+            if index not in means[point]:
+                break
+            in_order.append(means[point][index])
+        if units_needed(in_order, config.half_widths, config.min_groups) is not None:
+            open_points[point] = False
+
+    if config.until:
+        for point in plan.points:
+            settle(point)
+    todo = [unit for unit in mine if unit.key not in records]
+    left = {point: sum(unit.point == point for unit in todo) for point in plan.points}
+    done = len(mine) - len(todo)
+
+    def report() -> None:
+        if progress is not None:
+            progress(done, done + sum(count for point, count in left.items() if open_points[point]))
+
+    report()
+    waiting = (unit for unit in todo if open_points[unit.point])
+    count = sum(open_points[unit.point] for unit in todo)
+    if count == 0:
+        return
+    if workers is None:
+        workers = 1 if device != "cpu" else available_cpus()
+    workers = min(workers, count)
+    context = Context(config, device, folder / FEATURES_FOLDER)
+    if workers == 1:
+        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns)
+    else:
+        for point in plan.points:
+            if is_local(point.variant.name):
+                raise LinksimError(
+                    f"scheme {point.variant.name!r} is registered in this process alone: run it with one worker, or "
+                    "install it with an entry point"
+                )
+        finished = run_workers(
+            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers
+        )
+    with contextlib.closing(finished):  # type: ignore[type-var]
+        for result in finished:
+            done += 1
+            left[result.unit.point] -= 1
+            if config.until:
+                means[result.unit.point][run_index[result.unit.start, result.unit.stop]] = result.means
+                settle(result.unit.point)
+            report()
+
+
+def finish(prepared: Prepared, folder: Path, figures: bool = True) -> pd.DataFrame | None:
+    """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not."""
+    config, plan = prepared.config, prepared.plan
+    records = journal.results_by_unit(journal.read_folder(folder / journal.FOLDER))
+    results = []
+    for point in plan.points:
+        result = collect.finished(config, plan, point, records)
+        if result is None:
+            return None
+        results.append(result)
+    set_values = _set_values(prepared, folder, results)
+    rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
+    table = collect.point_frame(plan, rows)
+    per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
+    provenance.write_atomic(folder / PER_IMAGE, _parquet(per_image))
+    provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
+    provenance.write_atomic(folder / TABLE, _parquet(table))
+    run = provenance.read_run(folder)
+    if run is not None and run["finished"] is None:
+        run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        provenance.write_run(folder, run)
+    if figures:
+        from linksim.report.figures import draw
+
+        draw(table, folder / FIGURES)
+    return table
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _set_values(
+    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult]
+) -> dict[tuple[str, str, str], float]:
+    """Values of the metrics of a whole set, from the features that the units left; kept in a journal of their own."""
+    config = prepared.config
+    names = collect.set_metrics(config)
+    if not names:
+        return {}
+    from linksim.engine.evaluate import one_thread
+    from linksim.metrics import make_metric, reference_features
+
+    path = folder / journal.FOLDER / "sets.log"
+    known: dict[tuple[str, str, str], float] = {}
+    if path.exists():
+        known = {(r["point"], r["stage"], r["metric"]): r["value"] for r in journal.read_file(path)}
+    writer = journal.JournalWriter(path)
+    try:
+        for name in names:
+            metric = None
+            for result in results:
+                key = (result.point.key, "first", name)
+                if key in known:
+                    continue
+                files = [
+                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], name)
+                    for record in result.records
+                ]
+                missing = [file for file in files if not file.exists()]
+                if missing:
+                    raise LinksimError(f"{missing[0]} is gone: {name} needs it; run the sweep into a new --out")
+                with one_thread():
+                    metric = metric or make_metric(name)
+                    indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
+                    reference = reference_features(metric, prepared.data, indices)
+                    value = float(metric.distance(reference, np.concatenate([np.load(file) for file in files])))
+                writer.append({"point": key[0], "stage": key[1], "metric": name, "value": value})
+                known[key] = value
+    finally:
+        writer.close()
+    shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
+    return known
+
+
+def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
+    """Brings the shards of one sweep, run in one folder or in several, together in `out` and writes its tables.
+
+    Raises LinksimError: not a sweep, folders of different sweeps, units missing (how many).
+    """
+    from linksim.engine.config import make_config
+
+    runs = []
+    for folder in folders:
+        run = provenance.read_run(folder) if folder.is_dir() else None
+        if run is None:
+            raise LinksimError(f"{folder} holds no sweep (no run.json)")
+        if runs and (named := provenance.difference(runs[0]["identity"], run["identity"])):
+            raise LinksimError(f"{folders[0]} and {folder} are of different sweeps ({named}): merge shards of one sweep")
+        runs.append(run)
+    values = {key: value for key, value in runs[0]["config"].items() if value is not None}
+    prepared = prepare(make_config(values))
+    if named := provenance.difference(runs[0]["identity"], prepared.identity):
+        raise LinksimError(f"{folders[0]} was made by other code or data ({named}): merge with the version that ran it")
+    _open_folder(prepared, out, force_new=False)
+    (out / journal.FOLDER).mkdir(exist_ok=True)
+    for number, folder in enumerate(folders):
+        if folder.resolve() == out.resolve():
+            continue
+        for path in sorted((folder / journal.FOLDER).glob("*.jsonl")):
+            name = f"merged{number:03d}-{path.name}"
+            provenance.write_atomic(out / journal.FOLDER / name, path.read_bytes())
+        for path in sorted((folder / FEATURES_FOLDER).glob("*.npy")):
+            (out / FEATURES_FOLDER).mkdir(exist_ok=True)
+            provenance.write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
+    table = finish(prepared, out)
+    if table is None:
+        records = journal.results_by_unit(journal.read_folder(out / journal.FOLDER))
+        total = len(prepared.plan.points) * len(prepared.plan.runs)
+        raise LinksimError(f"{out} has {len(records)} of {total} units: run the shards that are missing, then merge again")
+    return table

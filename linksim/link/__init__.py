@@ -1,0 +1,1 @@
+"""What stands between transmitter and receiver: fading, multiple access, noise, power, SNR and bandwidth."""

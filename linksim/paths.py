@@ -1,0 +1,18 @@
+"""Where linksim keeps what outlives a run: assets (weights, data sets) and caches (encoded images)."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def assets_dir() -> Path:
+    """Folder of the assets: `$LINKSIM_ASSETS`, else the user's data folder."""
+    given = os.environ.get("LINKSIM_ASSETS")
+    return Path(given) if given else platformdirs.user_data_path("linksim") / "assets"
+
+
+def cache_dir() -> Path:
+    """Folder of what can be computed again: `$LINKSIM_CACHE`, else the user's cache folder."""
+    given = os.environ.get("LINKSIM_CACHE")
+    return Path(given) if given else platformdirs.user_cache_path("linksim")

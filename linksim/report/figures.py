@@ -1,0 +1,161 @@
+"""Paper-style curves from a table: one figure a metric and channel, one panel a bandwidth ratio, bands for the intervals."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from linksim.errors import LinksimError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Width of one column of a two-column IEEE page, inches.
+COLUMN_WIDTH = 3.5
+
+#: Columns that get a figure, with their axis label.
+AXES = {
+    "psnr_db": "PSNR (dB)",
+    "psnr_pooled_db": "PSNR, pooled over users (dB)",
+    "ssim": "SSIM",
+    "lpips_vgg": "LPIPS (VGG16)",
+    "lpips_alex": "LPIPS (AlexNet)",
+    "fid": "FID",
+    "bler": "Block error rate",
+}
+
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
+
+
+def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
+    """Draws every metric of `table` into `folder`.
+
+    Args:
+        table: one row a curve point, as `linksim.load` gives it.
+        folder: where `<metric>_<channel>.<format>` go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        LinksimError: rows of the two power conventions, of several data sets or of several numbers of users: they never
+            share a plot.
+    """
+    for column in ("power", "dataset", "users"):
+        if table[column].nunique() > 1:
+            values = ", ".join(map(str, table[column].unique()))
+            raise LinksimError(f"curves of different {column} ({values}) never share a plot: plot them apart")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for channel, rows in table.groupby("channel", sort=False):
+        for column in AXES:
+            if column in rows and rows[column].notna().any() and not (column == "bler" and rows[column].max() == 0):
+                written += _save(curves(rows, column), folder / f"{column}_{channel}", formats)
+    return written
+
+
+def curves(rows: pd.DataFrame, column: str) -> Figure:
+    """One metric over the SNR, a panel for each bandwidth ratio; references dashed."""
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    rhos = list(dict.fromkeys(rows["rho"]))
+    labels = list(dict.fromkeys(_curve_label(row) for row in rows.to_dict("records")))
+    colours = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
+    with mpl.rc_context({**sns.axes_style("whitegrid"), **_style()}):
+        figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
+        panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
+        for panel, rho in zip(panels, rhos, strict=True):
+            _panel(panel, rows[rows["rho"] == rho], column, labels, colours)
+            panel.set_xlabel("SNR (dB)")
+            panel.set_title(f"$\\rho$ = {_ratio(rho)}")
+        panels[0].set_ylabel(AXES.get(column, column))
+        handles: dict[str, Any] = {}
+        for panel in panels:
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=1 if len(rhos) == 1 else 2)
+        figure.suptitle(_title(rows), fontsize=7)
+    return figure
+
+
+def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
+    named = rows.assign(_label=[_curve_label(row) for row in rows.to_dict("records")])
+    for label, curve in named.groupby("_label", sort=False):
+        curve = curve.sort_values("snr_db")
+        index = labels.index(str(label))
+        reference = (curve["kind"] == "reference").all()
+        panel.plot(
+            curve["snr_db"],
+            curve[column],
+            color=colours[str(label)],
+            linestyle="--" if reference else "-",
+            marker=None if reference else _MARKERS[index % len(_MARKERS)],
+            label=str(label),
+        )
+        low, high = _band(curve, column)
+        panel.fill_between(curve["snr_db"].astype(float), low, high, color=colours[str(label)], alpha=0.2, linewidth=0)
+    if column == "bler":
+        panel.set_yscale("symlog", linthresh=1e-4)
+        panel.set_ylim(0, 1.1)
+
+
+def _band(curve: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
+    if column == "bler":
+        return curve["bler_low"], curve["bler_high"]
+    half = curve[f"{column}_ci95"] if f"{column}_ci95" in curve else 0 * curve[column]
+    return curve[column] - half, curve[column] + half
+
+
+def _curve_label(row: dict[Any, Any]) -> str:
+    return f"{row['variant']}" + ("" if row["stage"] == "first" else f" ({row['stage']})")
+
+
+def _ratio(rho: float) -> str:
+    from fractions import Fraction
+
+    return str(Fraction(rho).limit_denominator(10**6))
+
+
+def _title(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return (
+        f"{first['dataset']}, {first['channel']}, {first['users']} users, power '{first['power']}', "
+        f"{int(rows['n_images'].min())} images a point"
+    )
+
+
+def _style() -> dict[str, Any]:
+    return {
+        "font.size": 8,
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "legend.fontsize": 6.5,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 3.5,
+        "grid.linewidth": 0.4,
+        "pdf.fonttype": 42,
+    }
+
+
+def _save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
+    from linksim.engine.provenance import write_atomic
+
+    written = []
+    for kind in formats:
+        buffer = BytesIO()
+        # Without a date, drawing the same table again gives the same file.
+        metadata = {"CreationDate": None} if kind == "pdf" else {}
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_atomic(path, buffer.getvalue())
+        written.append(path)
+    return written
+

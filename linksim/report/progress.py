@@ -1,0 +1,33 @@
+"""The progress bar of a sweep."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+
+class Bar:
+    """A bar over units with the time left; counts that were there before do not speed up the estimate."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def update(self, done: int, total: int) -> None:
+        """Sets the bar to `done` of `total` units."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=done, unit="unit", desc="sweep", smoothing=0.1, dynamic_ncols=True)
+            self._bar.start_t = time.time()
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,121 @@
+"""What a scheme is: the interface that the paper's transceivers, the baselines and every plug-in share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from linksim.link.config import Access, Setting, SideInfo
+from linksim.link.power import equal_split, user_powers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Params(BaseModel):
+    """Parameters of a scheme (`--scheme name:key=value`); each becomes a column of the table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a receiver hands back.
+
+    Args:
+        images: float32 [B, N, C, H, W] in [0, 1].
+        lost: bool [B, N], images of which the receiver knows that they did not arrive; None where it cannot know.
+        blocks: code blocks decoded in this call.
+        block_errors: code blocks of these that failed their check.
+    """
+
+    images: Tensor
+    lost: Tensor | None = None
+    blocks: int = 0
+    block_errors: int = 0
+
+
+class System(ABC):
+    """A row of the comparison: a scheme that sends symbols, or a reference that gives a bound.
+
+    Class attributes:
+        name: as in `--scheme` and in the table.
+        summary: one line for `linksim list schemes`.
+        Params: its parameters.
+        envelopes: parameter -> values whose best, by mean PSNR at each SNR, is what the value "envelope" stands for.
+        csi: what of the channel the ends use, for the table's column; a parameter `csi` goes before it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Params: ClassVar[type[Params]] = Params
+    envelopes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    csi: ClassVar[str] = "all"
+
+    def __init__(self, setting: Setting, params: Any) -> None:
+        """Raises LinksimError where the scheme cannot work in `setting`; heavy things are loaded at the first use."""
+        self.setting = setting
+        self.params = params
+
+    def provenance(self) -> dict[str, str]:
+        """What a result depends on beyond the sweep's own settings: weights' hashes, codec builds."""
+        return {}
+
+
+class Scheme(System):
+    """A transmitter and a receiver.
+
+    Class attributes:
+        access: "noma", all users in the same channel uses, or "oma", each in its own.
+        group_multiple: groups that share a code block; the engine hands over runs of a multiple of it, the last run of a
+            data set excepted.
+    """
+
+    access: ClassVar[Access] = "noma"
+
+    @property
+    def group_multiple(self) -> int:
+        """Image groups that share a code block."""
+        return 1
+
+    @property
+    def symbols_per_user(self) -> int:
+        """Channel uses in which one user sends: k where all send at once, k/N where each has its own."""
+        k = self.setting.channel_uses
+        return k if self.access == "noma" else k // self.setting.link.users
+
+    @property
+    def overhead(self) -> int:
+        """Channel uses of the system as a multiple of k; above 1 the table's `channel_uses` shows it."""
+        return 1
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        """Each user's share of the total power (all send at once); sums to 1."""
+        return equal_split(self.setting.link.users)
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Average power of each user, by the link's convention and the scheme's split; what the audit holds it to."""
+        link = self.setting.link
+        return user_powers(link.power, link.users, self.access, self.split)
+
+    @abstractmethod
+    def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
+        """Images float32 [B, N, C, H, W] in [0, 1] to symbols complex64 [B, N, symbols_per_user]."""
+
+    @abstractmethod
+    def receive(self, received: Tensor, side: SideInfo) -> Received:
+        """The received signal, complex64 [B, k] ("noma") or [B, N, symbols_per_user] ("oma"), back to images."""
+
+
+class Reference(System):
+    """A bound: it turns images into what an ideal link would show, sends no symbols, and is drawn dashed."""
+
+    @abstractmethod
+    def evaluate(self, images: Tensor, side: SideInfo) -> Received:
+        """Images float32 [B, N, C, H, W] as the bound's receiver would show them at `side`'s SNR and h."""

@@ -1,0 +1,178 @@
+"""Schemes by name: found through the entry-point group `linksim.schemes`, or registered from Python."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from linksim.errors import LinksimError, unknown
+from linksim.link.config import Setting
+from linksim.schemes.base import System
+
+GROUP = "linksim.schemes"
+
+_registered: dict[str, type[System]] = {}
+
+
+def register(system: type[System]) -> type[System]:
+    """Adds a scheme or reference for this process (a notebook, a test); installed plug-ins use an entry point.
+
+    Worker processes cannot see such a scheme: run it with one worker. Raises LinksimError when the name is taken.
+    """
+    if system.name in _registered or system.name in _entry_points():
+        raise LinksimError(f"a scheme named {system.name!r} exists: give this one another name")
+    _registered[system.name] = system
+    return system
+
+
+def unregister(name: str) -> None:
+    """Takes back `register`."""
+    _registered.pop(name, None)
+
+
+@functools.cache
+def _entry_points() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        if point.name in found and found[point.name].value != point.value:
+            raise LinksimError(
+                f"two plug-ins name a scheme {point.name!r} ({found[point.name].value}, {point.value}): uninstall one"
+            )
+        found[point.name] = point
+    return found
+
+
+def names() -> list[str]:
+    """Every known name, sorted."""
+    return sorted({*_registered, *_entry_points()})
+
+
+def is_local(name: str) -> bool:
+    """True for a scheme registered in this process alone, which worker processes cannot import."""
+    return name in _registered
+
+
+def find(name: str) -> type[System]:
+    """The class behind a name. Raises LinksimError: unknown name, or a plug-in that does not import."""
+    if name in _registered:
+        return _registered[name]
+    points = _entry_points()
+    if name not in points:
+        raise unknown("scheme", name, names())
+    try:
+        system = points[name].load()
+    except Exception as error:
+        raise LinksimError(
+            f"the plug-in of scheme {name!r} ({points[name].value}) does not import: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(system, type) and issubclass(system, System)):
+        raise LinksimError(f"the plug-in of scheme {name!r} ({points[name].value}) is no linksim Scheme or Reference")
+    return system
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scheme with its parameters settled.
+
+    Args:
+        name: the scheme's bare name.
+        params: every parameter with its value as text, defaults included, in the order of the scheme's own list.
+        given: the names of those that were asked for.
+        best_of: for a derived variant, the parameter whose best value is taken at each SNR.
+    """
+
+    name: str
+    params: tuple[tuple[str, str], ...] = ()
+    given: tuple[str, ...] = ()
+    best_of: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The shortest text that asks for this variant: `name:key=value,...`."""
+        asked = ",".join(f"{key}={value}" for key, value in self.params if key in self.given)
+        return f"{self.name}:{asked}" if asked else self.name
+
+    @property
+    def key(self) -> str:
+        """Name and all parameters: equal for equal variants however they were asked for."""
+        return f"{self.name}:{','.join(f'{key}={value}' for key, value in self.params)}"
+
+    def with_param(self, key: str, value: str) -> Variant:
+        """The same scheme at another value of one parameter."""
+        given = self.given if key in self.given else (*self.given, key)
+        return replace(self, params=tuple((k, value if k == key else v) for k, v in self.params), given=given, best_of=None)
+
+    def build(self, setting: Setting) -> System:
+        """The scheme itself. Raises LinksimError where it cannot work in `setting`."""
+        system = find(self.name)
+        return system(setting, system.Params(**dict(self.params)))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_list(text: str) -> list[str]:
+    """`a:x=1,y=2,b` to [`a:x=1,y=2`, `b`]: a part with `=` and no name before it belongs to the scheme before."""
+    schemes: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        if schemes and re.match(r"[^:=]+=", part):
+            schemes[-1] += f"{',' if ':' in schemes[-1] else ':'}{part}"
+        else:
+            schemes.append(part)
+    return schemes
+
+
+def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
+    """A variant from `name:key=value,...`.
+
+    Args:
+        shared: parameters asked of every scheme that has them (`--mcs`, `--split`, `--csi`); what `text` names goes before.
+
+    Raises:
+        LinksimError: unknown name or parameter, value out of range.
+    """
+    name, _, rest = text.partition(":")
+    system = find(name)
+    fields = system.Params.model_fields
+    asked: dict[str, str] = {key: value for key, value in shared if key in fields}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise LinksimError(f"scheme {text!r}: write parameters as key=value")
+        if key not in fields:
+            raise unknown(f"parameter of {name}", key, fields)
+        asked[key] = value
+    envelope = {key for key, value in asked.items() if value == "envelope" and key in system.envelopes}
+    try:
+        params = system.Params(**{key: value for key, value in asked.items() if key not in envelope})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LinksimError(f"scheme {text!r}: {where}: {first['msg']}") from None
+    values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
+    return Variant(name, tuple(values.items()), tuple(sorted(asked)), next(iter(envelope), None))
+
+
+def expand(variants: Sequence[Variant]) -> tuple[list[Variant], dict[Variant, list[Variant]]]:
+    """What to run for the variants asked for.
+
+    Returns:
+        the variants to run, each once, in order; and for each derived one (an envelope) its members among them.
+    """
+    run: dict[str, Variant] = {}
+    derived: dict[Variant, list[Variant]] = {}
+    for variant in variants:
+        if variant.best_of is None:
+            run.setdefault(variant.key, variant)
+            continue
+        values = find(variant.name).envelopes[variant.best_of]
+        members = [variant.with_param(variant.best_of, value) for value in values]
+        derived[variant] = [run.setdefault(member.key, member) for member in members]
+    return list(run.values()), derived
