@@ -1,8 +1,8 @@
 """linksim: an end-to-end link simulator for semantic multi-user image transmission.
 
-    import linksim
-    table = linksim.sweep(scheme="bpg-ldpc-qam-sic", channel="rayleigh", snr="0:20:5")
-    table = linksim.load("results/fig07")
+import linksim
+table = linksim.sweep(scheme="bpg-ldpc-qam-sic", channel="rayleigh", snr="0:20:5")
+table = linksim.load("results/fig07")
 """
 
 from linksim.api import compare, load, load_images, sweep

@@ -42,21 +42,29 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         match = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if match:
-            options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            options = [
+                option for action in self._actions for option in action.option_strings if option.startswith("--")
+            ]
             message = str(unknown("option", match[1], options))
         raise LinksimError(f"{message} (see `{self.prog} --help`)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission.")
+    parser = _Parser(
+        prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission."
+    )
     parser.add_argument("--version", action="store_true", help="print the version and the commit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
-    sweep = commands.add_parser("sweep", help="simulate curves and write tables and figures; resumes what was cut short")
+    sweep = commands.add_parser(
+        "sweep", help="simulate curves and write tables and figures; resumes what was cut short"
+    )
     sweep.add_argument("file", nargs="?", type=Path, help="a sweep file (YAML); options below go before its values")
     for name, (metavar, text) in _SETTINGS.items():
         sweep.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
-    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the sweep file")
+    sweep.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the sweep file"
+    )
     sweep.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: runs/ and a name of its own)")
     sweep.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
     sweep.add_argument("--shard", metavar="I/N", help="work on part I (from 0) of N alone, for job arrays")
@@ -172,7 +180,9 @@ def _show(args: argparse.Namespace) -> int:
     table = load(args.folder)
     run = table.attrs["run"] or {}
     print(table_text(table))
-    print(f"linksim {run.get('linksim', '?')}, finished {run.get('finished') or 'no'}; command: {run.get('command', '?')}")
+    print(
+        f"linksim {run.get('linksim', '?')}, finished {run.get('finished') or 'no'}; command: {run.get('command', '?')}"
+    )
     return 0
 
 

@@ -13,6 +13,8 @@ from linksim import Params, Received, Scheme, Setting, SideInfo
 from linksim.link.power import parse_split
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 class DigitalParams(Params):
     """Parameters of the digital baseline."""
 
-    mcs: str = Field("qpsk-1/2", description="modulation and LDPC code rate; `envelope`: the best of several at each SNR")
-    split: str = Field("sic", description="users' shares of the power: 0.8/0.2, equal, or sic (4:1 ladder, 0.8/0.2 for two)")
+    mcs: str = Field(
+        "qpsk-1/2", description="modulation and LDPC code rate; `envelope`: the best of several at each SNR"
+    )
+    split: str = Field(
+        "sic", description="users' shares of the power: 0.8/0.2, equal, or sic (4:1 ladder, 0.8/0.2 for two)"
+    )
     block: Literal["image", "joint"] = Field("image", description="one code block an image, or joint ones of 4096 bits")
     codec: Literal["bpg", "jpeg"] = Field("bpg", description="source codec")
     count: Literal["file", "slice"] = Field("file", description="bytes counted: whole BPG file, or slice payload alone")
@@ -37,11 +43,11 @@ class DigitalParams(Params):
 
 
 class BpgLdpcQamSic(Scheme):
-    """BPG + LDPC + QAM + SIC (KDD paper, section VI-A2; linksim's reading: spec of the digital baseline in the README).
+    """BPG + LDPC + QAM + SIC (KDD paper, section VI-A2).
 
-    All users send at once with one MCS; the receiver orders them by received power in each frame, decodes with the rest as
-    noise, re-encodes, subtracts. A checksum tells it which blocks are lost; a lost image shows the training set's mean
-    colour. The transmitter knows nothing of the channel.
+    All users send at once with one MCS; the receiver orders them by received power in each frame, decodes with the rest
+    as noise, re-encodes, subtracts. A checksum tells it which blocks are lost; a lost image shows the training set's
+    mean colour. The transmitter knows nothing of the channel.
     """
 
     name: ClassVar[str] = "bpg-ldpc-qam-sic"
@@ -73,13 +79,14 @@ class BpgLdpcQamSic(Scheme):
         frame = self.frame
         return {
             "codec": self._controller.codec.settings,
-            "code": f"5G LDPC ({frame.info_bits}, {frame.coded_bits}), {frame.blocks} blocks for {frame.images} images, "
-            f"CRC-{frame.crc_bits}, {frame.image_bytes} bytes an image",
+            "code": f"5G LDPC ({frame.info_bits}, {frame.coded_bits}), {frame.blocks} blocks for {frame.images} "
+            f"images, CRC-{frame.crc_bits}, {frame.image_bytes} bytes an image, scrambled by user",
             "decoder": f"{self._backend}, {self.params.iterations} iterations",
         }
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
+        import numpy as np
         import torch
 
         from baselines.bpg_ldpc_qam_sic.modem import modem
@@ -93,7 +100,9 @@ class BpgLdpcQamSic(Scheme):
             part = pixels[:, run].reshape(-1, *pixels.shape[2:])
             encodings = self._controller.fit(part, coder.frame.image_bytes)
             info = coder.pack([None if encoding is None else encoding.stream for encoding in encodings])
-            sent = modulate_frames(coder, modem(self._mcs.bits_per_symbol, self.setting.device), info, self.setting.device)
+            owners = np.repeat(np.arange(users), len(info) // users)
+            qam = modem(self._mcs.bits_per_symbol, self.setting.device)
+            sent = modulate_frames(coder, qam, info, owners, self.setting.device)
             symbols[:, run] = sent.reshape(users, -1, self.symbols_per_user)
         amplitudes = torch.tensor(self.powers, device=images.device).sqrt()
         return (symbols * amplitudes[:, None, None]).transpose(0, 1)
@@ -124,7 +133,7 @@ class BpgLdpcQamSic(Scheme):
             )
             blocks += found.good.size
             errors += int((~found.good).sum())
-            whole = found.good.all(axis=2)
+            whole: NDArray[np.bool_] = found.good.all(axis=2)
             for user in range(users):
                 for index, stream in enumerate(coder.unpack(found.info[:, user])):
                     if whole[index // size, user] and stream:
@@ -161,4 +170,3 @@ def _coder(frame: Frame, iterations: int, backend: str, device: str) -> BlockCod
     from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
 
     return BlockCoder(frame, iterations, backend, device)
-

@@ -29,9 +29,14 @@ class Detected:
     order: NDArray[np.intp]
 
 
-def modulate_frames(coder: BlockCoder, modem: Modem, info: NDArray[np.uint8], device: str) -> Tensor:
-    """Information bits [F, blocks, info_bits] to symbols complex64 [F, images, k], unit average power an image."""
-    coded = torch.from_numpy(coder.encode(info)).to(device)
+def modulate_frames(
+    coder: BlockCoder, modem: Modem, info: NDArray[np.uint8], users: NDArray[np.intp], device: str
+) -> Tensor:
+    """Information bits of frames of `users` [F] to symbols of unit average power an image.
+
+    uint8 [F, blocks, info_bits] to complex64 [F, images, k].
+    """
+    coded = torch.from_numpy(coder.encode(info, users)).to(device)
     symbols = modem.modulate(coded).reshape(len(info), coder.frame.images, -1)
     return normalise(symbols, (1.0,) * coder.frame.images)
 
@@ -75,14 +80,15 @@ def cancel_successively(
         noise = noise_var + (interference - own).clamp_min(0)
         equalised = residual * (gain.conj() / own)[..., None]
         llr = modem.demodulate(equalised, (noise / own)[..., None].expand(equalised.shape))
-        bits, holds = coder.decode(llr.reshape(frames, -1).cpu().numpy())
-        info[rows, user.cpu().numpy()], good[rows, user.cpu().numpy()] = bits, holds
+        who = user.cpu().numpy()
+        bits, holds = coder.decode(llr.reshape(frames, -1).cpu().numpy(), who)
+        info[rows, who], good[rows, who] = bits, holds
         solved = torch.from_numpy(holds.all(axis=1)).to(received.device)
         if genie is not None:
             sent = genie[torch.arange(frames), user]
             solved = torch.ones_like(solved)
         else:
-            sent = modulate_frames(coder, modem, bits, str(received.device))
+            sent = modulate_frames(coder, modem, bits, who, str(received.device))
         residual = residual - solved[:, None, None] * gain[..., None] * sent
         interference = interference - solved[:, None] * own
     return Detected(info, good, order.cpu().numpy())

@@ -30,7 +30,7 @@ def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
     link, name = scheme.setting.link, scheme.name
     if not symbols.is_complex():
         raise LinksimError(f"audit: scheme {name!r} sent real symbols ({symbols.dtype}): send complex ones")
-    batch, users, uses = symbols.shape if symbols.dim() == 3 else (-1, -1, -1)
+    users, uses = symbols.shape[1:] if symbols.dim() == 3 else (-1, -1)
     if users != link.users:
         raise LinksimError(
             f"audit: scheme {name!r} sent symbols of shape {list(symbols.shape)}: "
@@ -40,11 +40,13 @@ def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
     budget = scheme.setting.channel_uses * scheme.overhead
     if system_uses > budget:
         raise LinksimError(
-            f"audit: scheme {name!r} used {system_uses} channel uses a group, its budget is {budget}: it must send fewer"
+            f"audit: scheme {name!r} used {system_uses} channel uses a group, its budget is {budget}: send fewer"
         )
     total = total_power(link.power, link.users, scheme.access)
     if scheme.access == "noma" and sum(scheme.split) > 1 + TOLERANCE:
-        raise LinksimError(f"audit: scheme {name!r} splits the power into shares that sum to {sum(scheme.split):.4g}, above 1")
+        raise LinksimError(
+            f"audit: scheme {name!r} splits the power into shares that sum to {sum(scheme.split):.4g}, above 1"
+        )
     measured = symbol_power(symbols)
     if not bool(measured.isfinite().all()):
         raise LinksimError(f"audit: scheme {name!r} sent symbols that are not finite")
@@ -52,8 +54,8 @@ def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
         worst = float(measured[:, user].max())
         if worst > allowed * (1 + TOLERANCE):
             raise LinksimError(
-                f"audit: scheme {name!r} sent a codeword of user {user} at power {worst:.6g}, allowed are {allowed:.6g} "
-                f"(convention {link.power!r}, total {total:g}): normalise it"
+                f"audit: scheme {name!r} sent a codeword of user {user} at power {worst:.6g}, allowed are "
+                f"{allowed:.6g} (convention {link.power!r}, total {total:g}): normalise it"
             )
     power = measured.double().mean(dim=0)
     return float(power.mean() if scheme.access == "oma" else power.sum()), system_uses

@@ -14,7 +14,7 @@ from linksim.engine.plan import Plan, Point
 from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
 from linksim.engine.workers import until_means
 from linksim.link.units import source_size
-from linksim.metrics import METRICS
+from linksim.metrics import METRICS, SetMetric
 from linksim.schemes.base import Reference
 from linksim.schemes.registry import Variant, find
 
@@ -50,6 +50,13 @@ def set_metrics(config: SweepConfig) -> list[str]:
     return [name for name in config.metrics if METRICS[name].of_a_set]
 
 
+def set_metric(name: str) -> type[SetMetric]:
+    """The class of a metric of a whole set."""
+    kind = METRICS[name]
+    assert issubclass(kind, SetMetric)
+    return kind
+
+
 def finished(config: SweepConfig, plan: Plan, point: Point, records: Records) -> PointResult | None:
     """The point's result when the journal holds all that it takes, else None."""
     in_order: list[Record] = []
@@ -60,7 +67,9 @@ def finished(config: SweepConfig, plan: Plan, point: Point, records: Records) ->
         in_order.append(record)
     if config.until:
         columns = {name: METRICS[name].column for name in config.half_widths}
-        needed = units_needed([until_means(record, columns) for record in in_order], config.half_widths, config.min_groups)
+        needed = units_needed(
+            [until_means(record, columns) for record in in_order], config.half_widths, config.min_groups
+        )
         if needed is not None:
             asked = ",".join(f"{name}={width:g}" for name, width in config.until)
             return PointResult(point, in_order[:needed], f"until {asked}")
@@ -137,7 +146,8 @@ def point_rows(
                 "power": config.power,
                 "csi": params.get("csi", system.csi),
                 "csi_error_var": config.csi_error_var,
-                **{key: value for key, value in params.items() if key != "csi"},
+                **{key: value for key, value in params.items() if key not in ("csi", "split")},
+                "split": records[0]["split"] or params.get("split", ""),
             }
             for column in image_columns(config).values():
                 mean, half = mean_and_half_width(group_means(result.column(stage, column)))
@@ -148,7 +158,7 @@ def point_rows(
                     row |= {"psnr_pooled_db": mean, "psnr_pooled_db_ci95": half}
             for name in set_metrics(config):
                 row[METRICS[name].column] = set_values[point.key, stage, name]
-                row[f"{METRICS[name].column}_note"] = METRICS[name].note(result.groups * config.users)
+                row[f"{METRICS[name].column}_note"] = set_metric(name).note(result.groups * config.users)
             blocks = sum(record["blocks"] for record in records)
             errors = sum(record["block_errors"] for record in records)
             low, high = binomial_interval(errors, blocks)

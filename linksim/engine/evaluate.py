@@ -27,6 +27,7 @@ from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.schemes.base import Received, Reference, Scheme, System
 
+
 @functools.lru_cache(maxsize=2)
 def dataset_of(config: SweepConfig) -> ImageSet:
     """The data set of a sweep."""
@@ -101,7 +102,7 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
         clock.lap("load")
 
         system = _system(context, (point.variant, point.channel, point.rho))
-        note = ""
+        note, split = "", ""
         if isinstance(system, Reference):
             received = _checked(system.evaluate(images.clone(), side), images.shape, system)
             tx_power, uses, user_uses = None, system.setting.channel_uses, system.setting.channel_uses
@@ -112,6 +113,8 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
             tx_power, uses = audit_symbols(system, symbols)
             user_uses = symbols.shape[-1]
             note = power_note(system)
+            if system.access == "noma":
+                split = "/".join(f"{share:.4g}" for share in system.split)
             noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
             signal = transmit_over(system.access, symbols, h, noise, noise_var)
             clock.lap("channel")
@@ -133,6 +136,7 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
         "tx_power": tx_power,
         "channel_uses": uses,
         "user_uses": user_uses,
+        "split": split,
         "power_note": note,
         "seconds": clock.laps,
     }

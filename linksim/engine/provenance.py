@@ -66,12 +66,15 @@ def conventions(config: SweepConfig) -> dict[str, str]:
     csi = "perfect" if config.csi_error_var == 0 else f"h + CN(0, {config.csi_error_var:g}), the same at both ends"
     return {
         "power": power[config.power],
-        "snr": "gamma = 10 log10(P_avg / sigma^2), sigma^2 per complex symbol, noise added once in the multiple-access channel",
+        "snr": "gamma = 10 log10(P_avg / sigma^2), sigma^2 per complex symbol",
+        "noise": "added once in the multiple-access channel",
         "rho": "k / m: complex channel uses of the system over C*H*W",
         "fading": "one complex h a user and image group, E|h|^2 = 1",
         "csi_transmitter": csi,
         "csi_receiver": csi,
-        "pixels": {"float": "clamped to [0, 1], not rounded", "uint8": "clamped to [0, 1], rounded to 8 bits"}[config.pixels],
+        "pixels": {"float": "clamped to [0, 1], not rounded", "uint8": "clamped to [0, 1], rounded to 8 bits"}[
+            config.pixels
+        ],
         "groups": "the data set cut into N contiguous parts, zipped",
         "interval": "95%, Student's t over image groups; block errors Clopper-Pearson",
         **metric_conventions(),
@@ -105,7 +108,9 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     except ValueError:
         run = None
     if not isinstance(run, dict) or "identity" not in run:
-        raise LinksimError(f"{folder / RUN_FILE} is damaged: take another --out, or --force-new to set the folder aside")
+        raise LinksimError(
+            f"{folder / RUN_FILE} is damaged: take another --out, or --force-new to set the folder aside"
+        )
     return run
 
 

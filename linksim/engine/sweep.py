@@ -19,7 +19,7 @@ from linksim.data import Grouping, ImageSet
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER, Context, features_path
-from linksim.engine.plan import Plan, Point, Unit, in_shard, make_plan
+from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
@@ -69,7 +69,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     for name in collect.set_metrics(config):
         if config.until:
             raise LinksimError(f"{name} needs a fixed number of images: take --groups instead of --until")
-        METRICS[name].check_count(plan.groups * config.users)
+        collect.set_metric(name).check_count(plan.groups * config.users)
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
     config = make_config(config.model_dump())
@@ -167,7 +167,9 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise LinksimError(f"{folder}: another process works on this part of the sweep: wait for it or stop it") from None
+        raise LinksimError(
+            f"{folder}: another process works on this part of the sweep: wait for it or stop it"
+        ) from None
     try:
         yield
     finally:
@@ -239,9 +241,7 @@ def _work(
                     f"scheme {point.variant.name!r} is registered in this process alone: run it with one worker, or "
                     "install it with an entry point"
                 )
-        finished = run_workers(
-            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers
-        )
+        finished = run_workers(context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers)
     with contextlib.closing(finished):  # type: ignore[type-var]
         for result in finished:
             done += 1
@@ -295,7 +295,7 @@ def _set_values(
     if not names:
         return {}
     from linksim.engine.evaluate import one_thread
-    from linksim.metrics import make_metric, reference_features
+    from linksim.metrics import SetMetric, reference_features
 
     path = folder / journal.FOLDER / "sets.log"
     known: dict[tuple[str, str, str], float] = {}
@@ -304,7 +304,7 @@ def _set_values(
     writer = journal.JournalWriter(path)
     try:
         for name in names:
-            metric = None
+            metric: SetMetric | None = None
             for result in results:
                 key = (result.point.key, "first", name)
                 if key in known:
@@ -317,7 +317,7 @@ def _set_values(
                 if missing:
                     raise LinksimError(f"{missing[0]} is gone: {name} needs it; run the sweep into a new --out")
                 with one_thread():
-                    metric = metric or make_metric(name)
+                    metric = metric or collect.set_metric(name)()
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
                     reference = reference_features(metric, prepared.data, indices)
                     value = float(metric.distance(reference, np.concatenate([np.load(file) for file in files])))
@@ -336,13 +336,15 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
     """
     from linksim.engine.config import make_config
 
-    runs = []
+    runs: list[dict[str, Any]] = []
     for folder in folders:
         run = provenance.read_run(folder) if folder.is_dir() else None
         if run is None:
             raise LinksimError(f"{folder} holds no sweep (no run.json)")
         if runs and (named := provenance.difference(runs[0]["identity"], run["identity"])):
-            raise LinksimError(f"{folders[0]} and {folder} are of different sweeps ({named}): merge shards of one sweep")
+            raise LinksimError(
+                f"{folders[0]} and {folder} are of different sweeps ({named}): merge shards of one sweep"
+            )
         runs.append(run)
     values = {key: value for key, value in runs[0]["config"].items() if value is not None}
     prepared = prepare(make_config(values))
@@ -363,5 +365,7 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
     if table is None:
         records = journal.results_by_unit(journal.read_folder(out / journal.FOLDER))
         total = len(prepared.plan.points) * len(prepared.plan.runs)
-        raise LinksimError(f"{out} has {len(records)} of {total} units: run the shards that are missing, then merge again")
+        raise LinksimError(
+            f"{out} has {len(records)} of {total} units: run the shards that are missing, then merge again"
+        )
     return table

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,22 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
         return error
     where = f"{unit.point.variant.label} at {unit.point.snr_db:g} dB, rho {unit.point.rho}"
     if isinstance(error, OSError) and error.errno is not None:
-        return LinksimError(f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
-                            "make room or rights and run the same command again")
+        return LinksimError(
+            f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
+            "make room or rights and run the same command again"
+        )
     if isinstance(error, MemoryError):
-        return LinksimError(f"out of memory in {where}: what is done is kept; run the same command with fewer --workers")
+        return LinksimError(
+            f"out of memory in {where}: what is done is kept; run the same command with fewer --workers"
+        )
     text = " ".join(str(error).split())[:300]
     return LinksimError(
         f"scheme {unit.point.variant.name!r} raised {type(error).__name__}: {text} ({where}, groups {unit.start} to "
-        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (--debug shows the traceback)"
+        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (--debug: traceback)"
     )
 
 
-def run_here(
-    context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str]
-) -> Iterator[Done]:
+def run_here(context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str]) -> Iterator[Done]:
     """Evaluates units one by one in this process."""
     from linksim.engine.evaluate import evaluate_unit
 
@@ -103,7 +106,7 @@ def run_workers(
     `units` is asked for the next one only when a worker is free, so that a stopping rule can end points meanwhile.
     """
     spawn = multiprocessing.get_context("spawn")
-    pipes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    pipes: dict[Connection, SpawnProcess] = {}
     at_work: dict[Connection, Unit] = {}
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))

@@ -68,8 +68,8 @@ class SideInfo:
         snr_db: gamma, float32 [B].
         noise_var: sigma^2 per complex symbol, float32 [B].
         h: every user's coefficient as this end estimates it, complex64 [B, N]; all ones over AWGN.
-        draws: (seed, image groups [B]) for a scheme that draws at random: `linksim.link.draws.generator` keyed with them
-            keeps a run reproducible.
+        draws: (seed, image groups [B]) for a scheme that draws at random: keyed with them,
+            `linksim.link.draws.generator` keeps a run reproducible.
     """
 
     snr_db: Tensor

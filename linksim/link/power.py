@@ -19,8 +19,9 @@ TOLERANCE = 1e-4
 def total_power(power: PowerConvention, users: int, access: Access) -> float:
     """Power that all users together may put into one channel use.
 
-    Where all send at once: P_avg under "sum" (the released code), N P_avg under "per-ue" (eq. 2). Where each user has its
-    own uses, one user is active at a time and has P_avg under both, so that "sum" gives both accesses equal power a use.
+    Where all send at once: P_avg under "sum" (the released code), N P_avg under "per-ue" (eq. 2). Where each user has
+    its own uses, one user is active at a time and has P_avg under both, so that "sum" gives both accesses equal power a
+    use.
     """
     return P_AVG * users if access == "noma" and power == "per-ue" else P_AVG
 
@@ -59,7 +60,9 @@ def parse_split(text: str, users: int) -> tuple[float, ...]:
         except ValueError:
             raise LinksimError(f"split {text!r}: write one share a user, like 0.8/0.2, or equal, or sic") from None
     if len(parts) != users or not all(0 < part < float("inf") for part in parts):
-        raise LinksimError(f"split {text!r}: {users} users need {users} positive shares, like 0.8/0.2, or equal, or sic")
+        raise LinksimError(
+            f"split {text!r}: {users} users need {users} positive shares, like 0.8/0.2, or equal, or sic"
+        )
     return tuple(part / sum(parts) for part in parts)
 
 

@@ -21,8 +21,8 @@ def paired_differences(per_image: pd.DataFrame, baseline: str, metric: str = "ps
         metric: per-image column.
 
     Returns:
-        One row a variant and point: `difference` (variant - baseline), `difference_ci95` (half-width of the 95% interval,
-        Student's t over groups), `groups`, and `clear` where the interval leaves zero out.
+        One row a variant and point: `difference` (variant - baseline), `difference_ci95` (half-width of the 95%
+        interval, Student's t over groups), `groups`, and `clear` where the interval leaves zero out.
 
     Raises:
         LinksimError: unknown variant or metric, or nothing to compare with.

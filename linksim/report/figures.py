@@ -1,4 +1,4 @@
-"""Paper-style curves from a table: one figure a metric and channel, one panel a bandwidth ratio, bands for the intervals."""
+"""Paper-style curves from a table: a figure for each metric and channel, a panel for each bandwidth ratio."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     rhos = list(dict.fromkeys(rows["rho"]))
     labels = list(dict.fromkeys(_curve_label(row) for row in rows.to_dict("records")))
     colours = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
-    with mpl.rc_context({**sns.axes_style("whitegrid"), **_style()}):
+    style: Any = {**sns.axes_style("whitegrid"), **_style()}
+    with mpl.rc_context(style):
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
         for panel, rho in zip(panels, rhos, strict=True):
@@ -79,7 +80,9 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
         for panel in panels:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=1 if len(rhos) == 1 else 2)
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=1 if len(rhos) == 1 else 2
+        )
         figure.suptitle(_title(rows), fontsize=7)
     return figure
 
@@ -158,4 +161,3 @@ def _save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
         write_atomic(path, buffer.getvalue())
         written.append(path)
     return written
-

@@ -71,15 +71,13 @@ class Scheme(System):
 
     Class attributes:
         access: "noma", all users in the same channel uses, or "oma", each in its own.
-        group_multiple: groups that share a code block; the engine hands over runs of a multiple of it, the last run of a
-            data set excepted.
     """
 
     access: ClassVar[Access] = "noma"
 
     @property
     def group_multiple(self) -> int:
-        """Image groups that share a code block."""
+        """Image groups that share a code block; the engine hands over a multiple of it, the last run excepted."""
         return 1
 
     @property

@@ -106,7 +106,9 @@ class Variant:
     def with_param(self, key: str, value: str) -> Variant:
         """The same scheme at another value of one parameter."""
         given = self.given if key in self.given else (*self.given, key)
-        return replace(self, params=tuple((k, value if k == key else v) for k, v in self.params), given=given, best_of=None)
+        return replace(
+            self, params=tuple((k, value if k == key else v) for k, v in self.params), given=given, best_of=None
+        )
 
     def build(self, setting: Setting) -> System:
         """The scheme itself. Raises LinksimError where it cannot work in `setting`."""
@@ -133,7 +135,7 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     """A variant from `name:key=value,...`.
 
     Args:
-        shared: parameters asked of every scheme that has them (`--mcs`, `--split`, `--csi`); what `text` names goes before.
+        shared: parameters asked of every scheme that has them (`--mcs`, `--split`, `--csi`); `text` goes before them.
 
     Raises:
         LinksimError: unknown name or parameter, value out of range.

@@ -1,0 +1,71 @@
+"""Fixtures of the whole suite: a cache and an assets folder of its own, and the example plug-in on the path."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "plugin"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache and assets."""
+    folder = tmp_path_factory.mktemp("home")
+    before = {name: os.environ.get(name) for name in ("LINKSIM_CACHE", "LINKSIM_ASSETS")}
+    os.environ["LINKSIM_CACHE"] = str(folder / "cache")
+    os.environ["LINKSIM_ASSETS"] = str(folder / "assets")
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that, on the import path, is the example plug-in installed: its module and its entry point."""
+    folder = tmp_path_factory.mktemp("plugin")
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    (folder / "analog_pixels.py").write_text((EXAMPLE / "analog_pixels.py").read_text())
+    info = folder / "linksim_analog_pixels-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    lines = [
+        f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in e.items()) for group, e in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("".join(lines))
+    return str(folder)
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cli_env(plugin_path: str) -> dict[str, str]:
+    """The environment of a linksim process that sees the example plug-in."""
+    return {**os.environ, "PYTHONPATH": plugin_path}
+
+
+@pytest.fixture
+def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
+    """Runs the command line in a process of its own, in a temporary folder."""
+
+    def run(*words: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "linksim.cli", *words],
+            cwd=tmp_path,
+            env=cli_env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

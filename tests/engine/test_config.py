@@ -1,0 +1,109 @@
+"""Settings: ranges, lists, unknown words, contradictions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linksim.engine.config import make_config, parse_range, read_sweep_file
+from linksim.errors import LinksimError
+from linksim.schemes.registry import parse, split_list
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0:20:5", (0, 5, 10, 15, 20)),
+        ("-5:20:5", (-5, 0, 5, 10, 15, 20)),
+        ("0:2", (0, 1, 2)),
+        ("0:1:0.25", (0, 0.25, 0.5, 0.75, 1)),
+        ("0:0.3:0.1", (0, 0.1, 0.2, 0.3)),
+        ("10:0:-5", (10, 5, 0)),
+        ("7", (7,)),
+        ("0,5,5,10", (0, 5, 10)),
+    ],
+)
+def test_ranges_include_both_ends(text: str, values: tuple[float, ...]) -> None:
+    assert parse_range(text) == values
+
+
+@pytest.mark.parametrize("text", ["", ",", "a", "5:0", "0:20:0", "0:nan", "inf", "0:20:2:1", "0:1e400:1"])
+def test_ranges_that_give_nothing_are_refused(text: str) -> None:
+    with pytest.raises(LinksimError, match="gives no values"):
+        parse_range(text)
+
+
+def test_parameters_after_a_comma_belong_to_the_scheme_before() -> None:
+    text = "bpg-ldpc-qam-sic:mcs=qpsk-1/2,split=equal,bpg-capacity,bpg-ldpc-qam-sic:split=0.8/0.2"
+    assert split_list(text) == [
+        "bpg-ldpc-qam-sic:mcs=qpsk-1/2,split=equal",
+        "bpg-capacity",
+        "bpg-ldpc-qam-sic:split=0.8/0.2",
+    ]
+
+
+def test_equal_variants_have_equal_keys_however_they_are_written() -> None:
+    one, other = parse("bpg-ldpc-qam-sic:split=equal,mcs=qpsk-1/2"), parse("bpg-ldpc-qam-sic:mcs=qpsk-1/2,split=equal")
+    assert one.key == other.key
+    assert parse("bpg-ldpc-qam-sic").key == parse("bpg-ldpc-qam-sic:mcs=qpsk-1/2").key
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"scheme": "bgp-ldpc-qam-sic"}, "did you mean 'bpg-ldpc-qam-sic'"),
+        ({"scheme": "bpg-ldpc-qam-sic:msc=qpsk-1/2"}, "did you mean 'mcs'"),
+        ({"scheme": "bpg-ldpc-qam-sic:block=whole"}, "block"),
+        ({"scheme": ""}, "no scheme given"),
+        ({}, "no scheme given"),
+        ({"scheme": "bpg-capacity", "chanel": "awgn"}, "did you mean 'channel'"),
+        ({"scheme": "bpg-capacity", "channel": "raylegh"}, "did you mean 'rayleigh'"),
+        ({"scheme": "bpg-capacity", "metrics": "psnr,sim"}, "did you mean 'ssim'"),
+        ({"scheme": "bpg-capacity", "users": 9}, "users"),
+        ({"scheme": "bpg-capacity", "users": 0}, "users"),
+        ({"scheme": "bpg-capacity", "power": "total"}, "power"),
+        ({"scheme": "bpg-capacity", "groups": 0}, "groups"),
+        ({"scheme": "bpg-capacity", "mcs": "qpsk-1/2"}, "none of the schemes has a parameter 'mcs'"),
+        ({"scheme": "bpg-capacity", "until": "psnr"}, "until"),
+        ({"scheme": "bpg-capacity", "until": "psnr=-1"}, "positive"),
+        ({"scheme": "bpg-capacity", "until": "lpips=0.1"}, "no metric of this sweep"),
+        ({"scheme": "bpg-capacity", "until": "psnr=0.1", "groups": 5}, "exclude each other"),
+        ({"scheme": "bpg-capacity", "max_groups": 500}, "bounds --until"),
+        ({"scheme": "bpg-capacity", "csi_error_var": -1}, "csi_error_var"),
+        ({"scheme": "bpg-capacity", "seed": "x"}, "seed"),
+        ({"scheme": "bpg-capacity", "rho": "0"}, "positive"),
+        ({"scheme": "bpg-capacity", "snr": []}, "gives no values"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(LinksimError) as caught:
+        make_config(values)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shared_parameters_reach_the_schemes_that_have_them() -> None:
+    config = make_config({"scheme": "bpg-ldpc-qam-sic,bpg-capacity-oma", "mcs": "qpsk-3/4"})
+    assert config.scheme == ("bpg-ldpc-qam-sic:mcs=qpsk-3/4", "bpg-capacity-oma")
+
+
+def test_a_sweep_file_and_the_command_line_give_the_same_settings(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("scheme: [bpg-capacity]\nsnr: 0:10:5\nrho: [1/6, 1/3]\nuntil: {psnr: 0.5}\nusers: 3\n")
+    config = make_config(read_sweep_file(file, {"users": "2"}))
+    same = {"scheme": "bpg-capacity", "snr": (0, 5, 10), "rho": "1/6,1/3", "until": "psnr=0.5", "users": 2}
+    assert config == make_config(same)
+
+
+def test_settings_survive_the_way_through_json() -> None:
+    config = make_config({"scheme": "bpg-ldpc-qam-sic:split=equal", "until": "psnr=0.2", "rho": "1/6", "snr": "0:4:2"})
+    assert make_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "scheme: [", "\x00"])
+def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(LinksimError, match=r"sweep file .*bad\.yaml"):
+        read_sweep_file(tmp_path / "bad.yaml")
+    with pytest.raises(LinksimError, match="No such file"):
+        read_sweep_file(tmp_path / "none.yaml")

@@ -1,0 +1,307 @@
+"""Sweeps end to end: the same rows however the work was cut up, folders that are never mixed, stopping, envelopes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import linksim
+from linksim import LinksimError, Received, Scheme, SideInfo
+from linksim.schemes import registry
+from tests.conftest import Cli
+
+COMMAND = [
+    "sweep", "--scheme", "analog-pixels,bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "5:15:5",
+    "--groups", "160", "--users", "2", "--quiet",
+]  # fmt: skip
+
+
+def rows(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables of a folder without what a clock wrote."""
+    return linksim.load(folder).drop(columns="seconds"), linksim.load_images(folder)
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    for mine, theirs in zip(rows(folder), rows(other), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> Path:
+    """The sweep of COMMAND by one worker in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "1", "--out", str(folder / "x")]
+    subprocess.run(words, env=cli_env, check=True, timeout=240)
+    return folder / "x"
+
+
+def test_four_workers_give_the_rows_of_one(whole: Path, cli: Cli, tmp_path: Path) -> None:
+    done = cli(*COMMAND, "--workers", "4", "--out", "four")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "four" / "journal").glob("*.jsonl"))) == 4
+    assert_same(whole, tmp_path / "four")
+
+
+def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, cli: Cli, tmp_path: Path) -> None:
+    for index in range(7):
+        done = cli(*COMMAND, "--workers", "1", "--shard", f"{index}/7", "--out", f"shard{index % 2}")
+        assert done.returncode == 0, done.stderr
+    early = cli("merge", "shard0", "--out", "half")
+    assert early.returncode == 2
+    assert "run the shards that are missing" in early.stderr
+    done = cli("merge", "shard0", "shard1", "--out", "merged")
+    assert done.returncode == 0, done.stderr
+    assert_same(whole, tmp_path / "merged")
+
+
+def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
+    whole: Path, cli_env: dict[str, str], cli: Cli, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "killed"]
+    process = subprocess.Popen(words, cwd=tmp_path, env=cli_env, start_new_session=True)
+    journals = tmp_path / "killed" / "journal"
+    deadline = time.monotonic() + 120
+    while sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl")) < 3:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "table.csv").exists()
+    time.sleep(1)
+    kept = sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl"))
+    torn = next(path for path in sorted(journals.glob("*.jsonl")) if path.stat().st_size)
+    with torn.open("ab") as file:
+        file.write(b'0badc0de {"point": "torn')
+    done = cli(*COMMAND, "--workers", "1", "--out", "killed")
+    assert done.returncode == 0, done.stderr
+    assert kept >= 3
+    assert_same(whole, tmp_path / "killed")
+
+
+def test_ctrl_c_keeps_the_journal_and_exits_with_130(
+    cli_env: dict[str, str], cli: Cli, whole: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "stopped"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    journals = tmp_path / "stopped" / "journal"
+    while not any(path.stat().st_size for path in journals.glob("*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert cli(*COMMAND, "--workers", "1", "--out", "stopped").returncode == 0
+    assert_same(whole, tmp_path / "stopped")
+
+
+def test_the_table_has_the_promised_columns_and_counts(whole: Path) -> None:
+    table = linksim.load(whole)
+    promised = (
+        "scheme stage dataset channel rho users snr_db power csi psnr_db psnr_db_ci95 ssim ssim_ci95 n_images tx_power "
+        "channel_uses stop_reason seconds mcs split bler bler_low bler_high psnr_pooled_db n_left_out"
+    )
+    assert set(promised.split()) <= set(table.columns)
+    assert len(table) == 6
+    assert (table["n_images"] == 320).all()
+    assert (table["stop_reason"] == "groups").all()
+    assert set(table["channel_uses"]) == {508, 512}
+    assert table["tx_power"].between(0.01, 1.0001).all()
+    digital = table[table["scheme"] == "bpg-ldpc-qam-sic"]
+    assert digital["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    assert (digital["split"] == "0.8/0.2").all()
+    assert (digital["n_blocks"] == 320).all()
+    assert (np.diff(digital["psnr_db"]) > 0).all()
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "table.csv", keep_default_na=True)[["psnr_db"]], table[["psnr_db"]]
+    )
+
+
+def test_the_run_file_tells_conventions_versions_hashes_and_command(whole: Path) -> None:
+    run = json.loads((whole / "run.json").read_text())
+    assert {"power", "snr", "csi_transmitter", "csi_receiver", "psnr", "pixels"} <= set(run["conventions"])
+    assert {"torch", "sionna-no-rt", "av"} <= set(run["packages"])
+    assert len(run["data"]["sha256"]) == 64
+    assert run["command"].startswith("cli.py sweep --scheme") or "sweep --scheme" in run["command"]
+    assert run["linksim"].startswith(linksim.__version__)
+    assert run["finished"]
+
+
+def test_per_image_rows_average_to_the_table(whole: Path) -> None:
+    table, images = linksim.load(whole), linksim.load_images(whole)
+    assert len(images) == table["n_images"].sum()
+    means = images.groupby(["variant", "snr_db"], sort=False)["psnr_db"].mean().to_numpy()
+    np.testing.assert_allclose(means, table["psnr_db"], rtol=1e-12)
+    first = images[(images["variant"] == images["variant"].iloc[0]) & (images["snr_db"] == 5)]
+    assert sorted(first["image"]) == [*range(160), *range(256, 416)]
+
+
+def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: Path, cli: Cli) -> None:
+    before = (whole / "table.csv").read_bytes()
+    for change, words in (
+        (["--seed", "1"], "seed: 0 there, 1 here"),
+        (["--snr", "5:15:10"], "snr:"),
+        (["--power", "per-ue"], "power: sum there, per-ue here"),
+        (["--groups", "128"], "groups: 160 there, 128 here"),
+    ):
+        done = cli(*COMMAND, *change, "--out", str(whole))
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "--force-new" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert (whole / "table.csv").read_bytes() == before
+
+
+def test_a_folder_that_holds_something_else_is_never_written_to(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    done = cli(*COMMAND, "--out", "mine")
+    assert done.returncode == 2
+    assert "no run.json" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+class Still(Scheme):
+    """Silent; shows grey. Registered for this process alone."""
+
+    name: ClassVar[str] = "still"
+    summary: ClassVar[str] = "for tests"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return torch.zeros(*images.shape[:2], self.symbols_per_user, dtype=torch.complex64)
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        return Received(torch.full((*side.h.shape, *self.setting.image_shape), 0.5))
+
+
+class Cheat(Still):
+    """Sends twice its power."""
+
+    name: ClassVar[str] = "cheat"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return super().transmit(images, side) + 1
+
+
+class Broken(Still):
+    """Raises."""
+
+    name: ClassVar[str] = "broken"
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        raise ZeroDivisionError("a bug of its own")
+
+
+class Shapeless(Still):
+    """Returns too few images."""
+
+    name: ClassVar[str] = "shapeless"
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        return Received(torch.zeros(1, 1, 3, 32, 32))
+
+
+@pytest.fixture
+def local() -> Iterator[None]:
+    kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless]
+    for kind in kinds:
+        linksim.register(kind)
+    yield
+    for kind in kinds:
+        registry.unregister(kind.name)
+
+
+def quick(tmp_path: Path, **settings: Any) -> pd.DataFrame:
+    defaults: dict[str, Any] = {"snr": "0:10:10", "progress": False, "out": tmp_path / "x", "metrics": "psnr"}
+    return linksim.sweep(**{**defaults, **settings})
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [("cheat", "audit"), ("broken", "ZeroDivisionError: a bug of its own"), ("shapeless", "shape")],
+)
+def test_a_scheme_that_cheats_or_breaks_ends_the_sweep_with_one_line(tmp_path: Path, scheme: str, words: str) -> None:
+    with pytest.raises(LinksimError) as caught:
+        quick(tmp_path, scheme=scheme)
+    assert words in str(caught.value)
+    assert scheme in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x" / "table.csv").exists()
+
+
+@pytest.mark.usefixtures("local")
+def test_a_name_is_registered_once_and_local_schemes_need_one_worker(tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match="exists"):
+        linksim.register(Still)
+    with pytest.raises(LinksimError, match="one worker"):
+        quick(tmp_path, scheme="still", workers=2)
+
+
+@pytest.mark.usefixtures("local")
+def test_what_the_users_do_not_divide_is_counted(tmp_path: Path) -> None:
+    table = quick(tmp_path, scheme="still", users=3)
+    assert (table["n_images"] == 510).all()
+    assert (table["n_left_out"] == 2).all()
+    assert (table["stop_reason"] == "all groups").all()
+
+
+@pytest.mark.usefixtures("local")
+def test_every_scheme_meets_the_same_images(tmp_path: Path) -> None:
+    quick(tmp_path, scheme="still", users=2, groups=10)
+    images = linksim.load_images(tmp_path / "x")
+    grey = images[images["snr_db"] == 0]["psnr_db"].to_numpy()
+    np.testing.assert_array_equal(grey, images[images["snr_db"] == 10]["psnr_db"])
+
+
+def test_stopping_at_a_width_is_the_same_with_one_worker_and_with_three(cli: Cli, tmp_path: Path) -> None:
+    words = [*COMMAND[:-5], "--scheme", "analog-pixels", "--until", "psnr=0.4", "--min-groups", "64", "--quiet"]
+    for workers in ("1", "3"):
+        done = cli(*words, "--workers", workers, "--out", workers)
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "1", tmp_path / "3")
+    table = linksim.load(tmp_path / "1")
+    stopped = table[table["stop_reason"] == "until psnr=0.4"]
+    assert len(stopped)
+    assert (stopped["psnr_db_ci95"] <= 0.4).all()
+    assert (stopped["n_groups"] < 256).any()
+
+
+def test_an_envelope_is_the_best_mcs_at_each_snr_and_each_mcs_keeps_its_curve(tmp_path: Path) -> None:
+    table = quick(tmp_path, scheme="bpg-ldpc-qam-sic:mcs=envelope", snr="2:18:16", groups=64, users=1)
+    members = table[table["mcs"] != "envelope"]
+    envelope = table[table["mcs"] == "envelope"].set_index("snr_db")
+    assert members["mcs"].nunique() == 7
+    for snr, rows_at in members.groupby("snr_db"):
+        assert envelope.loc[snr, "psnr_db"] == rows_at["psnr_db"].max()
+        assert envelope.loc[snr, "envelope_of"] == rows_at.loc[rows_at["psnr_db"].idxmax(), "variant"]
+    assert envelope.loc[2.0, "envelope_of"] != envelope.loc[18.0, "envelope_of"]
+    paired = linksim.compare(tmp_path / "x", "bpg-ldpc-qam-sic:mcs=envelope")
+    assert (paired["difference"] <= 0).all()
+
+
+def test_differences_are_paired_and_far_sharper_than_the_curves(whole: Path) -> None:
+    table = linksim.load(whole)
+    paired = linksim.compare(whole, "analog-pixels")
+    mine = table[table["scheme"] == "bpg-ldpc-qam-sic"]["psnr_db"].to_numpy()
+    base = table[table["scheme"] == "analog-pixels"]["psnr_db"].to_numpy()
+    np.testing.assert_allclose(paired["difference"], mine - base)
+    assert (paired["groups"] == 160).all()
+    with pytest.raises(LinksimError, match="did you mean"):
+        linksim.compare(whole, "analog-pixel")
+    with pytest.raises(LinksimError, match="metric column"):
+        linksim.compare(whole, "analog-pixels", "psnr")

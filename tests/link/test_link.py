@@ -1,0 +1,192 @@
+"""The link against closed formulas: fading, noise, superposition, power, SNR and bandwidth."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import erfc
+from scipy.stats import beta
+
+from baselines.bpg_ldpc_qam_sic.modem import Modem
+from linksim.errors import LinksimError
+from linksim.link.channel import to_complex64, transmit_over, unit_noise
+from linksim.link.config import LinkConfig, Setting
+from linksim.link.fading import draw_coefficients, estimate_coefficients
+from linksim.link.power import equal_split, exceeds_eq2, normalise, parse_split, symbol_power, user_powers
+from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse_rho
+
+SNRS_DB = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
+
+
+def interval(errors: int, trials: int, confidence: float = 0.999) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, errors, trials - errors + 1) if errors else 0.0
+    return float(low), float(beta.ppf(1 - tail, errors + 1, trials - errors))
+
+
+def q_function(x: float) -> float:
+    return 0.5 * float(erfc(x / np.sqrt(2)))
+
+
+@pytest.mark.parametrize("snr_db", SNRS_DB)
+def test_uncoded_qpsk_over_awgn_has_the_bit_error_rate_of_theory(snr_db: float) -> None:
+    errors, trials = _qpsk_errors("awgn", snr_db, groups=40, uses=4096)
+    low, high = interval(errors, trials)
+    assert low <= q_function(np.sqrt(db_to_linear(snr_db))) <= high
+
+
+@pytest.mark.parametrize("snr_db", SNRS_DB)
+def test_uncoded_qpsk_over_rayleigh_has_the_bit_error_rate_of_theory(snr_db: float) -> None:
+    # One bit a block keeps the trials independent under block fading.
+    errors, trials = _qpsk_errors("rayleigh", snr_db, groups=60000, uses=1, bits_used=1)
+    gamma = db_to_linear(snr_db) / 2
+    low, high = interval(errors, trials)
+    assert low <= 0.5 * (1 - np.sqrt(gamma / (1 + gamma))) <= high
+
+
+def _qpsk_errors(channel: str, snr_db: float, groups: int, uses: int, bits_used: int = 2) -> tuple[int, int]:
+    modem = Modem(2, "cpu")
+    bits = torch.randint(0, 2, (groups, 1, 2 * uses), generator=torch.Generator().manual_seed(1))
+    symbols = modem.modulate(bits)
+    h = to_complex64(draw_coefficients(LinkConfig(channel, 1), 5, range(groups)), "cpu")
+    noise_var = torch.full((groups,), noise_variance(snr_db))
+    received = transmit_over("noma", symbols, h, unit_noise("noma", 1, uses, 5, range(groups)), noise_var)
+    llr = modem.demodulate(received / h, (noise_var[:, None] / h.abs().square()).expand(received.shape))
+    wrong = ((llr > 0) != (bits[:, 0] > 0)).reshape(groups, uses, 2)[..., :bits_used]
+    return int(wrong.sum()), wrong.numel()
+
+
+@pytest.mark.parametrize("bits_per_symbol", [2, 4, 6])
+def test_llrs_equal_those_of_a_demapper_over_all_constellation_points(bits_per_symbol: int) -> None:
+    from sionna.phy.mapping import Demapper
+
+    modem = Modem(bits_per_symbol, "cpu")
+    symbols = torch.randn(4, 50, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    noise_var = torch.rand(4, 50, generator=torch.Generator().manual_seed(1)) + 0.05
+    oracle = Demapper("app", "qam", bits_per_symbol, device="cpu")(symbols, noise_var)
+    torch.testing.assert_close(modem.demodulate(symbols, noise_var), oracle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channel", "second_moment", "fourth_moment"), [("awgn", 1, 1), ("rayleigh", 1, 2)])
+def test_coefficients_have_unit_power_and_the_right_spread(
+    channel: str, second_moment: float, fourth_moment: float
+) -> None:
+    power = np.abs(draw_coefficients(LinkConfig(channel, 2), 0, range(20000))) ** 2
+    assert power.mean() == pytest.approx(second_moment, abs=0.03)
+    assert (power**2).mean() == pytest.approx(fourth_moment, abs=0.12)
+
+
+def test_rician_fading_has_its_k_factor_and_unit_power() -> None:
+    h = draw_coefficients(LinkConfig("rician", 2, rician_k_db=10 * np.log10(4)), 0, range(20000))
+    assert (np.abs(h) ** 2).mean() == pytest.approx(1, abs=0.02)
+    assert np.abs(h.mean()) ** 2 / h.var() == pytest.approx(4, rel=0.05)
+
+
+def test_users_fade_independently() -> None:
+    h = draw_coefficients(LinkConfig("rayleigh", 2), 0, range(20000))
+    assert abs(np.mean(h[:, 0] * h[:, 1].conj())) < 4 / np.sqrt(20000)
+
+
+def test_noise_has_its_variance_per_complex_symbol_and_is_added_once() -> None:
+    groups, users, uses = range(32), 4, 2048
+    silent = torch.zeros(32, users, uses, dtype=torch.complex64)
+    h = torch.ones(32, users, dtype=torch.complex64)
+    received = transmit_over("noma", silent, h, unit_noise("noma", users, uses, 0, groups), torch.full((32,), 0.5))
+    assert received.shape == (32, uses)
+    assert float(received.abs().square().mean()) == pytest.approx(0.5, rel=0.02)
+    assert float(received.real.square().mean()) == pytest.approx(0.25, rel=0.02)
+
+
+def test_users_add_up_in_the_multiple_access_channel_and_stay_apart_when_orthogonal() -> None:
+    symbols = torch.randn(3, 2, 8, dtype=torch.complex64)
+    h = torch.randn(3, 2, dtype=torch.complex64)
+    zero = torch.zeros(3)
+    noise = unit_noise("noma", 2, 8, 0, range(3))
+    summed = transmit_over("noma", symbols, h, noise, zero)
+    torch.testing.assert_close(summed, h[:, :1] * symbols[:, 0] + h[:, 1:] * symbols[:, 1])
+    apart = transmit_over("oma", symbols, h, unit_noise("oma", 2, 8, 0, range(3)), zero)
+    torch.testing.assert_close(apart, h[..., None] * symbols)
+
+
+def test_orthogonal_users_have_noise_of_their_own() -> None:
+    noise = unit_noise("oma", 2, 4000, 0, range(1))[0]
+    assert abs(complex((noise[0] * noise[1].conj()).mean())) < 4 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("real", ["symbols", "h", "noise"])
+def test_the_channel_refuses_real_tensors(real: str) -> None:
+    parts = {
+        "symbols": torch.zeros(1, 1, 4, dtype=torch.complex64),
+        "h": torch.ones(1, 1, dtype=torch.complex64),
+        "noise": torch.zeros(1, 4, dtype=torch.complex64),
+    }
+    parts[real] = parts[real].real
+    with pytest.raises(TypeError, match=real):
+        transmit_over("noma", **parts, noise_var=torch.ones(1))
+
+
+def test_estimates_are_perfect_at_variance_zero_and_off_by_their_variance_else() -> None:
+    groups = range(20000)
+    perfect = LinkConfig("rayleigh", 2)
+    h = draw_coefficients(perfect, 0, groups)
+    assert estimate_coefficients(perfect, h, 0, groups) is h
+    estimate = estimate_coefficients(LinkConfig("rayleigh", 2, csi_error_var=0.1), h, 0, groups)
+    error = estimate - h
+    assert (np.abs(error) ** 2).mean() == pytest.approx(0.1, rel=0.03)
+    assert abs(np.mean(error * h.conj())) < 0.01
+
+
+@pytest.mark.parametrize("users", range(1, 9))
+def test_power_conventions_give_their_totals(users: int) -> None:
+    split = equal_split(users)
+    assert sum(user_powers("sum", users, "noma", split)) == pytest.approx(1)
+    assert user_powers("per-ue", users, "noma", split) == pytest.approx((1.0,) * users)
+    for power in ("sum", "per-ue"):
+        assert user_powers(power, users, "oma", split) == (1.0,) * users
+
+
+def test_an_unequal_split_breaks_equation_2_under_per_ue_alone() -> None:
+    assert exceeds_eq2("per-ue", "noma", (0.8, 0.2))
+    assert not exceeds_eq2("per-ue", "noma", (0.5, 0.5))
+    assert not exceeds_eq2("sum", "noma", (0.8, 0.2))
+
+
+def test_splits_are_read_scaled_and_checked() -> None:
+    assert parse_split("0.8/0.2", 2) == pytest.approx((0.8, 0.2))
+    assert parse_split("4/1", 2) == pytest.approx((0.8, 0.2))
+    assert parse_split("sic", 2) == pytest.approx((0.8, 0.2))
+    assert parse_split("sic", 3) == pytest.approx((16 / 21, 4 / 21, 1 / 21))
+    assert parse_split("equal", 4) == (0.25,) * 4
+    for bad in ("0.8", "0.8/0.1/0.1", "a/b", "1/0", "1/-1", "inf/1", "nan/1"):
+        with pytest.raises(LinksimError, match="split"):
+            parse_split(bad, 2)
+
+
+def test_normalising_gives_every_codeword_its_power_and_leaves_silence_silent() -> None:
+    symbols = torch.randn(5, 2, 64, dtype=torch.complex64)
+    symbols[0, 0] = 0
+    power = symbol_power(normalise(symbols, (0.8, 0.2)))
+    torch.testing.assert_close(power[1:], torch.tensor([[0.8, 0.2]]).expand(4, 2))
+    assert float(power[0, 0]) == 0
+
+
+def test_bandwidth_ratios_of_the_paper_give_its_channel_uses() -> None:
+    assert channel_uses(Fraction(1, 6), (3, 32, 32)) == 512
+    assert channel_uses(Fraction(1, 3), (3, 32, 32)) == 1024
+    assert channel_uses(Fraction(1, 48), (3, 256, 256)) == 4096
+    assert Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 12)).channel_uses == 256
+
+
+def test_a_ratio_without_whole_channel_uses_names_its_neighbours() -> None:
+    with pytest.raises(LinksimError, match=r"438\.857.*take 73/512 or 439/3072"):
+        channel_uses(Fraction(1, 7), (3, 32, 32))
+    for bad in ("", "x", "1/0", "0", "-1/6"):
+        with pytest.raises(LinksimError, match="rho"):
+            parse_rho(bad)
+
+
+def test_snr_is_p_avg_over_the_noise_variance_per_complex_symbol() -> None:
+    assert noise_variance(0) == 1
+    assert noise_variance(10) == pytest.approx(0.1)
+    assert noise_variance(-3) == pytest.approx(1.9953, rel=1e-4)
