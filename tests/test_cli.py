@@ -1,0 +1,211 @@
+"""The command line: every kind of bad input gets one line with the way out, exit code 2, and nothing is written."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import linksim
+from linksim.cli import main
+from tests.conftest import Cli
+
+SWEEP = ["sweep", "--scheme", "bpg-ldpc-qam-sic", "--snr", "10", "--groups", "4", "--quiet"]
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a refused command prints."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("linksim: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["sweep"], "linksim list schemes"),
+        (["sweep", "--scheme", "kdd-semnomaa"], "known:"),
+        (["sweep", "--scheme", "bpg-ldpc-qam"], "did you mean 'bpg-ldpc-qam-sic'"),
+        ([*SWEEP, "--channel", "rayleih"], "did you mean 'rayleigh'"),
+        ([*SWEEP, "--rho", "1/7"], "not a whole number: take 73/512 or 439/3072"),
+        ([*SWEEP, "--rho", "one"], "1/6 or 0.25"),
+        ([*SWEEP, "--rho", "1/3072"], "larger rho"),
+        ([*SWEEP, "--users", "9"], "users"),
+        ([*SWEEP, "--users", "two"], "users"),
+        ([*SWEEP, "--snr", "20:0:2"], "start:stop:step"),
+        ([*SWEEP, "--snr", ""], "start:stop:step"),
+        ([*SWEEP, "--groups", "257"], "256 groups"),
+        ([*SWEEP, "--metrics", "psnr,lpips"], "linksim assets get vgg16"),
+        ([*SWEEP, "--metrics", "fid"], "linksim assets get inception-fid"),
+        ([*SWEEP, "--dataset", "cifar11"], "did you mean 'cifar10'"),
+        ([*SWEEP, "--dataset", "cifar10"], "linksim assets get cifar10"),
+        ([*SWEEP, "--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        ([*SWEEP, "--dataset", "folder:nowhere"], "nowhere"),
+        ([*SWEEP, "--power", "both"], "power"),
+        ([*SWEEP, "--split", "0.5"], "2 positive shares"),
+        ([*SWEEP, "--mcs", "qpsk-2"], "rates from"),
+        ([*SWEEP, "--csi", "own"], "none of the schemes"),
+        ([*SWEEP, "--workers", "0"], "1 or more"),
+        ([*SWEEP, "--shard", "7/7"], "0/7"),
+        ([*SWEEP, "--device", "tpu"], "cpu and cuda"),
+        ([*SWEEP, "--set", "seed"], "key=value"),
+        ([*SWEEP, "--set", "sede=1"], "did you mean 'seed'"),
+        ([*SWEEP, "--grops", "3"], "did you mean '--groups'"),
+        (["sweep", "nowhere.yaml"], "No such file"),
+        (["swep"], "sweep"),
+        (["list", "scheme"], "did you mean 'schemes'"),
+        (["show", "nowhere"], "no such results folder"),
+        (["plot", "nowhere"], "no such results folder"),
+        (["compare", "nowhere", "--baseline", "x"], "no such results folder"),
+        (["merge", "nowhere"], "no sweep"),
+        (["assets", "get", "vgg19"], "did you mean 'vgg16'"),
+        (["assets", "get", "alexnet", "--from", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_bad_input_gets_one_line_with_the_way_out(
+    words: list[str], way_out: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert way_out in refused(words, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_images_that_cannot_be_used_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused([*SWEEP, "--dataset", "folder:empty"], capsys)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"\x89PNG no more")
+    assert "a.png" in refused([*SWEEP, "--dataset", "folder:broken"], capsys)
+    (tmp_path / "small").mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "small" / f"{name}.png")
+    assert "64" in refused([*SWEEP, "--dataset", "folder:small", "--image-size", "64"], capsys)
+    assert "1 groups" in refused([*SWEEP, "--dataset", "folder:small"], capsys)
+
+
+def test_truncated_cifar_files_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "cifar").mkdir()
+    (tmp_path / "cifar" / "test_batch.bin").write_bytes(bytes(3073 * 100))
+    assert "test_batch.bin" in refused([*SWEEP, "--dataset", "cifar10", "--data-dir", "cifar"], capsys)
+
+
+def test_a_place_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file" in refused([*SWEEP, "--out", "file/x"], capsys)
+    assert "--out" in refused([*SWEEP, "--out", "/proc/x"], capsys)
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
+    cli_env: dict[str, str], tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: the journal outgrows it."""
+    command = [sys.executable, "-m", "linksim.cli", *SWEEP, "--snr", "0:20:5", "--workers", "1", "--out", "x"]
+
+    def little_room() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    environment = {**cli_env, "PYTHONDONTWRITEBYTECODE": "1", "LINKSIM_CACHE": str(tmp_path / "cache")}
+    full = subprocess.run(
+        command, cwd=tmp_path, env=environment, preexec_fn=little_room, capture_output=True, text=True, timeout=200
+    )
+    assert full.returncode == 2, full.stderr
+    lines = [line for line in full.stderr.splitlines() if line.startswith("linksim: ")]
+    assert len(lines) == 1
+    assert "the same command" in lines[0] or "room" in lines[0]
+    assert "Traceback" not in full.stderr
+    assert not (tmp_path / "x" / "table.csv").exists()
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert len(linksim.load(tmp_path / "x")) == 5
+
+
+def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -> None:
+    base = [*SWEEP, "--scheme", "bpg-capacity-oma", "--workers", "1", "--out", "x"]
+    assert main(base) == 0
+    before = (tmp_path / "x" / "table.csv").read_bytes()
+    assert main([*base, "--seed", "1"]) == 2
+    assert main([*base, "--seed", "1", "--force-new"]) == 0
+    assert (tmp_path / "x.old-1" / "table.csv").read_bytes() == before
+    assert (linksim.load("x")["seed"] == 1).all()
+
+
+def test_a_damaged_run_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").write_text('{"identity": ')
+    assert "damaged" in refused([*SWEEP, "--out", "x"], capsys)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "x" / "journal").mkdir(parents=True)
+    words = [*SWEEP, "--workers", "1", "--out", "x"]
+    (tmp_path / "x" / "journal").rmdir()
+    assert main(words) == 0
+    capsys.readouterr()
+    with FileLock(tmp_path / "x" / "journal" / "shard000of001.lock"):
+        assert "another process" in refused(words, capsys)
+
+
+def test_the_first_command_shows_progress_a_table_and_its_folder(cli: Cli, tmp_path: Path) -> None:
+    done = cli("sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "0:10:10", "--groups", "64")
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 100%" in done.stderr
+    folder = tmp_path / done.stdout.splitlines()[-1].removeprefix("results: ")
+    assert folder.parent.name == "runs"
+    for name in ("table.csv", "table.parquet", "per_image.parquet", "run.json"):
+        assert (folder / name).stat().st_size > 0
+    for kind in ("png", "pdf"):
+        assert {path.stem for path in (folder / "figures").glob(f"*.{kind}")} >= {"psnr_db_rayleigh", "ssim_rayleigh"}
+    assert "BLER" in done.stdout
+    shown = cli("show", str(folder))
+    assert "linksim sweep" in shown.stdout or "sweep --scheme" in shown.stdout
+    before = (folder / "figures" / "psnr_db_rayleigh.pdf").read_bytes()
+    drawn = cli("plot", str(folder))
+    assert drawn.returncode == 0, drawn.stderr
+    assert (folder / "figures" / "psnr_db_rayleigh.pdf").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("what", "word"),
+    [("schemes", "bpg-capacity-oma"), ("channels", "rician"), ("metrics", "lpips-alex"), ("datasets", "folder")],
+)
+def test_lists_name_what_there_is(what: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what]) == 0
+    assert word in capsys.readouterr().out
+
+
+def test_the_doctor_names_what_is_there_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "BAD" not in out
+    for word in ("torch", "sionna", "image codec", "asset vgg16"):
+        assert word in out
+
+
+def test_a_negative_range_is_read_with_and_without_an_equals_sign() -> None:
+    for words in (["--snr=-5:0:5"], ["--snr", "-5:0:5"]):
+        assert main([*SWEEP, "--scheme", "bpg-capacity-oma", *words, "--workers", "1", "--out", f"x{len(words)}"]) == 0
+        assert list(linksim.load(f"x{len(words)}")["snr_db"]) == [-5, 0]
+
+
+def test_importing_linksim_and_asking_for_help_is_quick() -> None:
+    heavy = "import sys, linksim.cli, linksim; print(sorted({'torch', 'sionna', 'numba', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", heavy], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "[]"
