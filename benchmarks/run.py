@@ -1,7 +1,7 @@
 """One run of every benchmark: `python benchmarks/run.py`.
 
-Prints the LDPC decoders' codewords a second beside Sionna's, the image pairs a second of a sweep by stage on one thread,
-and the seconds of the README's command with an empty cache of encodings.
+Prints the LDPC decoders' codewords a second beside Sionna's, the image pairs a second of a sweep by stage on one
+thread, and the seconds of the README's command with an empty cache of encodings.
 """
 
 import json

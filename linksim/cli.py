@@ -40,16 +40,23 @@ _KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        match = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        if match:
-            options = [
-                option for action in self._actions for option in action.option_strings if option.startswith("--")
-            ]
-            message = str(unknown("option", match[1], options))
         raise LinksimError(f"{message} (see `{self.prog} --help`)")
 
+    def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments; an option that the command does not have is an error that names the nearest."""
+        args, rest = self.parse_known_args(words)
+        if rest:
+            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            used = commands.get(args.command, self)
+            if not rest[0].startswith("--"):
+                used.error(f"{rest[0]!r} is too much")
+            raise unknown(
+                "option", rest[0].partition("=")[0], [o for o in used._option_string_actions if o[:2] == "--"]
+            )
+        return args
 
-def _parser() -> argparse.ArgumentParser:
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission."
     )
@@ -314,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
     try:
-        args = _parser().parse_args(_join_negative(sys.argv[1:] if argv is None else argv))
+        args = _parser().parse_all(_join_negative(sys.argv[1:] if argv is None else argv))
         if args.version:
             from linksim.engine.provenance import code_version
 

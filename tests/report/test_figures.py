@@ -1,0 +1,68 @@
+"""Figures show what the table says, and never mix what cannot be compared."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.lines import Line2D
+
+from linksim.errors import LinksimError
+from linksim.report.figures import COLUMN_WIDTH, curves, draw
+from linksim.report.show import table_text
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rows = []
+    for variant, kind, level in (("scheme-a", "scheme", 20.0), ("bound-b", "reference", 25.0)):
+        for rho in (1 / 6, 1 / 3):
+            for snr_db in (10.0, 0.0, 5.0):
+                rows.append(
+                    {"scheme": variant, "variant": variant, "kind": kind, "stage": "first", "dataset": "toy"}
+                    | {"channel": "awgn", "rho": rho, "users": 2, "snr_db": snr_db, "power": "sum", "n_images": 64}
+                    | {"psnr_db": level + snr_db * rho, "psnr_db_ci95": 0.5, "bler": np.nan, "tx_power": np.nan}
+                    | {"channel_uses": 512, "stop_reason": "groups"}
+                )
+    return pd.DataFrame(rows)
+
+
+def test_each_curve_holds_its_rows_in_order_of_snr(table: pd.DataFrame) -> None:
+    figure = curves(table, "psnr_db")
+    assert len(figure.axes) == 2
+    for panel, rho in zip(figure.axes, (1 / 6, 1 / 3), strict=True):
+        lines = {str(line.get_label()): line for line in panel.get_lines() if isinstance(line, Line2D)}
+        for label, level in (("scheme-a", 20.0), ("bound-b", 25.0)):
+            np.testing.assert_allclose(lines[label].get_xdata(), [0, 5, 10])
+            np.testing.assert_allclose(lines[label].get_ydata(), level + np.array([0, 5, 10]) * rho)
+        assert lines["bound-b"].get_linestyle() == "--"
+        assert lines["scheme-a"].get_linestyle() == "-"
+
+
+def test_bands_show_the_interval(table: pd.DataFrame) -> None:
+    panel = curves(table, "psnr_db").axes[0]
+    band = panel.collections[0].get_paths()[0].vertices
+    assert np.ptp(np.asarray(band)[np.asarray(band)[:, 0] == 0][:, 1]) == pytest.approx(1.0)
+
+
+def test_a_panel_is_as_wide_as_a_papers_column(table: pd.DataFrame) -> None:
+    assert curves(table, "psnr_db").get_size_inches()[0] == pytest.approx(2 * COLUMN_WIDTH)
+
+
+def test_files_are_written_once_a_metric_that_there_is(table: pd.DataFrame, tmp_path: Path) -> None:
+    written = draw(table, tmp_path / "f")
+    assert sorted(path.name for path in written) == ["psnr_db_awgn.pdf", "psnr_db_awgn.png"]
+
+
+@pytest.mark.parametrize("column", ["power", "dataset", "users"])
+def test_what_cannot_be_compared_never_shares_a_plot(table: pd.DataFrame, column: str, tmp_path: Path) -> None:
+    other = table.assign(**{column: {"power": "per-ue", "dataset": "other", "users": 3}[column]})
+    with pytest.raises(LinksimError, match="never share a plot"):
+        draw(pd.concat([table, other]), tmp_path)
+
+
+def test_the_text_has_a_line_a_row_and_hides_what_is_not_there(table: pd.DataFrame) -> None:
+    text = table_text(table)
+    assert len(text.splitlines()) == len(table) + 1
+    assert "BLER" not in text
+    assert "20.00 ±0.50" in text
