@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from baselines.bpg_ldpc_qam_sic.mcs import ENVELOPE, Frame, joint_images, lay_out, parse_mcs
@@ -13,8 +14,6 @@ from linksim import Params, Received, Scheme, Setting, SideInfo
 from linksim.link.power import parse_split
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
@@ -86,7 +85,6 @@ class BpgLdpcQamSic(Scheme):
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
-        import numpy as np
         import torch
 
         from baselines.bpg_ldpc_qam_sic.modem import modem
@@ -133,7 +131,7 @@ class BpgLdpcQamSic(Scheme):
             )
             blocks += found.good.size
             errors += int((~found.good).sum())
-            whole: NDArray[np.bool_] = found.good.all(axis=2)
+            whole = np.asarray(found.good.all(axis=2))
             for user in range(users):
                 for index, stream in enumerate(coder.unpack(found.info[:, user])):
                     if whole[index // size, user] and stream:

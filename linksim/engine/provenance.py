@@ -22,7 +22,7 @@ RUN_FILE = "run.json"
 
 _PACKAGES = (
     "av", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch", "torch-fidelity",
-    "torchmetrics", "torchvision",
+    "torchvision",
 )  # fmt: skip
 
 

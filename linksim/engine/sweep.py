@@ -122,7 +122,7 @@ def run_sweep(
     journals.mkdir(exist_ok=True)
     with _lock(journals / f"{tag}.lock", folder):
         _work(prepared, folder, journals, tag, workers, shard, device, progress)
-    return finish(prepared, folder, figures=figures)
+    return finish(prepared, folder, figures=figures, device=device)
 
 
 def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
@@ -252,7 +252,7 @@ def _work(
             report()
 
 
-def finish(prepared: Prepared, folder: Path, figures: bool = True) -> pd.DataFrame | None:
+def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu") -> pd.DataFrame | None:
     """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not."""
     config, plan = prepared.config, prepared.plan
     records = journal.results_by_unit(journal.read_folder(folder / journal.FOLDER))
@@ -262,7 +262,7 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True) -> pd.DataFra
         if result is None:
             return None
         results.append(result)
-    set_values = _set_values(prepared, folder, results)
+    set_values = _set_values(prepared, folder, results, device)
     rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
     table = collect.point_frame(plan, rows)
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
@@ -287,7 +287,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _set_values(
-    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult]
+    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult], device: str
 ) -> dict[tuple[str, str, str], float]:
     """Values of the metrics of a whole set, from the features that the units left; kept in a journal of their own."""
     config = prepared.config
@@ -317,7 +317,7 @@ def _set_values(
                 if missing:
                     raise LinksimError(f"{missing[0]} is gone: {name} needs it; run the sweep into a new --out")
                 with one_thread():
-                    metric = metric or collect.set_metric(name)()
+                    metric = metric or collect.set_metric(name)(device)
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
                     reference = reference_features(metric, prepared.data, indices)
                     value = float(metric.distance(reference, np.concatenate([np.load(file) for file in files])))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -305,3 +305,38 @@ def test_differences_are_paired_and_far_sharper_than_the_curves(whole: Path) -> 
         linksim.compare(whole, "analog-pixel")
     with pytest.raises(LinksimError, match="metric column"):
         linksim.compare(whole, "analog-pixels", "psnr")
+
+
+def test_lpips_of_both_networks_is_a_column_each(tmp_path: Path, install: Callable[[str], None], local: None) -> None:
+    for name in ("alexnet", "vgg16"):
+        install(name)
+    table = quick(tmp_path, scheme="still", snr="0", groups=4, metrics="psnr,lpips,lpips-alex")
+    for column in ("lpips_vgg", "lpips_alex"):
+        assert 0.1 < table[column].iloc[0] < 1.5
+        assert table[f"{column}_ci95"].iloc[0] > 0
+
+
+def test_fid_is_of_all_images_of_a_point_however_the_work_was_cut_up(
+    tmp_path: Path, install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, local: None
+) -> None:
+    from linksim.metrics import Fid
+
+    install("inception-fid")
+    with pytest.raises(LinksimError, match="take 1000 or more"):
+        quick(tmp_path, scheme="still", metrics="fid")
+    assert not (tmp_path / "x").exists()
+    monkeypatch.setattr(Fid, "MIN_IMAGES", 8)
+    with pytest.raises(LinksimError, match="fixed number of images"):
+        quick(tmp_path, scheme="still", metrics="fid,psnr", until="psnr=1")
+    settings: dict[str, Any] = {
+        "scheme": "bpg-capacity-oma",
+        "snr": "0:10:10",
+        "users": 1,
+        "groups": 66,
+        "metrics": "fid",
+    }
+    table = quick(tmp_path, **settings)
+    assert table["fid"].iloc[0] > table["fid"].iloc[1] > 0
+    assert table["fid_note"].str.contains("fewer than 2048").all()
+    assert not (tmp_path / "x" / "features").exists()
+    pd.testing.assert_series_equal(quick(tmp_path, **settings)["fid"], table["fid"])

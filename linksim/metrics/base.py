@@ -1,0 +1,117 @@
+"""What every metric says of itself, and the two kinds: of one image, and of a set of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from linksim.errors import LinksimError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+class Metric(ABC):
+    """A number for how good received images are.
+
+    Attributes:
+        name: what `--metrics` takes.
+        column: its column in the tables.
+        unit: unit of the number; empty for a pure number.
+        higher_is_better: direction of the number.
+        summary: one line for `linksim list metrics`.
+        convention: every choice that changes the number, for a run's provenance.
+        asset: the weights that it needs (`linksim assets`); None where it needs none.
+        of_a_set: whether one number belongs to a set of images rather than to one image.
+    """
+
+    name: ClassVar[str]
+    column: ClassVar[str]
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool]
+    summary: ClassVar[str]
+    convention: ClassVar[str]
+    asset: ClassVar[str | None] = None
+    of_a_set: ClassVar[bool]
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = device
+
+
+class ImageMetric(Metric):
+    """A metric of one image against its reference.
+
+    Attributes:
+        min_side: smallest height and width in pixels for which it is defined.
+    """
+
+    of_a_set = False
+    min_side: ClassVar[int] = 1
+
+    def __call__(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """The metric of each image.
+
+        Args:
+            reference: what was sent, float32 [B, C, H, W] in [0, 1].
+            image: what was received, the same shape and range.
+
+        Returns:
+            float [B], on the metric's device.
+
+        Raises:
+            LinksimError: images smaller than the metric is defined for.
+            ValueError: two different shapes, or not [B, C, H, W].
+        """
+        if reference.shape != image.shape or reference.ndim != 4:
+            raise ValueError(f"{self.name}: {tuple(reference.shape)} and {tuple(image.shape)} are not one [B, C, H, W]")
+        if min(reference.shape[-2:]) < self.min_side:
+            raise LinksimError(
+                f"{self.name} needs images of {self.min_side}x{self.min_side} or more, "
+                f"these are {reference.shape[-1]}x{reference.shape[-2]}: take it out of --metrics"
+            )
+        return self._measure(reference.to(self.device), image.to(self.device))
+
+    @abstractmethod
+    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """The metric [B] of checked images."""
+
+
+class SetMetric(Metric):
+    """A metric of two sets of images, from features of each image.
+
+    Attributes:
+        MIN_IMAGES: with fewer images a sweep is refused.
+        FLAG_BELOW: with fewer images the row carries a note.
+    """
+
+    of_a_set = True
+    MIN_IMAGES: ClassVar[int]
+    FLAG_BELOW: ClassVar[int]
+
+    @abstractmethod
+    def features(self, images: torch.Tensor) -> NDArray[np.float32]:
+        """Features [B, D] of images, float32 [B, C, H, W] in [0, 1]."""
+
+    @abstractmethod
+    def distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
+        """The metric of two sets, from their features [T, D] and [T', D]."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What fixes the features of an image: network, weights, resizing, rounding."""
+
+    @classmethod
+    def check_count(cls, n_images: int) -> None:
+        """Raises LinksimError where `n_images` are too few for a number that means anything."""
+        if n_images < cls.MIN_IMAGES:
+            raise LinksimError(
+                f"{cls.name} of {n_images} images means nothing: take {cls.MIN_IMAGES} or more, "
+                "or leave it out of --metrics"
+            )
+
+    @classmethod
+    def note(cls, n_images: int) -> str:
+        """What a reader of a row with `n_images` has to know; empty where there is nothing."""
+        return f"biased: fewer than {cls.FLAG_BELOW} images" if n_images < cls.FLAG_BELOW else ""
