@@ -53,7 +53,7 @@ def test_lpips_equals_the_papers_formula_on_torchvisions_network(install: Instal
 
 
 def test_lpips_over_vgg16_gives_the_value_that_torchmetrics_published(install: Install) -> None:
-    """torchmetrics 0.8's documentation: seed 123, the network built, two batches of noise: 0.3493.
+    """An older torchmetrics' documentation: seed 123, the network built, two batches of noise: 0.3493.
 
     Building the network draws from the random stream before the images do: 13 + 3 layers and 5 heads.
     """
