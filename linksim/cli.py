@@ -255,18 +255,22 @@ def _list(args: argparse.Namespace) -> int:
 
 def _assets(args: argparse.Namespace) -> int:
     from linksim import assets
+    from linksim.report.progress import Download
 
     if args.action == "get":
-        print(f"{args.name}: {assets.get(args.name, args.source)}")
+        with Download() as download:
+            path = assets.get(args.name, args.source, download.update)
+        print(f"{args.name}: {path}")
         return 0
     if args.action == "list":
         for row in assets.listing():
-            print(f"{row.name:14}{row.state:14}{row.size:>8}  {row.purpose}; {row.source}; {row.licence}")
+            size = "" if row.size is None else f"{row.size / 1e6:.1f} MB"
+            print(f"{row.name:14}{row.state:10}{size:>9}  {row.purpose}; {row.source}; {row.licence}")
         return 0
     bad = 0
     for row in assets.listing():
-        if row.state == "not installed":
-            print(f"{row.name:14}not installed")
+        if row.state != "installed":
+            print(f"{row.name:14}{row.state}")
             continue
         try:
             assets.check(row.name)

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,30 @@ def test_the_doctor_names_what_is_there_and_what_is_missing(capsys: pytest.Captu
     assert "BAD" not in out
     for word in ("torch", "sionna", "image codec", "asset vgg16"):
         assert word in out
+
+
+def test_assets_are_listed_taken_from_a_file_and_checked(
+    capsys: pytest.CaptureFixture[str], install: Callable[[str], None]
+) -> None:
+    assert main(["assets", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {"vgg16", "alexnet", "inception-fid", "cifar10"}
+    install("alexnet")
+    assert main(["assets", "list"]) == 0
+    assert "installed" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("alexnet"))
+    assert main(["assets", "check"]) == 0
+    assert "good" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("alexnet"))
+    assert main(["assets", "get", "alexnet"]) == 0
+    assert "alexnet.safetensors" in capsys.readouterr().out
+
+
+def test_a_damaged_asset_is_found_by_the_check(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINKSIM_ASSETS", str(tmp_path))
+    (tmp_path / "vgg16.safetensors").write_bytes(b"no weights")
+    assert main(["assets", "check"]) == 2
+    assert "BAD" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vgg16"))
 
 
 def test_a_negative_range_is_read_with_and_without_an_equals_sign() -> None:

@@ -33,3 +33,32 @@ class Bar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Download:
+    """A bar over the bytes of a download; quiet where there is nothing to fetch."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._what = ""
+
+    def __enter__(self) -> Download:
+        return self
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """Sets the bar to `done` of `total` bytes of `what`."""
+        if self._bar is None or what != self._what:
+            self.close()
+            self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=what, dynamic_ncols=True)
+            self._what = what
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
