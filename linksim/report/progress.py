@@ -27,9 +27,7 @@ class Bar:
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -57,7 +55,5 @@ class Download:
         if self._bar is not None:
             self._bar.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
