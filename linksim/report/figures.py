@@ -28,6 +28,9 @@ AXES = {
     "bler": "Block error rate",
 }
 
+#: Dash and gap of a reference's line in points; shifted against the one before, two that coincide both show.
+_DASH = 4
+
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
 
 
@@ -89,6 +92,7 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
 
 def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
     named = rows.assign(_label=[_curve_label(row) for row in rows.to_dict("records")])
+    references = list(dict.fromkeys(named["_label"][named["kind"] == "reference"]))
     for label, curve in named.groupby("_label", sort=False):
         curve = curve.sort_values("snr_db")
         index = labels.index(str(label))
@@ -97,7 +101,7 @@ def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colo
             curve["snr_db"],
             curve[column],
             color=colours[str(label)],
-            linestyle="--" if reference else "-",
+            linestyle=(_DASH * references.index(str(label)), (_DASH, _DASH)) if reference else "-",
             marker=None if reference else _MARKERS[index % len(_MARKERS)],
             label=str(label),
         )
