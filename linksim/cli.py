@@ -102,6 +102,31 @@ def _parser() -> _Parser:
     get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a file or folder that is at hand")
     _debug(get)
     actions.add_parser("check", help="hash what is installed")
+    train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
+    train.add_argument("--scheme", metavar="NAME", help="semoma, semnoma or kd")
+    train.add_argument(
+        "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
+    )
+    train.add_argument("--channel", default="awgn", metavar="NAME", help="awgn (default) or rayleigh")
+    train.add_argument("--rho", default="1/6", metavar="K/M", help="channel uses of one user's image over its size")
+    train.add_argument("--size", default="compact", metavar="SIZE", help="compact (default) or paper")
+    train.add_argument("--users", default="2", metavar="N", help="users (default 2)")
+    train.add_argument("--csi", default="own", metavar="KIND", help="own (default), all or snr")
+    train.add_argument("--power", default="sum", metavar="CONVENTION", help="sum (default) or per-ue")
+    train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
+    train.add_argument("--steps", metavar="N", help="steps, in place of a time")
+    train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
+    train.add_argument("--warm", metavar="MODEL", help="start from the weights of another model")
+    train.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 lies, when it is no installed asset"
+    )
+    train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
+    train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    train.add_argument("--seed", default="0", metavar="SEED")
+    train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
+    _debug(train)
+    _debug(verify)
     commands.add_parser("doctor", help="what this installation can do and what is missing")
     for command in (show, plot, compare, merge, listing):
         _debug(command)
@@ -281,6 +306,61 @@ def _assets(args: argparse.Namespace) -> int:
     return 2 if bad else 0
 
 
+def _train(args: argparse.Namespace) -> int:
+    from linksim import weights
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.report.progress import TrainingBar
+    from linksim.train.run import model_spec, models_for, parse_budget, run_training
+
+    seconds = parse_budget(args.budget) if args.budget else None
+    steps = _whole(args.steps, "--steps")
+    users = _whole(args.users, "--users") or 0
+    if (args.scheme is None) == (args.sweep is None):
+        raise LinksimError("give either --scheme NAME or --for FILE")
+    if not args.seed.isdigit():
+        raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 or more")
+    if args.sweep:
+        known = weights.cards()
+        specs = [spec for spec in models_for(make_config(read_sweep_file(args.sweep))) if spec.name not in known]
+    else:
+        specs = [model_spec(args.scheme, args.channel, args.rho, args.size, users, args.csi, args.power)]
+    for spec in specs:
+        out = args.out / spec.name
+        if (out / "checkpoint.pt").exists() and not args.resume and not args.sweep:
+            raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
+        try:
+            with TrainingBar(spec.name) as bar:
+                path, facts = run_training(
+                    spec, args.recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
+                    device=_device(args.device), warm=args.warm, report=bar.update,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            print(
+                f"\nstopped: the checkpoint in {out} is kept; the same command with --resume goes on", file=sys.stderr
+            )
+            return 130
+        print(f"{path}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
+    if not specs:
+        print("every model of this sweep has its weights")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from linksim import weights
+    from linksim.train.run import verify
+
+    bad = 0
+    for name in weights.cards():
+        try:
+            card, here = verify(name)
+            good, words = abs(card - here) <= 0.01, f"card {card:.3f} dB, here {here:.3f} dB"
+        except LinksimError as error:
+            good, words = False, str(error)
+        bad += not good
+        print(f"{'ok ' if good else 'BAD'}  {name}: {words}")
+    return 2 if bad else 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from linksim.report.doctor import diagnose
 
@@ -306,6 +386,8 @@ _COMMANDS = {
     "merge": _merge,
     "list": _list,
     "assets": _assets,
+    "train": _train,
+    "verify": _verify,
     "doctor": _doctor,
 }
 

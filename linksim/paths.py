@@ -12,6 +12,12 @@ def assets_dir() -> Path:
     return Path(given) if given else platformdirs.user_data_path("linksim") / "assets"
 
 
+def weights_dir() -> Path:
+    """Folder of the weights that the user trained: `$LINKSIM_WEIGHTS`, else the user's data folder."""
+    given = os.environ.get("LINKSIM_WEIGHTS")
+    return Path(given) if given else platformdirs.user_data_path("linksim") / "weights"
+
+
 def cache_dir() -> Path:
     """Folder of what can be computed again: `$LINKSIM_CACHE`, else the user's cache folder."""
     given = os.environ.get("LINKSIM_CACHE")

@@ -19,9 +19,10 @@ EXAMPLE = ROOT / "examples" / "plugin"
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache and assets."""
     folder = tmp_path_factory.mktemp("home")
-    before = {name: os.environ.get(name) for name in ("LINKSIM_CACHE", "LINKSIM_ASSETS")}
+    before = {name: os.environ.get(name) for name in ("LINKSIM_CACHE", "LINKSIM_ASSETS", "LINKSIM_WEIGHTS")}
     os.environ["LINKSIM_CACHE"] = str(folder / "cache")
     os.environ["LINKSIM_ASSETS"] = str(folder / "assets")
+    os.environ["LINKSIM_WEIGHTS"] = str(folder / "weights")
     yield
     for name, value in before.items():
         if value is None:

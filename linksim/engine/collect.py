@@ -208,7 +208,10 @@ def _with_envelopes(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         mine = frame[frame["variant"].isin(list(labels))]
         means = mine.groupby([*keys, "variant"], sort=False)["psnr_db"].mean().reset_index()
         best = means.loc[means.groupby(keys, sort=False)["psnr_db"].idxmax(), [*keys, "variant"]]
+        place = {(p.channel, float(p.rho), p.snr_db): index for index, p in enumerate(plan.points)}
         picked = mine.merge(best, on=[*keys, "variant"], how="inner")
+        order = [place[point] for point in zip(picked["channel"], picked["rho"], picked["snr_db"], strict=True)]
+        picked = picked.iloc[np.argsort(order, kind="stable")]
         picked = picked.assign(envelope_of=picked["variant"], variant=variant.label)
         if variant.best_of in picked.columns:
             picked[variant.best_of] = "envelope"

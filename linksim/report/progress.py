@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from linksim.train.loop import State
 
 
 class Bar:
@@ -57,3 +62,26 @@ class Download:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class TrainingBar:
+    """A bar over training steps with the speed in image groups, the loss and the validation PSNR."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> TrainingBar:
+        return self
+
+    def update(self, state: State, losses: Mapping[str, float]) -> None:
+        """Sets the bar to the state of a run."""
+        if self._bar is None:
+            self._bar = tqdm(total=state.steps, initial=state.step, unit="step", desc=self._name, dynamic_ncols=True)
+        self._bar.update(state.step - self._bar.n)
+        shown = "/".join(f"{value:.2f}" for value in state.validation) or "-"
+        self._bar.set_postfix_str(f"loss {losses['total']:.4f}, best {shown} dB")
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

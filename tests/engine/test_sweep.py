@@ -285,6 +285,7 @@ def test_an_envelope_is_the_best_mcs_at_each_snr_and_each_mcs_keeps_its_curve(tm
     table = quick(tmp_path, scheme="bpg-ldpc-qam-sic:mcs=envelope", snr="2:18:16", groups=64, users=1)
     members = table[table["mcs"] != "envelope"]
     envelope = table[table["mcs"] == "envelope"].set_index("snr_db")
+    assert list(envelope.index) == [2.0, 18.0]
     assert members["mcs"].nunique() == 7
     for snr, rows_at in members.groupby("snr_db"):
         assert envelope.loc[snr, "psnr_db"] == rows_at["psnr_db"].max()

@@ -1,0 +1,1 @@
+"""Training of the learned transceivers: data, losses, recipes, checkpoints, the loop."""

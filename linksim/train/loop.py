@@ -1,0 +1,373 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from linksim.errors import LinksimError
+from linksim.link.channel import transmit_over, unit_noise
+from linksim.link.fading import draw_coefficients
+from linksim.link.units import noise_variance
+from linksim.metrics import mse, psnr_from_mse
+from linksim.nets.transceiver import Transceiver, side_information
+from linksim.train.losses import feature_affinity_loss
+from linksim.train.recipe import Recipe
+from linksim.train.spec import ModelSpec
+
+#: The training set's last images are for validation: 45,000 / 5,000 for CIFAR-10 (KDD paper, section VI-A).
+VALIDATION = 5000
+VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
+_VALIDATION_GROUPS = 256
+_VALIDATION_SEED = 2**40
+_CALIBRATION_STEPS = 12
+_LOG_STEPS = 50
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside weights and optimiser.
+
+    Args:
+        step: steps done.
+        steps: steps in all, fixed when the run begins.
+        seconds: spent on steps so far.
+        best: highest mean validation PSNR so far, dB.
+        validation: PSNR in dB at each of VALIDATION_SNRS_DB, of the best weights.
+        lineage_pairs: image groups that the weights this run began with had seen.
+    """
+
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    validation: tuple[float, ...] = ()
+    lineage_pairs: int = 0
+
+
+def train(
+    spec: ModelSpec,
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    folder: Path,
+    *,
+    seconds: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    start: tuple[Transceiver, int] | None = None,
+    teacher: Transceiver | None = None,
+    report: Callable[[State, dict[str, float]], None] | None = None,
+) -> State:
+    """Trains one model, or goes on with it, and leaves its best weights in `folder`.
+
+    Args:
+        spec: the model.
+        recipe: how.
+        images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
+        folder: for `checkpoint.pt`, `best.pt`, `train.csv`, `validation.csv`; a checkpoint there is gone on with.
+        seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
+            short and gone on with equals one that was not.
+        steps: number of steps, in place of `seconds`.
+        seed: of every draw.
+        device: torch device.
+        start: a model to start warm from, and the image groups that it has seen.
+        teacher: for "kd", the frozen orthogonal model.
+        report: called after every log interval and validation.
+
+    Raises:
+        LinksimError: no budget, no teacher where one is needed, a checkpoint of another run, or a loss that is not
+            finite (the last good weights are kept).
+    """
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = spec.build(recipe.layer_scale).to(device).to(memory_format=torch.channels_last)
+    state = State()
+    if start is not None:
+        from linksim.train.spec import warm_start
+
+        source, state.lineage_pairs = start
+        warm_start(model, source.to(device))
+    if spec.method == "kd" and teacher is None:
+        raise LinksimError("kd learns from a teacher: train semoma at the same rho a user first")
+    if teacher is not None:
+        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    average = Average(model, recipe.ema)
+    pool = torch.from_numpy(np.ascontiguousarray(images[: len(images) - VALIDATION])).to(device)
+    held_out = images[len(images) - VALIDATION :]
+    identity = {"spec": spec.to_json(), "recipe": asdict(recipe), "seed": seed}
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if saved["identity"] != _plain(identity):
+            raise LinksimError(f"{checkpoint} is of another run: take another --out")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.load(saved["average"])
+        state = State(**{**saved["state"], "validation": tuple(saved["state"]["validation"])})
+    elif steps is None and seconds is None:
+        raise LinksimError("no budget given: --budget 40m, or --steps")
+
+    def one_step(step: int) -> dict[str, float]:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step, max(state.steps, 1))
+        model.train()
+        batch = draw_batch(spec, recipe, pool, seed, step)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            losses = model_losses(spec, recipe, model, teacher, batch)
+        optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        if recipe.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        average.update(model, step)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def stop_if_diverged(value: float) -> None:
+        if not math.isfinite(value):
+            raise LinksimError(
+                f"the loss is not finite at step {state.step}: the last good weights are kept in {folder}; "
+                "take a lower learning rate"
+            )
+
+    def save() -> None:
+        content = {
+            "identity": _plain(identity),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average.state(),
+            "state": _plain(asdict(state)),
+        }
+        save_atomic(checkpoint, content)
+
+    def check() -> None:
+        found = validate(spec, average.model(model), held_out, device)
+        stop_if_diverged(sum(found.values()))
+        _append(folder / "validation.csv", {"step": state.step, **{f"psnr_{s:g}db": p for s, p in found.items()}})
+        mean = sum(found.values()) / len(found)
+        if mean > state.best:
+            state.best, state.validation = mean, tuple(found.values())
+            save_atomic(folder / "best.pt", {"identity": _plain(identity), "model": average.model(model).state_dict(),
+                                             "state": _plain(asdict(state))})  # fmt: skip
+        save()
+
+    if state.steps == 0:
+        state.steps = steps or _steps_in(seconds or 0.0, spec, recipe, pool, teacher, device, seed)
+        save()
+    interval = max(1, min(500, state.steps // 10))
+    window: list[dict[str, float]] = []
+    clock = time.perf_counter()
+    while state.step < state.steps:
+        losses = one_step(state.step)
+        stop_if_diverged(losses["total"])
+        state.step += 1
+        window.append(losses)
+        if len(window) == _LOG_STEPS or state.step == state.steps:
+            means = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
+            _append(folder / "train.csv", {"step": state.step, **means})
+            window = []
+            state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+            if report is not None:
+                report(state, means)
+        if state.step % interval == 0 or state.step == state.steps:
+            state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+            check()
+            clock = time.perf_counter()
+    return state
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's draws: images [B, N, C, H, W] in [0, 1], gamma [B], h [B, N], unit noise of student and teacher."""
+
+    images: Tensor
+    snr_db: Tensor
+    h: Tensor
+    noise: Tensor
+    teacher_noise: Tensor
+
+
+def draw_batch(spec: ModelSpec, recipe: Recipe, pool: Tensor, seed: int, step: int) -> Batch:
+    """The draws of a step, from (seed, step) alone; they seed dropout and stochastic depth too."""
+    torch.manual_seed((seed << 32) + step)
+    device, shape = pool.device, (recipe.batch, spec.users)
+    images = pool[torch.randint(len(pool), shape, device=device)].float() / 255
+    if recipe.flip:
+        mirrored = torch.rand(*shape, 1, 1, 1, device=device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    low, high = recipe.snr_db
+    snr_db = low + (high - low) * torch.rand(recipe.batch, device=device)
+    h = torch.ones(shape, dtype=torch.complex64, device=device)
+    if spec.channel != "awgn":
+        h = torch.randn(shape, dtype=torch.complex64, device=device)
+    noises = [
+        torch.randn((recipe.batch, spec.symbols) if access == "noma" else (*shape, spec.symbols), dtype=torch.complex64,
+                    device=device)
+        for access in (spec.access, "oma")
+    ]  # fmt: skip
+    return Batch(images, snr_db, h, *noises)
+
+
+def model_losses(
+    spec: ModelSpec, recipe: Recipe, model: Transceiver, teacher: Transceiver | None, batch: Batch
+) -> dict[str, Tensor]:
+    """The losses of a batch: "mae" (or what stands in its place), "fa", "crosskd", and their "total" (eq. 17)."""
+    side = side_information(batch.snr_db, batch.h, spec.side_dim)
+    noise_var = 10 ** (-batch.snr_db / 10)
+    symbols = model.encode(batch.images, side, spec.powers)
+    features = model.received_features(transmit_over(spec.access, symbols, batch.h, batch.noise, noise_var))
+    crossing = model.decode(features, side, 0, recipe.cross_layer + 1)
+    shown = model.decode(crossing, side, recipe.cross_layer + 1).float()
+    error = shown - batch.images
+    fidelity = error.abs().mean() if recipe.loss == "mae" else error.square().mean()
+    if teacher is None:
+        return {"mae": fidelity, "total": fidelity}
+    with torch.no_grad():
+        teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
+        heard = transmit_over("oma", teacher_symbols, batch.h, batch.teacher_noise, noise_var)
+        teacher_features = teacher.received_features(heard)
+        teacher_shown = teacher.decode(teacher_features, side).float()
+    crossed = teacher.decode(crossing, side, recipe.cross_layer + 1).float()
+    fa = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
+    cross = (crossed - teacher_shown).abs().mean()
+    total = sum(weight * loss for weight, loss in zip(recipe.weights, (fidelity, fa, cross), strict=True))
+    assert isinstance(total, Tensor)
+    return {"mae": fidelity, "fa": fa, "crosskd": cross, "total": total}
+
+
+@torch.no_grad()
+def validate(
+    spec: ModelSpec,
+    model: Transceiver,
+    images: NDArray[np.uint8],
+    device: str,
+    snrs_db: Sequence[float] = VALIDATION_SNRS_DB,
+    exact: bool = False,
+) -> dict[float, float]:
+    """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise; `exact` computes in float32."""
+    model.eval()
+    groups = min(_VALIDATION_GROUPS, len(images) // spec.users)
+    chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
+    h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
+    noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
+    found: dict[float, float] = {}
+    for snr_db in snrs_db:
+        values = []
+        for part in torch.arange(groups).split(64):
+            sent = chosen[part].to(device).float() / 255
+            gamma = torch.full((len(part),), snr_db, device=device)
+            side = side_information(gamma, h[part], spec.side_dim)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not exact):
+                symbols = model.encode(sent, side, spec.powers)
+                received = transmit_over(
+                    spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
+                )
+                shown = model.decode(model.received_features(received), side).float()
+            values.append(psnr_from_mse(mse(sent.flatten(0, 1), shown.flatten(0, 1))))
+        found[snr_db] = float(torch.cat(values).mean())
+    return found
+
+
+class Average:
+    """Exponential moving average of a model's weights; with decay 0 the weights themselves.
+
+    The decay rises to its value over the first steps, so that the start is forgotten.
+    """
+
+    def __init__(self, model: Transceiver, decay: float) -> None:
+        self._decay = decay
+        self._values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._spare: Transceiver | None = None
+
+    @torch.no_grad()
+    def update(self, model: Transceiver, step: int) -> None:
+        """Takes the model's weights after `step` into the average."""
+        decay = min(self._decay, (1 + step) / (10 + step)) if self._decay else 0.0
+        values = model.state_dict()
+        torch._foreach_lerp_(list(self._values.values()), [values[name] for name in self._values], 1 - decay)
+
+    def model(self, like: Transceiver) -> Transceiver:
+        """A model with the averaged weights."""
+        if self._spare is None:
+            device = next(like.parameters()).device
+            self._spare = (
+                Transceiver(like.shape, like.users, like.shared_decoder)
+                .to(device)
+                .to(memory_format=torch.channels_last)
+            )
+        self._spare.load_state_dict(self._values)
+        return self._spare
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged weights."""
+        return self._values
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Takes averaged weights from a checkpoint."""
+        for name, value in values.items():
+            self._values[name].copy_(value)
+
+
+def _steps_in(
+    seconds: float,
+    spec: ModelSpec,
+    recipe: Recipe,
+    pool: Tensor,
+    teacher: Transceiver | None,
+    device: str,
+    seed: int,
+) -> int:
+    """Steps that fit into `seconds`, by the speed of a few steps of a model that is thrown away."""
+    model = spec.build().to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
+    times = []
+    for step in range(_CALIBRATION_STEPS):
+        begin = time.perf_counter()
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss = model_losses(spec, recipe, model, teacher, draw_batch(spec, recipe, pool, seed, step))["total"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    steps = int(seconds / float(np.median(times)))
+    if steps < 1:
+        raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {np.median(times):.2f} s at least")
+    return steps
+
+
+def save_atomic(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` that never leaves half a file."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    part.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a checkpoint or a JSON file gives them back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row.keys())
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

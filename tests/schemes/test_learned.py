@@ -1,0 +1,122 @@
+"""Learned schemes find their weights, tell which are missing, and refuse what was tampered with."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import linksim
+from linksim import LinkConfig, LinksimError, Setting, weights
+from linksim.cli import main
+from linksim.schemes.semnoma import LearnedParams, OrthogonalParams, SemNoma, SemOma
+from linksim.train.run import golden_psnr, models_for
+from linksim.train.spec import ModelSpec
+
+SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of weights with one model of random numbers."""
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    torch.manual_seed(0)
+    model = SPEC.build(0.5)
+    golden = golden_psnr(SPEC, model)
+    return weights.install(SPEC, model, {"lineage_pairs": 0, "golden_psnr_db": golden})
+
+
+def sweep(tmp_path: Path, **settings: Any) -> Any:
+    defaults: dict[str, Any] = {"scheme": "semoma", "snr": "0:10:10", "groups": 8, "metrics": "psnr", "progress": False}
+    return linksim.sweep(tmp_path / "x", **{**defaults, **settings})
+
+
+def test_installed_weights_run_in_the_harness_at_the_systems_bandwidth(untrained: Path, tmp_path: Path) -> None:
+    table = sweep(tmp_path)
+    assert (table["channel_uses"] == 512).all()
+    assert table["rho_user"].iloc[0] == pytest.approx(1 / 12)
+    assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    run = json.loads((tmp_path / "x" / "run.json").read_text())
+    assert weights.digest(untrained) in run["identity"].values()
+
+
+def test_twice_the_overhead_is_shown_in_the_channel_uses(untrained: Path, tmp_path: Path) -> None:
+    table = sweep(tmp_path, scheme="semoma:overhead=twice", rho="1/12")
+    assert (table["channel_uses"] == 512).all()
+    assert (table["rho"] == 1 / 12).all()
+    assert table["rho_total"].iloc[0] == pytest.approx(1 / 6)
+
+
+def test_missing_weights_name_what_is_there_and_how_to_train(untrained: Path, tmp_path: Path) -> None:
+    for settings, command in (
+        ({"rho": "1/24"}, "linksim train --scheme semoma --channel awgn --rho 1/48 --size compact"),
+        ({"channel": "rayleigh"}, "--channel rayleigh"),
+        ({"users": 3, "rho": "1/4"}, "--users 3"),
+        ({"scheme": "semoma:size=paper"}, "--size paper"),
+        ({"power": "per-ue"}, "--power per-ue"),
+    ):
+        with pytest.raises(LinksimError) as caught:
+            sweep(tmp_path, **settings)
+        assert SPEC.name in str(caught.value)
+        assert command in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_tampered_or_truncated_weights_are_refused(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = untrained.read_bytes()
+    for broken in (data[:-100], data[:5000] + b"\0\0" + data[5002:], b""):
+        untrained.write_bytes(broken)
+        with pytest.raises(LinksimError, match="damaged"):
+            sweep(tmp_path)
+        assert main(["verify"]) == 2
+        assert "BAD" in capsys.readouterr().out
+    untrained.unlink()
+    with pytest.raises(LinksimError, match="No such file"):
+        weights.load(SPEC)
+
+
+def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert SPEC.name in capsys.readouterr().out
+    manifest = untrained.parent / weights.MANIFEST
+    cards = json.loads(manifest.read_text())
+    cards[SPEC.name]["golden_psnr_db"] += 0.5
+    manifest.write_text(json.dumps(cards))
+    assert main(["verify"]) == 2
+    assert "BAD" in capsys.readouterr().out
+
+
+def test_half_precision_evaluation_equals_single_precision_within_a_fiftieth_of_a_decibel(untrained: Path) -> None:
+    from linksim.data import load_dataset
+    from linksim.train.loop import validate
+
+    model = weights.load(SPEC)
+    images = load_dataset("cifar10-mini").images[:64]
+    exact = validate(SPEC, model, images, "cpu", (10.0,), exact=True)[10.0]
+    assert validate(SPEC, model, images, "cpu", (10.0,))[10.0] == pytest.approx(exact, abs=0.02)
+
+
+def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
+    from linksim.engine.config import make_config
+
+    config = make_config({"scheme": "kd,semnoma,semoma:overhead=twice,bpg-ldpc-qam-sic", "channel": "rayleigh"})
+    names = [spec.name for spec in models_for(config)]
+    assert names == [
+        "semoma_rayleigh_1-6_n2_own_sum_32px_compact",
+        "kd_rayleigh_1-6_n2_own_sum_32px_compact",
+        "semnoma_rayleigh_1-6_n2_own_sum_32px_compact",
+    ]
+
+
+def test_images_and_side_information_that_no_network_fits_are_refused() -> None:
+    awgn = LinkConfig("awgn", 2)
+    with pytest.raises(LinksimError, match="no weights"):
+        SemNoma(Setting(awgn, (3, 64, 64), Fraction(1, 6)), LearnedParams())
+    with pytest.raises(LinksimError, match="leave csi out"):
+        SemNoma(Setting(awgn, (3, 32, 32), Fraction(1, 6)), LearnedParams(csi="all"))
+    with pytest.raises(LinksimError, match="do not divide"):
+        SemOma(Setting(LinkConfig("awgn", 3), (3, 32, 32), Fraction(1, 6)), OrthogonalParams())

@@ -1,0 +1,127 @@
+"""The training loop: it learns, goes on where it was cut, and refuses what cannot work."""
+
+import csv
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from linksim.errors import LinksimError
+from linksim.train import loop
+from linksim.train.recipe import RECIPES, Recipe
+from linksim.train.run import model_spec, parse_budget
+from linksim.train.spec import ModelSpec
+
+SPEC = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12))
+TINY = replace(RECIPES["fast"], batch=2)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "VALIDATION", 8)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    y, x = np.mgrid[0:32, 0:32] / 8
+    waves = [np.stack([np.sin(x + n + c) * np.cos(y - c * n) for c in range(3)]) for n in range(40)]
+    return (127 + 100 * np.stack(waves)).astype(np.uint8)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(Exception):
+        pass
+
+    real = loop.model_losses
+
+    def until_step_4(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise Cut
+        return real(*args)  # type: ignore[arg-type]
+
+    loop.train(SPEC, TINY, images, tmp_path / "whole", steps=7, seed=3)
+    calls = 0
+    monkeypatch.setattr(loop, "model_losses", until_step_4)
+    with pytest.raises(Cut):
+        loop.train(SPEC, TINY, images, tmp_path / "cut", steps=7, seed=3)
+    monkeypatch.setattr(loop, "model_losses", real)
+    state = loop.train(SPEC, TINY, images, tmp_path / "cut", seed=3)
+    assert (state.step, state.steps) == (7, 7)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name in whole:
+        torch.testing.assert_close(cut[name], whole[name], rtol=0, atol=0)
+
+
+def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Path) -> None:
+    state = loop.train(SPEC, replace(TINY, batch=8, learning_rate=3e-3), images, tmp_path, steps=60)
+    with (tmp_path / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    first, last = float(rows[0]["psnr_10db"]), float(rows[-1]["psnr_10db"])
+    assert last > first + 0.5
+    assert state.best == pytest.approx(max(np.mean([float(row[f"psnr_{s}db"]) for s in (0, 10, 20)]) for row in rows))
+    with (tmp_path / "train.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["50", "60"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(images: np.ndarray, tmp_path: Path) -> None:
+    loop.train(SPEC, TINY, images, tmp_path, steps=1)
+    with pytest.raises(LinksimError, match="another run"):
+        loop.train(SPEC, TINY, images, tmp_path, steps=1, seed=1)
+    with pytest.raises(LinksimError, match="another run"):
+        loop.train(SPEC, replace(TINY, learning_rate=2e-3), images, tmp_path, steps=1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights_kept(images: np.ndarray, tmp_path: Path) -> None:
+    wild = replace(TINY, learning_rate=1e12, warmup=0.0, clip=0.0)
+    with pytest.raises(LinksimError, match="lower learning rate"):
+        loop.train(SPEC, wild, images, tmp_path, steps=30)
+    assert all(bool(value.isfinite().all()) for value in weights(tmp_path).values())
+
+
+def test_budgets_that_cannot_be_are_refused(images: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match="too short for one step"):
+        loop.train(SPEC, TINY, images, tmp_path / "a", seconds=1e-6)
+    with pytest.raises(LinksimError, match="no budget"):
+        loop.train(SPEC, TINY, images, tmp_path / "b")
+    with pytest.raises(LinksimError, match="teacher"):
+        loop.train(replace(SPEC, method="kd"), TINY, images, tmp_path / "c", steps=1)
+    for text in ("", "0m", "-1h", "m", "1d", "nan"):
+        with pytest.raises(LinksimError, match="--budget"):
+            parse_budget(text)
+    assert [parse_budget(text) for text in ("90s", "40m", "1.5h", "7")] == [90, 2400, 5400, 7]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("semnom", "awgn", "1/6", "compact", 2, "own", "sum"), "did you mean 'semnoma'"),
+        (("semnoma", "rician", "1/6", "compact", 2, "own", "sum"), "channel"),
+        (("semnoma", "awgn", "1/7", "compact", 2, "own", "sum"), "whole number"),
+        (("semnoma", "awgn", "25/768", "compact", 2, "own", "sum"), "feature maps"),
+        (("semnoma", "awgn", "1/6", "tiny", 2, "own", "sum"), "size"),
+        (("semnoma", "awgn", "1/6", "compact", 9, "own", "sum"), "--users"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(words: tuple[str, str, str, str, int, str, str], hint: str) -> None:
+    with pytest.raises(LinksimError, match=hint):
+        model_spec(*words)
+
+
+def test_the_learning_rate_rises_and_falls_as_its_schedule_says() -> None:
+    recipe = Recipe(learning_rate=1.0, warmup=0.1)
+    rates = [recipe.rate(step, 1000) for step in range(1000)]
+    assert max(rates) == pytest.approx(1.0, abs=0.02)
+    assert rates.index(max(rates)) == pytest.approx(100, abs=2)
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+    assert {RECIPES["paper"].rate(step, 1000) for step in (0, 10, 999)} == {1e-4}
