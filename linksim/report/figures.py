@@ -31,7 +31,7 @@ AXES = {
 #: Dash and gap of a reference's line in points; shifted against the one before, two that coincide both show.
 _DASH = 4
 
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d"]
 
 
 def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
@@ -69,7 +69,9 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
 
     rhos = list(dict.fromkeys(rows["rho"]))
     labels = list(dict.fromkeys(_curve_label(row) for row in rows.to_dict("records")))
-    colours = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
+    # The palette that everyone can tell apart has ten colours.
+    palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
+    colours = dict(zip(labels, palette, strict=True))
     style: Any = {**sns.axes_style("whitegrid"), **_style()}
     with mpl.rc_context(style):
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
