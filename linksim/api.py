@@ -39,8 +39,10 @@ def sweep(
     from linksim.engine.sweep import default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
 
-    if workers < 1:
-        raise LinksimError(f"workers = {workers}: give 1 or more")
+    if not isinstance(workers, int) or workers < 1:
+        raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
+    if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
+        raise LinksimError(f"out = {out!r}: give a folder")
     prepared = prepare(make_config(settings), device)
     folder = Path(out) if out is not None else default_folder(prepared)
     with Bar(shown=progress) as bar:
@@ -63,8 +65,8 @@ def load(path: str | Path) -> pd.DataFrame:
     from linksim.engine import provenance
     from linksim.engine.sweep import TABLE
 
-    table = _read(Path(path), TABLE)
-    table.attrs["run"] = provenance.read_run(Path(path))
+    table = _read(_folder(path), TABLE)
+    table.attrs["run"] = provenance.read_run(_folder(path))
     return table
 
 
@@ -72,7 +74,7 @@ def load_images(path: str | Path) -> pd.DataFrame:
     """The per-image table of a results folder: one row an image, user, point and stage. Raises LinksimError."""
     from linksim.engine.sweep import PER_IMAGE
 
-    return _read(Path(path), PER_IMAGE)
+    return _read(_folder(path), PER_IMAGE)
 
 
 def compare(path: str | Path, baseline: str, metric: str = "psnr_db") -> pd.DataFrame:
@@ -93,13 +95,21 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db") -> pd.Data
     return paired_differences(load_images(path), baseline, metric)
 
 
+def _folder(path: object) -> Path:
+    if not isinstance(path, str | Path):
+        raise LinksimError(f"{path!r} is no path: give a results folder")
+    return Path(path)
+
+
 def _read(folder: Path, name: str) -> pd.DataFrame:
     import pandas as pd
 
+    if (folder / name).is_dir():
+        raise LinksimError(f"{folder / name} is a folder, not a table: take it away")
     if not folder.is_dir():
         raise LinksimError(f"{folder}: no such results folder")
     try:
-        return pd.read_parquet(folder / name)
+        frame = pd.read_parquet(folder / name, page_checksum_verification=True)
     except FileNotFoundError:
         if (folder / "journal").is_dir():
             raise LinksimError(
@@ -111,3 +121,6 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
         raise LinksimError(
             f"{folder / name} cannot be read ({' '.join(str(error).split())[:120]}): delete it and run the sweep again"
         ) from None
+    if not {"variant", "stage", "channel", "rho", "snr_db"} <= set(frame.columns):
+        raise LinksimError(f"{folder / name} is no table of linksim: give a folder that `linksim sweep` wrote")
+    return frame

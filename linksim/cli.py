@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,7 +103,6 @@ def _parser() -> _Parser:
     get = actions.add_parser("get", help="fetch one, or take it from a file")
     get.add_argument("name")
     get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a file or folder that is at hand")
-    _debug(get)
     actions.add_parser("check", help="hash what is installed")
     train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
     train.add_argument("--scheme", metavar="NAME", help="semoma, semnoma or kd")
@@ -127,8 +129,8 @@ def _parser() -> _Parser:
     verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
     _debug(train)
     _debug(verify)
-    commands.add_parser("doctor", help="what this installation can do and what is missing")
-    for command in (show, plot, compare, merge, listing):
+    doctor = commands.add_parser("doctor", help="what this installation can do and what is missing")
+    for command in (show, plot, compare, merge, listing, doctor, *actions.choices.values()):
         _debug(command)
     return parser
 
@@ -140,8 +142,8 @@ def _debug(parser: argparse.ArgumentParser) -> None:
 def _whole(text: str | None, option: str) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise LinksimError(f"{option} {text!r}: give a whole number, 1 or more")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 or more")
     return int(text)
 
 
@@ -178,6 +180,8 @@ def _sweep(args: argparse.Namespace) -> int:
     workers = _whole(args.workers, "--workers")
     shard = parse_shard(args.shard) if args.shard else (0, 1)
     device = _device(args.device)
+    if args.out is not None and str(args.out) in ("", "."):
+        raise LinksimError("--out names the current folder: give one of its own, like --out runs/x")
     prepared = prepare(make_config({**values, **given}), device)
     folder = args.out or default_folder(prepared)
     try:
@@ -256,7 +260,11 @@ def _list(args: argparse.Namespace) -> int:
 
         rows = []
         for name in names():
-            system = find(name)
+            try:
+                system = find(name)
+            except LinksimError as error:
+                rows.append((name, f"BAD: {error}"))
+                continue
             rows.append((name, system.summary))
             for key, field in system.Params.model_fields.items():
                 rows.append((f"  {key}={field.default}", field.description or ""))
@@ -317,7 +325,7 @@ def _train(args: argparse.Namespace) -> int:
     users = _whole(args.users, "--users") or 0
     if (args.scheme is None) == (args.sweep is None):
         raise LinksimError("give either --scheme NAME or --for FILE")
-    if not args.seed.isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", args.seed):
         raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 or more")
     if args.sweep:
         known = weights.cards()
@@ -396,16 +404,35 @@ def _join_negative(words: Sequence[str]) -> list[str]:
     """`--snr -5:20:5` to `--snr=-5:20:5`, which argparse would take for an option."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in ("--snr", "--rician-k") and re.match(r"-[\d.]", word):
+        if joined and re.fullmatch(r"--[a-z-]+", joined[-1]) and re.match(r"-([\d.]|inf|nan)", word):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
     return joined
 
 
+def _say(text: str) -> None:
+    """The one line of an error; where nobody listens the exit code alone tells."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"linksim: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    # Job arrays end a job by SIGTERM: what is done is kept, as after Ctrl-C.
+    raise KeyboardInterrupt
+
+
+def _one_line(message: object, *where: object, **more: object) -> str:
+    return f"note: {message}\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    warnings.formatwarning = _one_line
+    # What Pillow thinks of a file's metadata helps nobody here: unreadable images are refused.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         args = _parser().parse_all(_join_negative(sys.argv[1:] if argv is None else argv))
         if args.version:
@@ -420,7 +447,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LinksimError as error:
         if debug:
             raise
-        print(f"linksim: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except OSError as error:
         if debug or error.errno is None:
@@ -428,8 +455,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        where = error.filename or "results folder"
-        print(f"linksim: {where}: {error.strerror}: give a place with room and rights, like --out DIR", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror}: give a place with room and rights, like --out DIR")
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -42,7 +42,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ([*SWEEP, "--channel", "rayleih"], "did you mean 'rayleigh'"),
         ([*SWEEP, "--rho", "1/7"], "not a whole number: take 73/512 or 439/3072"),
         ([*SWEEP, "--rho", "one"], "1/6 or 0.25"),
-        ([*SWEEP, "--rho", "1/3072"], "larger rho"),
+        ([*SWEEP, "--rho", "1/192"], "larger rho"),
         ([*SWEEP, "--users", "9"], "users"),
         ([*SWEEP, "--users", "two"], "users"),
         ([*SWEEP, "--snr", "20:0:2"], "start:stop:step"),
@@ -59,6 +59,15 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ([*SWEEP, "--mcs", "qpsk-2"], "rates from"),
         ([*SWEEP, "--csi", "own"], "none of the schemes"),
         ([*SWEEP, "--workers", "0"], "1 or more"),
+        ([*SWEEP, "--workers", "²"], "1 or more"),
+        ([*SWEEP, "--shard", "²/³"], "0/7"),
+        ([*SWEEP, "--rho", "-1/6"], "positive"),
+        ([*SWEEP, "--rho", "1e999999999"], "no ratio"),
+        ([*SWEEP, "--snr", "-400"], "beyond 200 dB"),
+        ([*SWEEP, "--mcs", "qpsk-1/5", "--rho", "1/3072"], "no 5G LDPC code"),
+        ([*SWEEP, "--split", "1e308/1e308"], "positive shares"),
+        ([*SWEEP, "--out", ""], "current folder"),
+        ([*SWEEP, "--dataset", "folder:~nosuchuser/x"], "no such user"),
         ([*SWEEP, "--shard", "7/7"], "0/7"),
         ([*SWEEP, "--device", "tpu"], "cpu and cuda"),
         ([*SWEEP, "--set", "seed"], "key=value"),
@@ -144,6 +153,33 @@ def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -
     assert (linksim.load("x")["seed"] == 1).all()
 
 
+def test_a_sweep_goes_on_when_nobody_can_see_its_bar(cli_env: dict[str, str], tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "linksim.cli", *SWEEP[:-1], "--workers", "1"]
+    for number, redirect in enumerate(("2>&-", "2>/dev/full")):
+        line = f"{' '.join(words)} --out x{number} {redirect}"
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=cli_env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, redirect
+        assert (tmp_path / f"x{number}" / "table.csv").exists()
+
+
+def test_tables_that_are_not_linksims_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "x").mkdir()
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x" / "table.parquet")
+    assert "no table of linksim" in refused(["show", "x"], capsys)
+    (tmp_path / "y" / "table.parquet").mkdir(parents=True)
+    assert "not a table" in refused(["plot", "y"], capsys)
+
+
+@pytest.mark.parametrize("text", ['{"identity": 1, "config": {}}', '{"identity": {}}', "[" * 100_000, "null"])
+def test_a_run_file_that_was_edited_is_refused(text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").write_text(text)
+    assert "damaged" in refused([*SWEEP, "--out", "x"], capsys)
+    assert "damaged" in refused(["merge", "x"], capsys)
+
+
 def test_a_damaged_run_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "run.json").write_text('{"identity": ')
@@ -160,6 +196,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     with FileLock(tmp_path / "x" / "journal" / "shard000of001.lock"):
         assert "another process" in refused(words, capsys)
+        assert "another process" in refused([*words, "--seed", "1", "--force-new"], capsys)
+    assert not (tmp_path / "x.old-1").exists()
 
 
 def test_the_first_command_shows_progress_a_table_and_its_folder(cli: Cli, tmp_path: Path) -> None:

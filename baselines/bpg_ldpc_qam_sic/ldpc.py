@@ -115,6 +115,14 @@ class LayeredMinSum:
         return Decoded(bits, parity_ok, iterations)
 
 
+def check_code(k: int, n: int) -> None:
+    """Raises LinksimError where no code of k information bits and n coded bits can be had."""
+    if not (12 <= k <= 8448 and k <= 0.95 * n and n <= 5 * k):
+        raise LinksimError(f"no 5G LDPC code has k = {k}, n = {n}: take k from 12 to 8448 and k/n from 1/5 to 0.95")
+    if n > 3 * k > 3 * 3824 and not (k <= 3840 and n >= 4 * k):
+        raise LinksimError(f"no 5G LDPC code has k = {k}, n = {n}: take k/n of 1/3 or more with a k above 3824")
+
+
 class Ldpc5G:
     """A 5G LDPC code of k information bits and n coded bits, redundancy version 0, without bit interleaver.
 
@@ -150,10 +158,7 @@ class Ldpc5G:
             raise unknown("LDPC backend", backend, BACKENDS)
         if iterations < 1:
             raise LinksimError(f"an LDPC decoder needs at least 1 iteration, not {iterations}")
-        if not (12 <= k <= 8448 and k <= 0.95 * n and n <= 5 * k):
-            raise LinksimError(f"no 5G LDPC code has k = {k}, n = {n}: take k from 12 to 8448 and k/n from 1/5 to 0.95")
-        if n > 3 * k > 3 * 3824 and not (k <= 3840 and n >= 4 * k):
-            raise LinksimError(f"no 5G LDPC code has k = {k}, n = {n}: take k/n of 1/3 or more with a k above 3824")
+        check_code(k, n)
         from sionna.phy.fec.ldpc import LDPC5GEncoder  # seconds to import: only when a code is built
 
         self._encoder = LDPC5GEncoder(k, n, precision="single", device=device, check_input=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from baselines.bpg_ldpc_qam_sic.ldpc import check_code
 from linksim.errors import LinksimError, unknown
 
 BITS_PER_SYMBOL = {"qpsk": 2, "16qam": 4, "64qam": 6}
@@ -80,6 +81,7 @@ def lay_out(mcs: Mcs, uses: int, images: int) -> Frame:
     while symbols % blocks:
         blocks += 1
     info_bits = int(info / blocks)
+    check_code(info_bits, symbols * mcs.bits_per_symbol // blocks)
     crc_bits = 24 if info_bits > _LARGE_BLOCK else 16
     frame = Frame(images, blocks, info_bits, symbols * mcs.bits_per_symbol // blocks, crc_bits)
     if frame.image_bytes < 1:

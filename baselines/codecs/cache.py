@@ -3,9 +3,11 @@
 import hashlib
 import os
 import sqlite3
+import struct
 import threading
 import time
 import warnings
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import TypeVar
 from baselines.codecs.codec import Image
 from linksim.paths import cache_dir
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_SECONDS = 60.0
 _ROW_OVERHEAD_BYTES = 200
 
@@ -28,6 +30,7 @@ CREATE TABLE IF NOT EXISTS streams (
     quality INTEGER NOT NULL,
     mse REAL NOT NULL,
     stream BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (codec, image, scale, quality)
 );
 """
@@ -135,11 +138,13 @@ class StreamCache:
         try:
             connection = self._open()
             found = connection.execute(
-                "SELECT quality, stream, mse FROM streams JOIN codecs ON codec = id"
+                "SELECT quality, stream, mse, checksum FROM streams JOIN codecs ON codec = id"
                 " WHERE settings = ? AND image = ? AND scale = ?",
                 (settings, image, scale),
             )
-            return {quality: Row(stream, mse) for quality, stream, mse in found}
+            rows = [(quality, Row(bytes(stream), mse), checksum) for quality, stream, mse, checksum in found]
+            # What was altered on the disk is encoded again.
+            return {quality: row for quality, row, checksum in rows if _checksum(row) == checksum}
         except (sqlite3.Error, OSError) as error:
             self._readable = False
             self._give_up(error)
@@ -152,9 +157,9 @@ class StreamCache:
             try:
                 connection.execute("INSERT OR IGNORE INTO codecs (settings) VALUES (?)", (settings,))
                 connection.executemany(
-                    "INSERT OR IGNORE INTO streams (codec, image, scale, quality, mse, stream)"
-                    " SELECT id, ?, ?, ?, ?, ? FROM codecs WHERE settings = ?",
-                    [(image, scale, quality, row.mse, row.stream, settings) for image, scale, quality, row in rows],
+                    "INSERT OR REPLACE INTO streams (codec, image, scale, quality, mse, stream, checksum)"
+                    " SELECT id, ?, ?, ?, ?, ?, ? FROM codecs WHERE settings = ?",
+                    [(*key, row.mse, row.stream, _checksum(row), settings) for *key, row in rows],
                 )
                 connection.execute("COMMIT")
             except BaseException:
@@ -196,6 +201,10 @@ class StreamCache:
                 _when_unlocked(lambda: connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}"))
             self._connection, self._owner = connection, _this_thread()
         return self._connection
+
+
+def _checksum(row: Row) -> int:
+    return zlib.crc32(row.stream, zlib.crc32(struct.pack("<d", row.mse)))
 
 
 def _size(rows: Rows) -> int:

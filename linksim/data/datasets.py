@@ -40,7 +40,7 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
         if image_size is not None and image_size < 1:
             raise LinksimError(f"image size {image_size}: give the side of the images in pixels, 1 or more")
         _no_data_dir(spec, data_dir)
-        images, digest = open_folder(Path(folder).expanduser(), image_size)
+        images, digest = open_folder(_home(Path(folder)), image_size)
         _, channels, height, width = images.shape
         return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "")
     if spec not in ("cifar10-mini", "cifar10"):
@@ -51,8 +51,15 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
         _no_data_dir(spec, data_dir)
         array = _mini()
     else:
-        array = cifar10.read_images(None if data_dir is None else data_dir.expanduser(), cifar10.TEST_BATCH)
+        array = cifar10.read_images(None if data_dir is None else _home(data_dir), cifar10.TEST_BATCH)
     return ImageSet(spec, array, cifar10.IMAGE_SHAPE, fingerprint(array), cifar10.TRAIN_MEAN, cifar10.CITATION)
+
+
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise LinksimError(f"{path}: there is no such user: give a folder") from None
 
 
 def _no_data_dir(spec: str, data_dir: Path | None) -> None:

@@ -34,6 +34,7 @@ class FolderImages:
         self.paths = tuple(paths)
         self.image_size = image_size
         self.shape = (len(self.paths), *image_shape)
+        self._stamps = {path: _stamp(path) for path in self.paths}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,6 +47,8 @@ class FolderImages:
         return images.reshape(*chosen.shape, *self.shape[1:])
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
+        if _stamp(path) != self._stamps[path]:
+            raise LinksimError(f"{path} has changed since the run began: run the same command again")
         image = read_image(path, self.image_size)
         if image.shape != self.shape[1:]:
             raise LinksimError(
@@ -148,12 +151,21 @@ def read_image(path: Path, image_size: int | None) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; zeros where it is gone."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _state(images: FolderImages) -> str:
     """A key that changes when the decoded pixels may have: files, size, and the library that decodes them."""
     digest = hashlib.sha256(f"{PIL.__version__} {images.shape} {images.image_size}".encode())
     for path in images.paths:
-        stat = path.stat()
-        digest.update(f"\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+        size, time = _stamp(path)
+        digest.update(f"\0{path.resolve()}\0{size}\0{time}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from linksim.errors import LinksimError
-from linksim.link.power import TOLERANCE, exceeds_eq2, symbol_power, total_power
+from linksim.link.power import TOLERANCE, exceeds_eq2, symbol_power, total_power, user_powers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from linksim.schemes.base import Scheme
 
 
-def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
+def audit_symbols(scheme: Scheme, symbols: Tensor, groups: int) -> tuple[float, int]:
     """Measures one batch.
 
     Args:
         symbols: what the scheme sent, complex [B, N, k of a user].
+        groups: B, the image groups that it was given.
 
     Returns:
         tx_power: mean power a channel use, all users together, in units of P_avg.
@@ -30,11 +31,17 @@ def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
     link, name = scheme.setting.link, scheme.name
     if not symbols.is_complex():
         raise LinksimError(f"audit: scheme {name!r} sent real symbols ({symbols.dtype}): send complex ones")
-    users, uses = symbols.shape[1:] if symbols.dim() == 3 else (-1, -1)
-    if users != link.users:
+    if scheme.access not in ("noma", "oma"):
+        raise LinksimError(f"audit: scheme {name!r} has access {scheme.access!r}: noma and oma are known")
+    if symbols.dim() != 3 or symbols.shape[:2] != (groups, link.users):
         raise LinksimError(
             f"audit: scheme {name!r} sent symbols of shape {list(symbols.shape)}: "
-            f"[groups, {link.users} users, channel uses] is wanted"
+            f"[{groups} groups, {link.users} users, channel uses] is wanted"
+        )
+    users, uses = symbols.shape[1:]
+    if not isinstance(scheme.overhead, int) or not 1 <= scheme.overhead <= users:
+        raise LinksimError(
+            f"audit: scheme {name!r} has overhead {scheme.overhead!r}: 1 to N times the budget are possible"
         )
     system_uses = uses * (users if scheme.access == "oma" else 1)
     budget = scheme.setting.channel_uses * scheme.overhead
@@ -43,14 +50,13 @@ def audit_symbols(scheme: Scheme, symbols: Tensor) -> tuple[float, int]:
             f"audit: scheme {name!r} used {system_uses} channel uses a group, its budget is {budget}: send fewer"
         )
     total = total_power(link.power, link.users, scheme.access)
-    if scheme.access == "noma" and sum(scheme.split) > 1 + TOLERANCE:
-        raise LinksimError(
-            f"audit: scheme {name!r} splits the power into shares that sum to {sum(scheme.split):.4g}, above 1"
-        )
+    shares = scheme.split
+    if len(shares) != users or not all(share >= 0 for share in shares) or not sum(shares) <= 1 + TOLERANCE:
+        raise LinksimError(f"audit: scheme {name!r} splits the power into {shares}: one share a user, 1 in all at most")
     measured = symbol_power(symbols)
     if not bool(measured.isfinite().all()):
         raise LinksimError(f"audit: scheme {name!r} sent symbols that are not finite")
-    for user, allowed in enumerate(scheme.powers):
+    for user, allowed in enumerate(user_powers(link.power, users, scheme.access, shares)):
         worst = float(measured[:, user].max())
         if worst > allowed * (1 + TOLERANCE):
             raise LinksimError(

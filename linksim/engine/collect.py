@@ -68,7 +68,7 @@ def finished(config: SweepConfig, plan: Plan, point: Point, records: Records) ->
     if config.until:
         columns = {name: METRICS[name].column for name in config.half_widths}
         needed = units_needed(
-            [until_means(record, columns) for record in in_order], config.half_widths, config.min_groups
+            [until_means(record, columns) for record in in_order], config.half_widths, config.least_groups
         )
         if needed is not None:
             asked = ",".join(f"{name}={width:g}" for name, width in config.until)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +22,15 @@ from linksim.schemes.registry import Variant, find, parse, split_list
 #: Raised by hand whenever the same settings give other numbers; folders of another version are refused.
 RESULTS_VERSION = 1
 
+#: SNR points of a sweep, at the most.
+MAX_POINTS = 10_000
+
+#: SNRs and K factors beyond this, in dB, are slips of the pen.
+MAX_DB = 200.0
+
+#: Groups that `until` evaluates in any case, unless told otherwise.
+LEAST_GROUPS = 128
+
 _RANGE = re.compile(r"^\s*([^:]+):([^:]+)(?::([^:]+))?\s*$")
 
 
@@ -30,6 +40,7 @@ def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
     Raises LinksimError where nothing comes out.
     """
     values: list[float] = []
+    too_many = f"--{what} {text!r} gives more than {MAX_POINTS} values: take a larger step"
     try:
         for part in filter(None, (piece.strip() for piece in str(text).split(","))):
             match = _RANGE.match(part)
@@ -40,19 +51,30 @@ def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
             step = float(match[3]) if match[3] else 1.0
             if step == 0 or not math.isfinite(start + stop + step):
                 raise ValueError
-            count = math.floor((stop - start) / step + 1e-9) + 1
+            count = math.floor(min((stop - start) / step + 1e-9, 2.0 * MAX_POINTS)) + 1
+            if len(values) + count > MAX_POINTS:
+                raise LinksimError(too_many)
             values += [round(start + i * step, 9) for i in range(max(count, 0))]
     except ValueError:
         values = []
     if not values or not all(map(math.isfinite, values)):
         raise LinksimError(f"--{what} {text!r} gives no values: write start:stop:step like 0:20:2 (-5:20:5), or 0,5,10")
+    if max(map(abs, values)) > MAX_DB:
+        raise LinksimError(f"--{what} {text!r} goes beyond {MAX_DB:g} dB: take values within -{MAX_DB:g} to {MAX_DB:g}")
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: Any) -> list[str]:
+    """Words from a comma-separated text, or from any row of words or numbers (a list, a range, an array)."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, list | tuple) else [value]
+    rows = [value] if isinstance(value, int | float | Fraction) else value
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise LinksimError(f"{value!r}: write words or numbers in a row, like a,b,c")
+    words = list(rows)
+    if any(isinstance(word, bool) or not isinstance(word, str | Real) for word in words):
+        raise LinksimError(f"{value!r}: write words or numbers in a row, like a,b,c")
+    return [str(word) for word in words]
 
 
 class SweepConfig(BaseModel):
@@ -90,27 +112,41 @@ class SweepConfig(BaseModel):
     users: int = Field(default=2, ge=1, le=MAX_USERS)
     groups: int | None = Field(default=None, ge=1)
     until: tuple[tuple[str, float], ...] = ()
-    min_groups: int = Field(default=128, ge=2)
+    min_groups: int | None = Field(default=None, ge=2)
     max_groups: int | None = Field(default=None, ge=2)
     metrics: tuple[str, ...] = Field(default=("psnr", "ssim"), min_length=1)
     power: PowerConvention = "sum"
-    rician_k_db: float = Field(default=6.0, allow_inf_nan=False)
-    csi_error_var: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    rician_k_db: float = Field(default=6.0, ge=-MAX_DB, le=MAX_DB)
+    csi_error_var: float = Field(default=0.0, ge=0, le=100)
     pixels: Literal["float", "uint8"] = "float"
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("users", "groups", "min_groups", "max_groups", "image_size", "seed", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise LinksimError(f"{value!r} is no number: write a whole number")
+        return value
+
+    @field_validator("dataset", "data_dir", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        text = str(value) if isinstance(value, Path) else value
+        if isinstance(text, str) and "\0" in text:
+            raise LinksimError(f"{text!r} is no path: it holds a zero byte")
+        return text
 
     @field_validator("scheme", mode="before")
     @classmethod
     def _schemes(cls, value: Any) -> tuple[str, ...]:
-        texts = split_list(value) if isinstance(value, str) else list(value)
-        return tuple(dict.fromkeys(parse(str(text)).label for text in texts))
+        return tuple(dict.fromkeys(parse(text).label for text in scheme_texts(value)))
 
     @field_validator("channel", mode="before")
     @classmethod
     def _channels(cls, value: Any) -> tuple[str, ...]:
         for name in (names := _listed(value)):
             if name not in CHANNELS:
-                raise unknown("channel", str(name), CHANNELS)
+                raise unknown("channel", name, CHANNELS)
         if not names:
             raise LinksimError("no channel given: see `linksim list channels`")
         return tuple(dict.fromkeys(names))
@@ -118,12 +154,12 @@ class SweepConfig(BaseModel):
     @field_validator("snr", mode="before")
     @classmethod
     def _snr(cls, value: Any) -> tuple[float, ...]:
-        return parse_range(value if isinstance(value, str) else ",".join(map(str, _listed(value))))
+        return parse_range(value if isinstance(value, str) else ",".join(_listed(value)))
 
     @field_validator("rho", mode="before")
     @classmethod
     def _rho(cls, value: Any) -> tuple[str, ...]:
-        ratios = [str(value)] if isinstance(value, Fraction) else _listed(value)
+        ratios = _listed(value)
         if not ratios:
             raise LinksimError("no rho given: write it as 1/6 or 0.25")
         return tuple(dict.fromkeys(str(parse_rho(ratio)) for ratio in ratios))
@@ -135,7 +171,9 @@ class SweepConfig(BaseModel):
 
         for name in (names := _listed(value)):
             if name not in METRICS:
-                raise unknown("metric", str(name), METRICS)
+                raise unknown("metric", name, METRICS)
+        if not names:
+            raise LinksimError("no metric given: see `linksim list metrics`")
         return tuple(dict.fromkeys(names))
 
     @field_validator("until", mode="before")
@@ -158,11 +196,17 @@ class SweepConfig(BaseModel):
                 raise LinksimError(f"--until {name}: no metric of this sweep; it has {', '.join(self.metrics)}")
         if self.until and self.groups is not None:
             raise LinksimError("--until and --groups exclude each other: bound --until with --max-groups")
-        if self.max_groups is not None and not self.until:
-            raise LinksimError("--max-groups bounds --until: give --until, or --groups instead")
-        if self.max_groups is not None and self.max_groups < self.min_groups:
-            raise LinksimError(f"--max-groups {self.max_groups} is below --min-groups {self.min_groups}")
+        for name in ("min_groups", "max_groups"):
+            if getattr(self, name) is not None and not self.until:
+                raise LinksimError(f"--{name.replace('_', '-')} bounds --until: give --until, or --groups instead")
+        if self.max_groups is not None and self.max_groups < self.least_groups:
+            raise LinksimError(f"--max-groups {self.max_groups} is below --min-groups {self.least_groups}")
         return self
+
+    @property
+    def least_groups(self) -> int:
+        """Groups that `until` evaluates in any case."""
+        return LEAST_GROUPS if self.min_groups is None else self.min_groups
 
     @property
     def half_widths(self) -> dict[str, float]:
@@ -184,6 +228,17 @@ class SweepConfig(BaseModel):
         return LinkConfig(channel, self.users, self.power, self.rician_k_db, self.csi_error_var)
 
 
+def scheme_texts(value: Any) -> list[str]:
+    """One text a scheme from `a:x=1,b` or a list of such. Raises LinksimError for anything else."""
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, str) for row in rows):
+        raise LinksimError(f"scheme {value!r}: write name:key=value,..., or a list of such")
+    texts = [text for row in rows for text in split_list(row)]
+    if not texts:
+        raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
+    return texts
+
+
 def make_config(values: Mapping[str, Any]) -> SweepConfig:
     """A sweep from plain values. `mcs`, `split` and `csi` are parameters asked of every scheme that has them.
 
@@ -193,13 +248,10 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     shared = [(key, str(given.pop(key))) for key in ("mcs", "split", "csi") if key in given]
     for key in given:
         if key not in SweepConfig.model_fields:
-            raise unknown("setting", key, [*SweepConfig.model_fields, "mcs", "split", "csi"])
+            raise unknown("setting", str(key), [*SweepConfig.model_fields, "mcs", "split", "csi"])
     if "scheme" not in given:
         raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
-    scheme = given["scheme"]
-    texts = split_list(scheme) if isinstance(scheme, str) else [str(text) for text in scheme]
-    if not texts:
-        raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
+    texts = scheme_texts(given["scheme"])
     for key, _ in shared:
         if not any(key in find(text.partition(":")[0]).Params.model_fields for text in texts):
             raise LinksimError(f"none of the schemes has a parameter {key!r}: see `linksim list schemes`")
@@ -209,17 +261,41 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "sweep"
-        raise LinksimError(f"{where} = {first['input']!r}: {first['msg'].lower()}") from None
+        raise LinksimError(f"{where} = {str(first['input'])[:80]!r}: {first['msg'].lower()}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LinksimError(f"a setting is of the wrong kind: {' '.join(str(error).split())[:160]}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its surprises: 5:20:5 stays text (no number to base 60), so do 010 and yes; no key comes twice."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for index, key in enumerate(keys) if key in keys[:index]]
+        if twice:
+            raise yaml.YAMLError(f"the key {twice[0]!r} comes twice")
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"(?:~|null|)$", ["~", "n", ""]),
+    ("bool", r"(?:true|false)$", list("tf")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values of a sweep file (YAML), with `--set key=value` on top."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise LinksimError(f"sweep file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LinksimError(f"sweep file {path} is no YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise LinksimError(f"sweep file {path} is no YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(values, dict):
         raise LinksimError(f"sweep file {path} holds no settings: write lines like `scheme: bpg-ldpc-qam-sic`")
     return {**values, **(overrides or {})}

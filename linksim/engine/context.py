@@ -18,11 +18,15 @@ class Context:
 
     Args:
         config: the sweep.
+        data_hash: fingerprint of the data set; a worker that finds another one stops.
+        sweep: hash of the sweep's identity, which every record carries.
         device: torch device.
         features_dir: where set metrics leave the features of a unit's images.
     """
 
     config: SweepConfig
+    data_hash: str
+    sweep: str
     device: str
     features_dir: Path
 

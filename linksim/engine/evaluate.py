@@ -29,9 +29,13 @@ from linksim.schemes.base import Received, Reference, Scheme, System
 
 
 @functools.lru_cache(maxsize=2)
-def dataset_of(config: SweepConfig) -> ImageSet:
-    """The data set of a sweep."""
-    return load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+def dataset_of(context: Context) -> ImageSet:
+    """The data set of a sweep. Raises LinksimError where it is no longer the one that the sweep began with."""
+    config = context.config
+    data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+    if data.fingerprint != context.data_hash:
+        raise LinksimError(f"{config.dataset} has changed since the sweep began: run the same command again")
+    return data
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Any, device: str) -> Setting:
@@ -42,7 +46,7 @@ def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Any, devi
 @functools.lru_cache(maxsize=32)
 def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     variant, channel, rho = point_but_snr
-    return variant.build(setting_of(context.config, dataset_of(context.config), channel, rho, context.device))
+    return variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
 
 
 @functools.lru_cache(maxsize=16)
@@ -63,14 +67,25 @@ def one_thread() -> Iterator[None]:
 
 
 def _checked(received: object, shape: torch.Size, system: System) -> Received:
-    if not isinstance(received, Received):
-        raise LinksimError(f"scheme {system.name!r} returned {type(received).__name__}: return linksim.Received")
+    def refuse(what: str) -> LinksimError:
+        return LinksimError(f"scheme {system.name!r} returned {what}")
+
+    if not isinstance(received, Received) or not isinstance(received.images, torch.Tensor):
+        raise refuse(f"{type(received).__name__}: return linksim.Received with a tensor of images")
     if received.images.shape != shape:
-        raise LinksimError(
-            f"scheme {system.name!r} returned images of shape {list(received.images.shape)}, {list(shape)} is wanted"
-        )
+        raise refuse(f"images of shape {list(received.images.shape)}, {list(shape)} is wanted")
+    if not received.images.is_floating_point():
+        raise refuse(f"images of type {received.images.dtype}: return floats in [0, 1]")
     if not bool(received.images.isfinite().all()):
-        raise LinksimError(f"scheme {system.name!r} returned images with values that are not finite")
+        raise refuse("images with values that are not finite")
+    lost = received.lost
+    if lost is not None and (lost.shape != shape[:2] or lost.dtype != torch.bool):
+        raise refuse(f"`lost` of shape {list(lost.shape)} and type {lost.dtype}, bool {list(shape[:2])} is wanted")
+    counts = (received.blocks, received.block_errors)
+    if not all(isinstance(count, int) for count in counts) or not 0 <= received.block_errors <= received.blocks:
+        raise refuse(
+            f"{received.block_errors} errors in {received.blocks} blocks: give whole numbers, errors at most blocks"
+        )
     return received
 
 
@@ -85,7 +100,7 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
         LinksimError: the audit stopped the scheme, or it broke its contract. What a plug-in raises passes through.
     """
     config, point, device = context.config, unit.point, context.device
-    data = dataset_of(config)
+    data = dataset_of(context)
     groups = range(unit.start, unit.stop)
     clock = _Clock()
     with one_thread(), torch.inference_mode():
@@ -110,7 +125,7 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
         elif isinstance(system, Scheme):
             symbols = system.transmit(images.clone(), side)
             clock.lap("transmit")
-            tx_power, uses = audit_symbols(system, symbols)
+            tx_power, uses = audit_symbols(system, symbols, len(groups))
             user_uses = symbols.shape[-1]
             note = power_note(system)
             if system.access == "noma":
@@ -123,9 +138,12 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
         else:
             raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
 
+        # A scheme that changed the default type must not change the metrics.
+        torch.set_default_dtype(torch.float32)
         columns = _measure(context, unit, images, received)
         clock.lap("metrics")
     return {
+        "sweep": context.sweep,
         "point": point.key,
         "start": unit.start,
         "stop": unit.stop,

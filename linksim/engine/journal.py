@@ -25,7 +25,10 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
         return None
-    record = json.loads(body)
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
     return record if isinstance(record, dict) else None
 
 
@@ -76,9 +79,16 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
         yield from read_file(path)
 
 
-def results_by_unit(records: Iterable[dict[str, Any]]) -> dict[tuple[str, int, int], dict[str, Any]]:
-    """Results of units by (point key, start, stop); the first of several counts (they are equal)."""
+def results_by_unit(records: Iterable[dict[str, Any]], sweep: str) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """Results of units of one sweep by (point key, start, stop); the first of several counts (they are equal).
+
+    Args:
+        sweep: hash of the sweep's identity; records of another sweep do not count.
+    """
     found: dict[tuple[str, int, int], dict[str, Any]] = {}
     for record in records:
-        found.setdefault((record["point"], record["start"], record["stop"]), record)
+        point, start, stop = (record.get(key) for key in ("point", "start", "stop"))
+        whole = isinstance(record.get("stages"), dict) and isinstance(start, int) and isinstance(stop, int)
+        if record.get("sweep") == sweep and whole and isinstance(point, str):
+            found.setdefault((point, start, stop), record)  # type: ignore[arg-type]
     return found

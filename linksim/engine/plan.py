@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +28,7 @@ class Point:
     @property
     def key(self) -> str:
         """Names the point in the journal."""
-        return f"{self.variant.key}|{self.channel}|{self.rho}|{self.snr_db:g}"
+        return f"{self.variant.key}|{self.channel}|{self.rho}|{self.snr_db!r}"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, 
                 f"{name} {asked}: {config.dataset} has {available} groups of {config.users} users: take that or fewer"
             )
     groups = config.groups or config.max_groups or available
-    if config.until and groups < config.min_groups:
-        raise LinksimError(f"--min-groups {config.min_groups}: only {groups} groups are at hand: take that or fewer")
+    if config.until and groups < config.least_groups:
+        raise LinksimError(f"--min-groups {config.least_groups}: only {groups} groups are at hand: take that or fewer")
     size = -(-unit_groups(image_shape) // multiple) * multiple
     variants, derived = expand(config.variants)
     points = tuple(
@@ -115,16 +116,18 @@ def in_shard(unit_index: int, point_index: int, shard: tuple[int, int], by_point
 
 def parse_shard(text: str) -> tuple[int, int]:
     """`i/n` with i in 0..n-1. Raises LinksimError."""
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or int(match[1]) >= int(match[2]):
         raise LinksimError(f"--shard {text!r}: write i/n with i from 0 to n-1, like 0/7")
-    return int(index), int(count)
+    return int(match[1]), int(match[2])
 
 
 def chosen(labels: Sequence[str], label: str) -> str:
     """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
     from linksim.errors import unknown
 
+    if not isinstance(label, str):
+        raise LinksimError(f"{label!r} names no scheme: give its name")
     matches = [known for known in labels if known == label] or [
         known for known in labels if known.partition(":")[0] == label
     ]

@@ -105,12 +105,10 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise LinksimError(f"{folder / RUN_FILE}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         run = None
-    if not isinstance(run, dict) or "identity" not in run:
-        raise LinksimError(
-            f"{folder / RUN_FILE} is damaged: take another --out, or --force-new to set the folder aside"
-        )
+    if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("identity", "config")):
+        raise LinksimError(f"{folder / RUN_FILE} is damaged: put it right or take it away")
     return run
 
 

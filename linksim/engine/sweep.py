@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +26,17 @@ from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.schemes.base import Scheme
-from linksim.schemes.registry import is_local
+from linksim.schemes.registry import Variant, is_local
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from linksim.link.config import Setting
+
 TABLE, TABLE_CSV, PER_IMAGE, FIGURES = "table.parquet", "table.csv", "per_image.parquet", "figures"
+
+#: Image groups that may share a code block.
+_LARGEST_MULTIPLE = 4096
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +54,6 @@ class Prepared:
 def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     """Loads the data, builds every scheme and asks every metric for its weights. Raises LinksimError."""
     from linksim.data import load_dataset
-    from linksim.engine.config import make_config
     from linksim.link.config import Setting
     from linksim.metrics import require
 
@@ -60,20 +65,41 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     for variant in collect.variants_of(outline):
         for channel in config.channel:
             for rho in config.rhos:
-                system = variant.build(Setting(config.link(channel), data.image_shape, rho, data.train_mean, device))
-                if isinstance(system, Scheme):
-                    multiple = int(np.lcm(multiple, system.group_multiple))
-                if facts := system.provenance():
+                setting = Setting(config.link(channel), data.image_shape, rho, data.train_mean, device)
+                groups, facts = _inspect(variant, setting)
+                multiple = math.lcm(multiple, groups)
+                if facts:
                     systems[f"{variant.label} {channel} {rho}"] = facts
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
+    for name in config.metrics:
+        smallest = getattr(METRICS[name], "min_side", 1)
+        if min(data.image_shape[1:]) < smallest:
+            raise LinksimError(f"{name} needs images of {smallest}x{smallest} or more: take it out of --metrics")
     for name in collect.set_metrics(config):
         if config.until:
             raise LinksimError(f"{name} needs a fixed number of images: take --groups instead of --until")
         collect.set_metric(name).check_count(plan.groups * config.users)
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
-    config = make_config(config.model_dump())
     return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems))
+
+
+def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
+    """Groups that the units of a scheme must be a multiple of, and what its results depend on."""
+    try:
+        system = variant.build(setting)
+        facts = {str(key): str(value) for key, value in system.provenance().items()}
+        groups = system.group_multiple if isinstance(system, Scheme) else 1
+    except (LinksimError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
+    if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
+        raise LinksimError(
+            f"scheme {variant.label!r} has group_multiple {groups!r}: 1 to {_LARGEST_MULTIPLE} are possible"
+        )
+    return groups, facts
 
 
 def default_folder(prepared: Prepared) -> Path:
@@ -136,10 +162,11 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
             elif named := provenance.difference(run["identity"], prepared.identity):
                 problem = f"holds another sweep ({named})"
         except LinksimError as error:
-            problem = str(error)
+            problem = f"cannot be gone on with ({error})"
         if problem and not force_new:
             raise LinksimError(f"{folder} {problem}: take another --out, or --force-new to set that folder aside")
         if problem:
+            _refuse_if_busy(folder)
             aside = next(
                 path for i in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.old-{i}")).exists()
             )
@@ -159,6 +186,12 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
             },
         )
         provenance.write_run(folder, made)
+
+
+def _refuse_if_busy(folder: Path) -> None:
+    for path in sorted((folder / journal.FOLDER).glob("*.lock")):
+        with _lock(path, folder):
+            pass
 
 
 @contextlib.contextmanager
@@ -188,9 +221,10 @@ def _work(
 ) -> None:
     config, plan = prepared.config, prepared.plan
     columns = {name: METRICS[name].column for name in config.half_widths}
+    sweep = provenance.identity_hash(prepared.identity)
     point_index = {point: index for index, point in enumerate(plan.points)}
     run_index = {run: index for index, run in enumerate(plan.runs)}
-    records = journal.results_by_unit(journal.read_folder(journals))
+    records = journal.results_by_unit(journal.read_folder(journals), sweep)
     point_major = bool(collect.set_metrics(config))
     mine = [
         unit
@@ -209,7 +243,7 @@ def _work(
             if index not in means[point]:
                 break
             in_order.append(means[point][index])
-        if units_needed(in_order, config.half_widths, config.min_groups) is not None:
+        if units_needed(in_order, config.half_widths, config.least_groups) is not None:
             open_points[point] = False
 
     if config.until:
@@ -231,7 +265,7 @@ def _work(
     if workers is None:
         workers = 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
-    context = Context(config, device, folder / FEATURES_FOLDER)
+    context = Context(config, prepared.data.fingerprint, sweep, device, folder / FEATURES_FOLDER)
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns)
     else:
@@ -255,7 +289,9 @@ def _work(
 def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu") -> pd.DataFrame | None:
     """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not."""
     config, plan = prepared.config, prepared.plan
-    records = journal.results_by_unit(journal.read_folder(folder / journal.FOLDER))
+    records = journal.results_by_unit(
+        journal.read_folder(folder / journal.FOLDER), provenance.identity_hash(prepared.identity)
+    )
     results = []
     for point in plan.points:
         result = collect.finished(config, plan, point, records)
@@ -270,7 +306,7 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
     provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
     provenance.write_atomic(folder / TABLE, _parquet(table))
     run = provenance.read_run(folder)
-    if run is not None and run["finished"] is None:
+    if run is not None and run.get("finished") is None:
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         provenance.write_run(folder, run)
     if figures:
@@ -282,7 +318,7 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
 
 def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = BytesIO()
-    frame.to_parquet(buffer, index=False)
+    frame.to_parquet(buffer, index=False, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -350,6 +386,17 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
     prepared = prepare(make_config(values))
     if named := provenance.difference(runs[0]["identity"], prepared.identity):
         raise LinksimError(f"{folders[0]} was made by other code or data ({named}): merge with the version that ran it")
+    records = journal.results_by_unit(
+        (record for folder in [*folders, out] for record in journal.read_folder(folder / journal.FOLDER)),
+        provenance.identity_hash(prepared.identity),
+    )
+    plan = prepared.plan
+    unfinished = [p for p in plan.points if collect.finished(prepared.config, plan, p, records) is None]
+    if unfinished:
+        raise LinksimError(
+            f"{len(unfinished)} of {len(plan.points)} points are not complete ({len(records)} of "
+            f"{len(plan.points) * len(plan.runs)} units are there): run the shards that are missing, then merge again"
+        )
     _open_folder(prepared, out, force_new=False)
     (out / journal.FOLDER).mkdir(exist_ok=True)
     for number, folder in enumerate(folders):
@@ -362,10 +409,5 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
             (out / FEATURES_FOLDER).mkdir(exist_ok=True)
             provenance.write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
     table = finish(prepared, out)
-    if table is None:
-        records = journal.results_by_unit(journal.read_folder(out / journal.FOLDER))
-        total = len(prepared.plan.points) * len(prepared.plan.runs)
-        raise LinksimError(
-            f"{out} has {len(records)} of {total} units: run the shards that are missing, then merge again"
-        )
+    assert table is not None, "every unit was there"
     return table

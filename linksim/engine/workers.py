@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,6 +23,12 @@ from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
+
+#: What a full or read-only disk, and nothing else, says.
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
+
+#: Whatever a plug-in may raise, an exit of its own included; Ctrl-C passes.
+_FAILURES = (Exception, SystemExit, GeneratorExit)
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -43,7 +51,7 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
     if isinstance(error, LinksimError):
         return error
     where = f"{unit.point.variant.label} at {unit.point.snr_db:g} dB, rho {unit.point.rho}"
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in _DISK:
         return LinksimError(
             f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
             "make room or rights and run the same command again"
@@ -69,7 +77,7 @@ def run_here(context: Any, units: Iterator[Unit], journal: Path, columns: Mappin
             try:
                 record = evaluate_unit(context, unit)
                 writer.append(record)
-            except Exception as error:
+            except _FAILURES as error:
                 raise failure(unit, error) from error
             yield Done(unit, until_means(record, columns))
     finally:
@@ -79,6 +87,8 @@ def run_here(context: Any, units: Iterator[Unit], journal: Path, columns: Mappin
 def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, str]) -> None:
     # Ctrl-C reaches the whole process group: the parent decides, and a worker ends when its pipe closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
+    warnings.filterwarnings("ignore", module="PIL")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         writer: JournalWriter | None = None
         while (unit := pipe.recv()) is not None:
@@ -88,7 +98,7 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
                 writer = writer or JournalWriter(journal)
                 record = evaluate_unit(context, unit)
                 writer.append(record)
-            except Exception as error:
+            except (*_FAILURES, KeyboardInterrupt) as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
                 continue
             pipe.send(until_means(record, columns))

@@ -8,6 +8,9 @@ from linksim.errors import LinksimError
 #: Average power that every definition is relative to (the paper's P_avg).
 P_AVG = 1.0
 
+#: Channel uses a source value, at the most.
+MAX_RHO = 16
+
 
 def db_to_linear(value_db: float) -> float:
     """10^(dB / 10)."""
@@ -26,12 +29,16 @@ def noise_variance(snr_db: float) -> float:
 
 def parse_rho(text: str | float | Fraction) -> Fraction:
     """A bandwidth ratio from `1/6`, `0.25` or a number; positive."""
+    shown = str(text)[:40]
     try:
+        # An exponent would let a few letters stand for a number that takes minutes to write out.
+        if isinstance(text, str) and (len(text) > 40 or "e" in text.lower()):
+            raise ValueError
         rho = Fraction(text) if not isinstance(text, float) else Fraction(text).limit_denominator(10**6)
-    except (ValueError, ZeroDivisionError):
-        raise LinksimError(f"rho {text!r} is no ratio: write it as 1/6 or 0.25") from None
-    if rho <= 0:
-        raise LinksimError(f"rho {text} must be positive: write it as 1/6 or 0.25")
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+        raise LinksimError(f"rho {shown!r} is no ratio: write it as 1/6 or 0.25") from None
+    if not 0 < rho <= MAX_RHO:
+        raise LinksimError(f"rho {shown} must be positive and at most {MAX_RHO}: write it as 1/6 or 0.25")
     return rho
 
 
@@ -48,9 +55,9 @@ def channel_uses(rho: Fraction, image_shape: tuple[int, int, int]) -> int:
     m = source_size(image_shape)
     k = rho * m
     if k.denominator != 1 or k < 1:
-        below, above = Fraction(max(1, math.floor(k)), m), Fraction(math.floor(k) + 1, m)
+        near = [str(Fraction(uses, m)) for uses in (math.floor(k), math.floor(k) + 1) if uses]
         raise LinksimError(
             f"rho {rho} gives k = {float(k):g} channel uses for {'x'.join(map(str, image_shape))} images (m = {m}), "
-            f"not a whole number: take {below} or {above}, or another ratio whose denominator divides {m}"
+            f"not a whole number: take {' or '.join(near)}, or another ratio whose denominator divides {m}"
         )
     return int(k)

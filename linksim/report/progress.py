@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ class Bar:
     """A bar over units with the time left; counts that were there before do not speed up the estimate."""
 
     def __init__(self, shown: bool = True) -> None:
-        self._shown = shown
+        self._shown = shown and sys.stderr is not None
         self._bar: tqdm | None = None
 
     def __enter__(self) -> Bar:
@@ -26,11 +27,17 @@ class Bar:
         """Sets the bar to `done` of `total` units."""
         if not self._shown:
             return
-        if self._bar is None:
-            self._bar = tqdm(total=total, initial=done, unit="unit", desc="sweep", smoothing=0.1, dynamic_ncols=True)
-            self._bar.start_t = time.time()
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        try:
+            if self._bar is None:
+                self._bar = tqdm(
+                    total=total, initial=done, unit="unit", desc="sweep", smoothing=0.1, dynamic_ncols=True
+                )
+                self._bar.start_t = time.time()
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        except (OSError, ValueError):
+            # Nobody can see the bar; the sweep goes on.
+            self._shown, self._bar = False, None
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

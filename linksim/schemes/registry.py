@@ -17,6 +17,16 @@ from linksim.schemes.base import System
 
 GROUP = "linksim.schemes"
 
+#: Columns of every table, which no parameter may be named after.
+RESERVED = frozenset(
+    {
+        "scheme", "variant", "kind", "stage", "dataset", "channel", "rho", "users", "snr_db", "power", "csi_error_var",
+        "n_images", "n_groups", "n_left_out", "n_blocks", "n_block_errors", "bler", "loss_rate", "tx_power",
+        "power_note", "channel_uses", "rho_total", "rho_user", "stop_reason", "seconds", "seed", "group", "user",
+        "image", "mse", "lost", "psnr_db", "ssim", "fid", "envelope_of",
+    }
+)  # fmt: skip
+
 _registered: dict[str, type[System]] = {}
 
 
@@ -25,6 +35,9 @@ def register(system: type[System]) -> type[System]:
 
     Worker processes cannot see such a scheme: run it with one worker. Raises LinksimError when the name is taken.
     """
+    if not (isinstance(system, type) and issubclass(system, System)):
+        raise LinksimError(f"{system!r} is no linksim Scheme or Reference")
+    _check(system, getattr(system, "name", None))
     if system.name in _registered or system.name in _entry_points():
         raise LinksimError(f"a scheme named {system.name!r} exists: give this one another name")
     _registered[system.name] = system
@@ -37,14 +50,10 @@ def unregister(name: str) -> None:
 
 
 @functools.cache
-def _entry_points() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        if point.name in found and found[point.name].value != point.value:
-            raise LinksimError(
-                f"two plug-ins name a scheme {point.name!r} ({found[point.name].value}, {point.value}): uninstall one"
-            )
-        found[point.name] = point
+        found.setdefault(point.name, []).append(point)
     return found
 
 
@@ -65,15 +74,29 @@ def find(name: str) -> type[System]:
     points = _entry_points()
     if name not in points:
         raise unknown("scheme", name, names())
+    values = sorted({point.value for point in points[name]})
+    if len(values) > 1:
+        raise LinksimError(f"several plug-ins name a scheme {name!r} ({', '.join(values)}): uninstall all but one")
     try:
-        system = points[name].load()
-    except Exception as error:
-        raise LinksimError(
-            f"the plug-in of scheme {name!r} ({points[name].value}) does not import: {type(error).__name__}: {error}"
-        ) from error
+        system = points[name][0].load()
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise LinksimError(f"the plug-in of scheme {name!r} ({values[0]}) does not import: {said}") from error
     if not (isinstance(system, type) and issubclass(system, System)):
-        raise LinksimError(f"the plug-in of scheme {name!r} ({points[name].value}) is no linksim Scheme or Reference")
+        raise LinksimError(f"the plug-in of scheme {name!r} ({values[0]}) is no linksim Scheme or Reference")
+    _check(system, name)
     return system
+
+
+def _check(system: type[System], name: object) -> None:
+    """Raises LinksimError for a class whose name cannot be asked for, or whose parameters hide columns of the table."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise LinksimError(f"a scheme cannot be named {name!r}: use letters, digits, '.', '_', '+' and '-'")
+    hidden = RESERVED & set(system.Params.model_fields)
+    if hidden:
+        raise LinksimError(
+            f"scheme {name!r} has a parameter {min(hidden)!r}, which is a column of every table: rename it"
+        )
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def run(scheme: BpgLdpcQamSic, snr_db: float, groups: int = 32, estimate_off: fl
     noise_var = torch.full((groups,), noise_variance(snr_db))
     side = SideInfo(torch.full((groups,), snr_db), noise_var, h + estimate_off)
     symbols = scheme.transmit(images, side)
-    audit_symbols(scheme, symbols)
+    audit_symbols(scheme, symbols, groups)
     noise = unit_noise("noma", link.users, symbols.shape[-1], 0, range(groups))
     return images, scheme.receive(transmit_over("noma", symbols, h, noise, noise_var), side)
 

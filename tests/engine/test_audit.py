@@ -38,10 +38,10 @@ def constant(power: float, uses: int = 512, users: int = 2) -> torch.Tensor:
 
 
 def test_power_and_channel_uses_are_those_that_were_sent() -> None:
-    assert audit_symbols(make(), constant(0.5)) == (pytest.approx(1.0), 512)
-    assert audit_symbols(make(), constant(0.25, 300)) == (pytest.approx(0.5), 300)
-    assert audit_symbols(make(power="per-ue"), constant(1.0)) == (pytest.approx(2.0), 512)
-    assert audit_symbols(make(OrthogonalToy), constant(1.0, 256)) == (pytest.approx(1.0), 512)
+    assert audit_symbols(make(), constant(0.5), 4) == (pytest.approx(1.0), 512)
+    assert audit_symbols(make(), constant(0.25, 300), 4) == (pytest.approx(0.5), 300)
+    assert audit_symbols(make(power="per-ue"), constant(1.0), 4) == (pytest.approx(2.0), 512)
+    assert audit_symbols(make(OrthogonalToy), constant(1.0, 256), 4) == (pytest.approx(1.0), 512)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_power_and_channel_uses_are_those_that_were_sent() -> None:
 )
 def test_who_exceeds_power_or_bandwidth_is_stopped(scheme: Scheme, symbols: torch.Tensor, words: str) -> None:
     with pytest.raises(LinksimError, match=words):
-        audit_symbols(scheme, symbols)
+        audit_symbols(scheme, symbols, 4)
 
 
 def test_one_loud_codeword_among_silent_ones_is_found() -> None:
     symbols = torch.zeros(64, 2, 512, dtype=torch.complex64)
     symbols[13, 1] = 1.0
     with pytest.raises(LinksimError, match="user 1"):
-        audit_symbols(make(), symbols)
+        audit_symbols(make(), symbols, len(symbols))
 
 
 def test_power_may_not_be_moved_from_one_user_to_another_beyond_the_split() -> None:
@@ -75,12 +75,36 @@ def test_power_may_not_be_moved_from_one_user_to_another_beyond_the_split() -> N
     symbols[:, 0] *= 1.2
     symbols[:, 1] *= 0.5
     with pytest.raises(LinksimError, match="user 0"):
-        audit_symbols(make(), symbols)
+        audit_symbols(make(), symbols, len(symbols))
 
 
-def test_shares_above_the_whole_are_refused() -> None:
-    class Greedy(Toy):
-        split = (0.8, 0.8)  # type: ignore[assignment]
+class Claims(Toy):
+    """Claims more than the link allows."""
 
-    with pytest.raises(LinksimError, match="shares"):
-        audit_symbols(make(Greedy), constant(0.5))
+    claims: ClassVar[dict[str, Any]] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        claims = type(self).claims
+        return claims[name] if name in claims else super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    ("claims", "symbols", "words"),
+    [
+        ({"split": (0.8, 0.8)}, constant(0.5), "one share a user"),
+        ({"split": (1.0,)}, constant(0.5), "one share a user"),
+        ({"split": (float("nan"), 0.5)}, constant(0.5), "one share a user"),
+        ({"split": (1.5, -0.5)}, constant(0.5), "one share a user"),
+        ({"powers": (100.0, 100.0)}, constant(100.0), "normalise"),
+        ({"overhead": 100}, constant(0.5, 51200), "overhead"),
+        ({"overhead": float("nan")}, constant(0.5, 51200), "overhead"),
+        ({"access": "tdma"}, constant(0.5), "access"),
+        ({}, constant(0.5)[:1], "4 groups"),
+    ],
+)
+def test_what_a_scheme_claims_never_widens_what_the_link_allows(
+    claims: dict[str, Any], symbols: torch.Tensor, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Claims, "claims", claims)
+    with pytest.raises(LinksimError, match=words):
+        audit_symbols(make(Claims), symbols, 4)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from linksim.engine.config import make_config, parse_range, read_sweep_file
@@ -73,6 +74,24 @@ def test_equal_variants_have_equal_keys_however_they_are_written() -> None:
         ({"scheme": "bpg-capacity", "seed": "x"}, "seed"),
         ({"scheme": "bpg-capacity", "rho": "0"}, "positive"),
         ({"scheme": "bpg-capacity", "snr": []}, "gives no values"),
+        ({"scheme": "bpg-capacity", "snr": "0:1e7:0.1"}, "larger step"),
+        ({"scheme": "bpg-capacity", "snr": "0:1e300:1"}, "larger step"),
+        ({"scheme": "bpg-capacity", "snr": "1e308"}, "beyond 200 dB"),
+        ({"scheme": "bpg-capacity", "snr": {"a": 1}}, "in a row"),
+        ({"scheme": "bpg-capacity", "rho": "1e308"}, "no ratio"),
+        ({"scheme": "bpg-capacity", "rho": "9" * 400}, "no ratio"),
+        ({"scheme": "bpg-capacity", "rho": "17"}, "at most 16"),
+        ({"scheme": "bpg-capacity", "rho": True}, "in a row"),
+        ({"scheme": "bpg-capacity", "rho": float("inf")}, "no ratio"),
+        ({"scheme": "bpg-capacity", "users": True}, "no number"),
+        ({"scheme": "bpg-capacity", "channel": [["awgn"]]}, "in a row"),
+        ({"scheme": "bpg-capacity", "metrics": ""}, "no metric given"),
+        ({"scheme": "bpg-capacity", "min_groups": 8}, "bounds --until"),
+        ({"scheme": "bpg-capacity", "rician_k_db": 4000}, "rician_k_db"),
+        ({"scheme": "bpg-capacity", "csi_error_var": 1e308}, "csi_error_var"),
+        ({"scheme": {"bpg-capacity": {"split": "equal"}}}, "name:key=value"),
+        ({"scheme": 5}, "name:key=value"),
+        ({"scheme": "bpg-capacity", 5: 1}, "unknown setting '5'"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(values: dict[str, Any], words: str) -> None:
@@ -100,7 +119,24 @@ def test_settings_survive_the_way_through_json() -> None:
     assert make_config(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b", "scheme: [", "\x00"])
+def test_yaml_has_no_surprises(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("scheme: bpg-capacity\nsnr: 5:20:5\nseed: 010\nrho: 1/6\n")
+    config = make_config(read_sweep_file(file))
+    assert config.snr == (5, 10, 15, 20)
+    assert config.seed == 10
+    file.write_text("scheme: bpg-capacity\nseed: 1\nseed: 2\n")
+    with pytest.raises(LinksimError, match="twice"):
+        read_sweep_file(file)
+
+
+def test_rows_of_numbers_may_be_arrays_ranges_or_lists() -> None:
+    for snr in (np.arange(0, 11, 5), range(0, 11, 5), [0, 5.0, 10], "0:10:5"):
+        assert make_config({"scheme": "bpg-capacity", "snr": snr}).snr == (0, 5, 10)
+    assert make_config({"scheme": "bpg-capacity", "data_dir": Path("a"), "dataset": "cifar10"}).data_dir == "a"
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "scheme: [", "\x00", "a: " + "[" * 2000, "a: !!int b"])
 def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(LinksimError, match=r"sweep file .*bad\.yaml"):

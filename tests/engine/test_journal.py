@@ -11,6 +11,20 @@ def records(count: int) -> list[dict[str, object]]:
     return [{"point": f"p{i}", "start": 0, "stop": 2, "value": [0.1 + i, None]} for i in range(count)]
 
 
+def test_records_of_another_sweep_or_of_no_unit_do_not_count() -> None:
+    good = {"sweep": "a", "point": "p", "start": 0, "stop": 2, "stages": {}}
+    others = [{**good, "sweep": "b", "start": 2}, {**good, "point": ["p"]}, {**good, "stop": None}, {}, {"sweep": "a"}]
+    assert journal.results_by_unit([*others, good], "a") == {("p", 0, 2): good}
+
+
+@pytest.mark.parametrize("line", [b"00000000 \n", b"\n", b"cafe\n", b'5e1c0001 {"a":1}\n'])
+def test_lines_that_are_no_records_are_passed_over(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, records(1))
+    path.write_bytes(line + path.read_bytes() + line)
+    assert list(journal.read_file(path)) == records(1)
+
+
 def write(path: Path, items: list[dict[str, object]]) -> None:
     writer = journal.JournalWriter(path)
     for item in items:

@@ -215,9 +215,45 @@ class Shapeless(Still):
         return Received(torch.zeros(1, 1, 3, 32, 32))
 
 
+class Miscounting(Still):
+    """Counts more errors than blocks."""
+
+    name: ClassVar[str] = "miscounting"
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        return Received(super().receive(received, side).images, blocks=1, block_errors=5)
+
+
+class Bytes(Still):
+    """Returns 8-bit images."""
+
+    name: ClassVar[str] = "bytes"
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        return Received((super().receive(received, side).images * 255).byte())
+
+
+class Quitter(Still):
+    """Ends the process."""
+
+    name: ClassVar[str] = "quitter"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        raise SystemExit(3)
+
+
+class Unready(Still):
+    """Cannot say what it depends on."""
+
+    name: ClassVar[str] = "unready"
+
+    def provenance(self) -> dict[str, str]:
+        raise ValueError("no weights\nanywhere")
+
+
 @pytest.fixture
 def local() -> Iterator[None]:
-    kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless]
+    kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless, Miscounting, Bytes, Quitter, Unready]
     for kind in kinds:
         linksim.register(kind)
     yield
@@ -233,7 +269,15 @@ def quick(tmp_path: Path, **settings: Any) -> pd.DataFrame:
 @pytest.mark.usefixtures("local")
 @pytest.mark.parametrize(
     ("scheme", "words"),
-    [("cheat", "audit"), ("broken", "ZeroDivisionError: a bug of its own"), ("shapeless", "shape")],
+    [
+        ("cheat", "audit"),
+        ("broken", "ZeroDivisionError: a bug of its own"),
+        ("shapeless", "shape"),
+        ("miscounting", "errors at most blocks"),
+        ("bytes", "floats in"),
+        ("quitter", "SystemExit"),
+        ("unready", "cannot be set up: ValueError: no weights anywhere"),
+    ],
 )
 def test_a_scheme_that_cheats_or_breaks_ends_the_sweep_with_one_line(tmp_path: Path, scheme: str, words: str) -> None:
     with pytest.raises(LinksimError) as caught:
@@ -250,6 +294,39 @@ def test_a_name_is_registered_once_and_local_schemes_need_one_worker(tmp_path: P
         linksim.register(Still)
     with pytest.raises(LinksimError, match="one worker"):
         quick(tmp_path, scheme="still", workers=2)
+
+
+def test_names_and_parameters_that_would_hide_something_are_refused() -> None:
+    class Hiding(linksim.Params):
+        variant: str = "v"
+
+    for attributes, words in (({"name": "a:b"}, "named"), ({"name": 5}, "named"), ({"Params": Hiding}, "column")):
+        with pytest.raises(LinksimError, match=words):
+            linksim.register(type("Odd", (Still,), {"name": "odd", **attributes}))
+    with pytest.raises(LinksimError, match="no linksim Scheme"):
+        linksim.register(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("local")
+def test_images_that_change_while_a_sweep_runs_end_it(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from linksim.engine.config import make_config
+    from linksim.engine.context import Context
+    from linksim.engine.evaluate import evaluate_unit
+    from linksim.engine.sweep import prepare
+
+    for name in range(4):
+        Image.fromarray(np.full((32, 32, 3), 60 * name, np.uint8)).save(tmp_path / f"{name}.png")
+    prepared = prepare(make_config({"scheme": "still", "dataset": f"folder:{tmp_path}", "snr": "0"}))
+    context = Context(prepared.config, prepared.data.fingerprint, "x", "cpu", tmp_path)
+    unit = next(prepared.plan.units())
+    assert evaluate_unit(context, unit)["stop"] == 2
+    Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(tmp_path / "1.png")
+    with pytest.raises(LinksimError, match="has changed"):
+        evaluate_unit(context, unit)
+    with pytest.raises(LinksimError, match="has changed"):
+        evaluate_unit(Context(prepared.config, prepared.data.fingerprint, "y", "cpu", tmp_path), unit)
 
 
 @pytest.mark.usefixtures("local")
