@@ -222,6 +222,24 @@ def test_codecs_of_other_settings_share_a_file_and_no_row(tmp_path: Path) -> Non
     assert all(x.mse < y.mse for x, y in zip(a, b, strict=True))
 
 
+def test_an_encoding_that_was_altered_on_the_disk_is_made_again(tmp_path: Path) -> None:
+    import sqlite3
+
+    path, images = tmp_path / "streams.sqlite", photos(2)
+    cache = StreamCache(path)
+    first = sent(RateController(CountingCodec(), cache).fit(images, 80))
+    cache.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE streams SET stream = zeroblob(length(stream))")
+    codec = CountingCodec()
+    again = sent(RateController(codec, StreamCache(path)).fit(images, 80))
+    assert again == first
+    assert codec.encoded > 0
+    codec = CountingCodec()
+    assert sent(RateController(codec, StreamCache(path)).fit(images, 80)) == first
+    assert codec.encoded == 0
+
+
 def test_a_cache_that_cannot_be_written_does_not_stop_a_fit(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     images = photos(3)

@@ -120,3 +120,16 @@ def test_images_and_side_information_that_no_network_fits_are_refused() -> None:
         SemNoma(Setting(awgn, (3, 32, 32), Fraction(1, 6)), LearnedParams(csi="all"))
     with pytest.raises(LinksimError, match="do not divide"):
         SemOma(Setting(LinkConfig("awgn", 3), (3, 32, 32), Fraction(1, 6)), OrthogonalParams())
+
+
+def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from linksim.train.run import verify
+
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path))
+    total = 0
+    for name, card in weights.cards().items():
+        assert ModelSpec.from_json(card["model"]).name == name
+        said, measured = verify(name)
+        assert measured == pytest.approx(said, abs=0.01)
+        total += (weights.SHIPPED / card["file"]).stat().st_size
+    assert total < 250e6
