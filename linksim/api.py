@@ -104,6 +104,8 @@ def _folder(path: object) -> Path:
 def _read(folder: Path, name: str) -> pd.DataFrame:
     import pandas as pd
 
+    from linksim.engine import provenance
+
     if (folder / name).is_dir():
         raise LinksimError(f"{folder / name} is a folder, not a table: take it away")
     if not folder.is_dir():
@@ -113,8 +115,12 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     except FileNotFoundError:
         if (folder / "journal").is_dir():
             raise LinksimError(
-                f"{folder} has no {name}: its sweep is not complete (the same command goes on with it) or its tables "
-                "were moved"
+                f"{folder} has no {name}: its sweep is not complete; the same command goes on with it"
+            ) from None
+        run = provenance.read_run(folder)
+        if run is not None:
+            raise LinksimError(
+                f"{folder} has no {name} (per-image tables stay out of repositories); `{run.get('command')}` writes it"
             ) from None
         raise LinksimError(f"{folder} has no {name}: give a folder that `linksim sweep` wrote") from None
     except (OSError, ValueError) as error:

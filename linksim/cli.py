@@ -26,7 +26,7 @@ _SETTINGS = {
     "users": ("N", "users that send at once, 1 to 8"),
     "groups": ("G", "image groups a point (default: all of the data set)"),
     "until": ("METRIC=HALFWIDTH", "stop a point when its 95%% interval is this narrow, like psnr=0.1"),
-    "min-groups": ("G", "groups that --until evaluates in any case"),
+    "min-groups": ("G", "groups that --until evaluates in any case (default 128)"),
     "max-groups": ("G", "groups at which --until gives up"),
     "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid (linksim list metrics)"),
     "power": ("CONVENTION", "sum (default) or per-ue"),
@@ -87,7 +87,7 @@ def _parser() -> _Parser:
     show.add_argument("folder", type=Path)
     plot = commands.add_parser("plot", help="draw the figures of one or several results folders again")
     plot.add_argument("folders", type=Path, nargs="+", metavar="folder")
-    plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the first folder)")
+    plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the folder)")
     compare = commands.add_parser("compare", help="paired differences between schemes, with intervals")
     compare.add_argument("folder", type=Path)
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
@@ -229,6 +229,8 @@ def _plot(args: argparse.Namespace) -> int:
     from linksim.engine.sweep import FIGURES
     from linksim.report.figures import draw
 
+    if len(args.folders) > 1 and args.out is None:
+        raise LinksimError("figures of several folders need a place of their own: --out DIR")
     table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
     table = table.drop_duplicates(["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"])
     for path in draw(table, args.out or args.folders[0] / FIGURES):
@@ -343,9 +345,11 @@ def _train(args: argparse.Namespace) -> int:
                     device=_device(args.device), warm=args.warm, report=bar.update,
                 )  # fmt: skip
         except KeyboardInterrupt:
-            print(
-                f"\nstopped: the checkpoint in {out} is kept; the same command with --resume goes on", file=sys.stderr
+            kept = (out / "checkpoint.pt").exists()
+            words = (
+                f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
             )
+            print(f"\nstopped: {words}", file=sys.stderr)
             return 130
         print(f"{path}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
     if not specs:
@@ -358,6 +362,8 @@ def _verify(args: argparse.Namespace) -> int:
     from linksim.train.run import verify
 
     bad = 0
+    if not weights.cards():
+        print("there are no weights: see `linksim train --help`")
     for name in weights.cards():
         try:
             card, here = verify(name)

@@ -60,8 +60,8 @@ def conventions(config: SweepConfig) -> dict[str, str]:
     from linksim.metrics import conventions as metric_conventions
 
     power = {
-        "sum": "sum: all users together P_avg a channel use (released code)",
-        "per-ue": "per-ue: every user P_avg where all send at once (eq. 2)",
+        "sum": "sum: all users together P_avg a channel use (code released with the KDD paper)",
+        "per-ue": "per-ue: every user P_avg where all send at once (KDD paper, eq. 2)",
     }
     csi = "perfect" if config.csi_error_var == 0 else f"h + CN(0, {config.csi_error_var:g}), the same at both ends"
     return {

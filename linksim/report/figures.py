@@ -97,6 +97,8 @@ def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colo
     references = list(dict.fromkeys(named["_label"][named["kind"] == "reference"]))
     for label, curve in named.groupby("_label", sort=False):
         curve = curve.sort_values("snr_db")
+        if curve[column].isna().all():
+            continue
         index = labels.index(str(label))
         reference = (curve["kind"] == "reference").all()
         panel.plot(
@@ -111,7 +113,7 @@ def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colo
         panel.fill_between(curve["snr_db"].astype(float), low, high, color=colours[str(label)], alpha=0.2, linewidth=0)
     if column == "bler":
         panel.set_yscale("symlog", linthresh=1e-4)
-        panel.set_ylim(0, 1.1)
+        panel.set_ylim(-2e-5, 1.5)
 
 
 def _band(curve: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:

@@ -79,6 +79,7 @@ class TrainingBar:
         self._bar: tqdm | None = None
 
     def __enter__(self) -> TrainingBar:
+        print(f"{self._name}: measuring the speed", file=sys.stderr, flush=True)
         return self
 
     def update(self, state: State, losses: Mapping[str, float]) -> None:

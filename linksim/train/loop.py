@@ -83,7 +83,7 @@ def train(
         device: torch device.
         start: a model to start warm from, and the image groups that it has seen.
         teacher: for "kd", the frozen orthogonal model.
-        report: called after every log interval and validation.
+        report: called after every step with the state and the step's losses.
 
     Raises:
         LinksimError: no budget, no teacher where one is needed, a checkpoint of another run, or a loss that is not
@@ -175,13 +175,13 @@ def train(
         stop_if_diverged(losses["total"])
         state.step += 1
         window.append(losses)
+        if report is not None:
+            report(state, losses)
         if len(window) == _LOG_STEPS or state.step == state.steps:
             means = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
             _append(folder / "train.csv", {"step": state.step, **means})
             window = []
             state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
-            if report is not None:
-                report(state, means)
         if state.step % interval == 0 or state.step == state.steps:
             state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
             check()
@@ -344,6 +344,9 @@ def _steps_in(
         if device != "cpu":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
+        # A short budget is not spent on finding out what fits into it.
+        if len(times) >= 3 and sum(times) > seconds / 10:
+            break
     steps = int(seconds / float(np.median(times)))
     if steps < 1:
         raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {np.median(times):.2f} s at least")
