@@ -132,7 +132,9 @@ def run_training(
         "warm_start": teacher_of(spec).name if spec.method == "kd" else warm,
         "seconds": round(state.seconds),
         "device": _device_name(device),
-        "validation_psnr_db": dict(zip(map(str, VALIDATION_SNRS_DB), state.validation, strict=True)),
+        "validation_psnr_db": {
+            f"{s:g}": round(p, 3) for s, p in zip(VALIDATION_SNRS_DB, state.validation, strict=True)
+        },
         "code": code_version(),
         "golden_psnr_db": round(golden_psnr(spec, model), 4),
     }
