@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from linksim.data import Grouping
 from linksim.engine.config import SweepConfig
 from linksim.engine.plan import Plan, Point
 from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
@@ -169,7 +170,7 @@ def point_rows(
             row |= {
                 "n_images": result.groups * config.users,
                 "n_groups": result.groups,
-                "n_left_out": n_images % config.users,
+                "n_left_out": Grouping(n_images, config.users).left_out,
                 "n_blocks": blocks,
                 "n_block_errors": errors,
                 "bler": errors / blocks if blocks else np.nan,
@@ -217,12 +218,6 @@ def _with_envelopes(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
             picked[variant.best_of] = "envelope"
         parts.append(picked)
     return pd.concat(parts, ignore_index=True)
-
-
-def labels_in_order(plan: Plan) -> list[str]:
-    """Labels of every variant, simulated and derived, in the order of the table."""
-    simulated = dict.fromkeys(point.variant.label for point in plan.points)
-    return [*simulated, *(variant.label for variant in plan.derived)]
 
 
 def variants_of(plan: Plan) -> list[Variant]:

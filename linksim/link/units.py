@@ -17,11 +17,6 @@ def db_to_linear(value_db: float) -> float:
     return 10.0 ** (value_db / 10.0)
 
 
-def linear_to_db(value: float) -> float:
-    """10 log10(value)."""
-    return 10.0 * math.log10(value)
-
-
 def noise_variance(snr_db: float) -> float:
     """sigma^2, the noise variance per complex symbol, from gamma = 10 log10(P_avg / sigma^2)."""
     return P_AVG / db_to_linear(snr_db)
