@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+from linksim.data import ImageSet
 from linksim.engine.config import SweepConfig
 from linksim.engine.plan import Point
+from linksim.link.config import Setting
 
 FEATURES_FOLDER = "features"
 
@@ -34,3 +37,8 @@ class Context:
 def features_path(folder: Path, point: Point, start: int, metric: str) -> Path:
     """The file of a unit's features."""
     return folder / f"{hashlib.sha256(point.key.encode()).hexdigest()[:16]}-{start:06d}-{metric}.npy"
+
+
+def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:
+    """What a scheme may know beforehand at one channel and bandwidth ratio of a sweep."""
+    return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device)

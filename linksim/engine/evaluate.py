@@ -16,12 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from linksim.data import Grouping, ImageSet, load_dataset
 from linksim.engine.audit import audit_symbols, power_note
-from linksim.engine.config import SweepConfig
-from linksim.engine.context import Context, features_path
+from linksim.engine.context import Context, features_path, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
 from linksim.link.channel import to_complex64, transmit_over, unit_noise
-from linksim.link.config import Setting, SideInfo
+from linksim.link.config import SideInfo
 from linksim.link.fading import draw_coefficients, estimate_coefficients
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
@@ -36,11 +35,6 @@ def dataset_of(context: Context) -> ImageSet:
     if data.fingerprint != context.data_hash:
         raise LinksimError(f"{config.dataset} has changed since the sweep began: run the same command again")
     return data
-
-
-def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Any, device: str) -> Setting:
-    """What a scheme may know beforehand at one channel and bandwidth ratio of a sweep."""
-    return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device)
 
 
 @functools.lru_cache(maxsize=32)

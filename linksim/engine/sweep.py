@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from linksim.data import Grouping, ImageSet
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FEATURES_FOLDER, Context, features_path
+from linksim.engine.context import FEATURES_FOLDER, Context, features_path, setting_of
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
@@ -54,7 +54,6 @@ class Prepared:
 def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     """Loads the data, builds every scheme and asks every metric for its weights. Raises LinksimError."""
     from linksim.data import load_dataset
-    from linksim.link.config import Setting
     from linksim.metrics import require
 
     require(config.metrics)
@@ -65,7 +64,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     for variant in collect.variants_of(outline):
         for channel in config.channel:
             for rho in config.rhos:
-                setting = Setting(config.link(channel), data.image_shape, rho, data.train_mean, device)
+                setting = setting_of(config, data, channel, rho, device)
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
                 if facts:
