@@ -105,7 +105,7 @@ def _parser() -> _Parser:
     get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a file or folder that is at hand")
     actions.add_parser("check", help="hash what is installed")
     train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
-    train.add_argument("--scheme", metavar="NAME", help="semoma, semnoma or kd")
+    train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
     train.add_argument(
         "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
     )
@@ -113,12 +113,16 @@ def _parser() -> _Parser:
     train.add_argument("--rho", default="1/6", metavar="K/M", help="channel uses of one user's image over its size")
     train.add_argument("--size", default="compact", metavar="SIZE", help="compact (default) or paper")
     train.add_argument("--users", default="2", metavar="N", help="users (default 2)")
-    train.add_argument("--csi", default="own", metavar="KIND", help="own (default), all or snr")
+    train.add_argument("--csi", metavar="KIND", help="own, all or snr (default: the scheme's)")
     train.add_argument("--power", default="sum", metavar="CONVENTION", help="sum (default) or per-ue")
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
     train.add_argument("--steps", metavar="N", help="steps, in place of a time")
     train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
-    train.add_argument("--warm", metavar="MODEL", help="start from the weights of another model")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/0/1",
+    )  # fmt: skip
+    train.add_argument("--warm", metavar="MODEL", help="start from another model's weights; auto takes the nearest")
     train.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 lies, when it is no installed asset"
     )
@@ -126,6 +130,7 @@ def _parser() -> _Parser:
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     train.add_argument("--seed", default="0", metavar="SEED")
     train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--jobs", default="1", metavar="N", help="with --for: models that are trained side by side")
     verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
     _debug(train)
     _debug(verify)
@@ -165,12 +170,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from linksim.engine.sweep import default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
 
-    overrides = {}
-    for text in args.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise LinksimError(f"--set {text!r}: write key=value")
-        overrides[key.strip()] = value
+    overrides = _assignments(args.set)
     given = {_KEYS.get(name, name.replace("-", "_")): None for name in _SETTINGS}
     given = {key: value for key in given if (value := getattr(args, key)) is not None}
     values: dict[str, Any] = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
@@ -317,44 +317,76 @@ def _assets(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from linksim import weights
-    from linksim.engine.config import make_config, read_sweep_file
-    from linksim.report.progress import TrainingBar
-    from linksim.train.run import model_spec, models_for, parse_budget, run_training
+    from linksim.train.recipe import make_recipe
+    from linksim.train.run import model_spec, parse_budget, run_training
 
     seconds = parse_budget(args.budget) if args.budget else None
     steps = _whole(args.steps, "--steps")
     users = _whole(args.users, "--users") or 0
+    recipe = make_recipe(args.recipe, _assignments(args.set))
     if (args.scheme is None) == (args.sweep is None):
         raise LinksimError("give either --scheme NAME or --for FILE")
     if not re.fullmatch(r"[0-9]{1,18}", args.seed):
         raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 or more")
     if args.sweep:
-        known = weights.cards()
-        specs = [spec for spec in models_for(make_config(read_sweep_file(args.sweep))) if spec.name not in known]
-    else:
-        specs = [model_spec(args.scheme, args.channel, args.rho, args.size, users, args.csi, args.power)]
-    for spec in specs:
-        out = args.out / spec.name
-        if (out / "checkpoint.pt").exists() and not args.resume and not args.sweep:
-            raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
-        try:
-            with TrainingBar(spec.name) as bar:
-                path, facts = run_training(
-                    spec, args.recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
-                    device=_device(args.device), warm=args.warm, report=bar.update,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            kept = (out / "checkpoint.pt").exists()
-            words = (
-                f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
-            )
-            print(f"\nstopped: {words}", file=sys.stderr)
-            return 130
-        print(f"{path}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
-    if not specs:
-        print("every model of this sweep has its weights")
+        return _train_for(args)
+    spec = model_spec(args.scheme, args.channel, args.rho, args.size, users, args.csi, args.power)
+    out = args.out / spec.name
+    if (out / "checkpoint.pt").exists() and not args.resume:
+        raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
+    from linksim.report.progress import TrainingBar
+
+    try:
+        with TrainingBar(spec.name, recipe.batch) as bar:
+            path, facts = run_training(
+                spec, recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
+                device=_device(args.device), warm=args.warm, report=bar.update,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        kept = (out / "checkpoint.pt").exists()
+        words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
+        print(f"\nstopped: {words}", file=sys.stderr)
+        return 130
+    print(f"{path}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
     return 0
+
+
+def _train_for(args: argparse.Namespace) -> int:
+    """Every model that a sweep lacks, each in a process of its own."""
+    from linksim import weights
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.train.many import train_all
+    from linksim.train.run import models_for, waves
+
+    jobs = _whole(args.jobs, "--jobs") or 1
+    needed = models_for(make_config(read_sweep_file(args.sweep)))
+    known = weights.cards()
+    lacking = [spec for spec in needed if spec.name not in known]
+    for spec in needed:
+        print(f"{'needed' if spec in lacking else 'there '}  {spec.name}")
+    if not lacking:
+        print("every model of this sweep has its weights")
+        return 0
+    if args.budget is None and args.steps is None:
+        raise LinksimError("no budget given: --budget 40m, or --steps")
+    words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
+    for option in ("budget", "steps", "warm", "data_dir"):
+        if getattr(args, option) is not None:
+            words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    words += [word for change in args.set for word in ("--set", change)]
+    train_all(waves(lacking), words, jobs)
+    return 0
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, str]:
+    """`--set KEY=VALUE`, several times."""
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LinksimError(f"--set {text!r}: write key=value")
+        values[key.strip()] = value
+    return values
 
 
 def _verify(args: argparse.Namespace) -> int:

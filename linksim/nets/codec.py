@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from linksim.errors import LinksimError
-from linksim.nets.layers import NORM_EPS, AFModule, AttentionBlock, ConvNextBlock, Downsample, LayerNorm2d, Upsample
+from linksim.nets.layers import (
+    NORM_EPS,
+    AFModule,
+    AttentionBlock,
+    Conditioned,
+    ConvNextBlock,
+    Downsample,
+    LayerNorm2d,
+    Upsample,
+)
 
 Size = Literal["paper", "compact"]
 
@@ -76,16 +85,6 @@ def codec_shape(image_shape: tuple[int, int, int], symbols: int, side_dim: int, 
             f"multiple of 1/{2 * 3 * side * side // (height * width)}"
         )
     return replace(shape, channels=channels, side_dim=side_dim)
-
-
-class Conditioned(nn.Sequential):
-    """Layers in a row, of which the AF-Modules see the side information too."""
-
-    def forward(self, x: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:  # type: ignore[override]
-        """Layers `start` to `stop` (exclusive) on features [B, C, H, W] with side information [B, D]."""
-        for layer in list(self)[start:stop]:
-            x = layer(x, side) if isinstance(layer, AFModule) else layer(x)
-        return x
 
 
 def _blocks(width: int, depth: int, rates: list[float], layer_scale: float) -> nn.Sequential:

@@ -25,7 +25,21 @@ class ConvNextBlock(CNBlock):
         self.block[0] = DepthwiseConv2d(channels)
 
 
-class AFModule(nn.Module):
+class Sided(nn.Module):
+    """A layer that sees the side information beside the features."""
+
+
+class Conditioned(nn.Sequential):
+    """Layers in a row, of which the `Sided` ones see the side information too."""
+
+    def forward(self, x: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:  # type: ignore[override]
+        """Layers `start` to `stop` (exclusive) on features [B, C, H, W] with side information [B, D]."""
+        for layer in list(self)[start:stop]:
+            x = layer(x, side) if isinstance(layer, Sided) else layer(x)
+        return x
+
+
+class AFModule(Sided):
     """Enhanced attention-feature module (eqs. 5 to 9): channels masked by their means and the side information.
 
     Args:

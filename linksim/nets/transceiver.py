@@ -1,48 +1,18 @@
-"""N users' encoders and decoders as one module, between images and complex symbols."""
+"""The ConvNeXt transceiver of N users (KDD paper, sections III and IV)."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from linksim.link.power import normalise
 from linksim.nets.codec import CodecShape, Decoder, Encoder
+from linksim.nets.network import Network, to_features, to_symbols, with_planes
 
 
-def to_symbols(features: Tensor) -> Tensor:
-    """Features [..., M, H', W'] to complex symbols [..., M H' W' / 2]; the first half of the values is real."""
-    real, imaginary = features.float().flatten(-3).chunk(2, dim=-1)
-    return torch.complex(real.contiguous(), imaginary.contiguous())
-
-
-def to_features(symbols: Tensor, shape: CodecShape) -> Tensor:
-    """Complex symbols [..., k] back to features [..., M, H', W']; the inverse of `to_symbols`."""
-    values = torch.cat([symbols.real, symbols.imag], dim=-1)
-    return values.unflatten(-1, (shape.channels, *shape.feature_side))
-
-
-def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:
-    """What one end tells its networks, float32 [B, N, D].
-
-    Args:
-        snr_db: gamma, [B].
-        h: coefficients, complex [B, N].
-        side_dim: 1: gamma alone (AWGN); 3: gamma, |h_i|, angle(h_i) of the user itself; 1 + 2N: gamma and every user's.
-
-    gamma is given in units of 20 dB and the angle in units of pi: the first layer is followed by a LayerNorm, which
-    would see little of numbers that are large beside its bias.
-    """
-    users = h.shape[1]
-    gamma = (snr_db.float() / 20)[:, None, None].expand(-1, users, 1)
-    if side_dim == 1:
-        return gamma
-    polar = torch.stack([h.abs(), h.angle() / torch.pi], dim=-1).float()
-    if side_dim == 3:
-        return torch.cat([gamma, polar], dim=-1)
-    return torch.cat([gamma, polar.flatten(1)[:, None].expand(-1, users, -1)], dim=-1)
-
-
-class Transceiver(nn.Module):
+class Transceiver(Network):
     """One encoder for all users, told apart by a learned plane each (eq. 10), and one decoder a user or one for all.
 
     Args:
@@ -52,24 +22,29 @@ class Transceiver(nn.Module):
     """
 
     def __init__(self, shape: CodecShape, users: int, shared_decoder: bool) -> None:
-        super().__init__()
-        self.shape, self.users, self.shared_decoder = shape, users, shared_decoder
+        super().__init__(users, shape.side_dim)
+        self.shape, self.shared_decoder = shape, shared_decoder
         self.encoder = Encoder(shape)
         self.planes = nn.Parameter(torch.randn(users, 1, *shape.image_shape[1:]))
         self.decoders = nn.ModuleList(Decoder(shape) for _ in range(1 if shared_decoder else users))
 
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of a decoder, numbered as in Table IV from 0, the input layer."""
+        return len(cast("Decoder", self.decoders[0]).layers)
+
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
-        """Images [B, N, C, H, W] with side information [B, N, D] to symbols complex64 [B, N, k] of `powers`."""
-        planes = self.planes.expand(len(images), -1, -1, -1, -1).to(images)
-        labelled = torch.cat([images, planes], dim=2).flatten(0, 1)
-        if labelled.device.type == "cpu":
-            labelled = labelled.contiguous(memory_format=torch.channels_last)
-        features = self.encoder(labelled, side.flatten(0, 1)).unflatten(0, images.shape[:2])
+        """See `Network.encode`."""
+        features = self.encoder(with_planes(images, self.planes), side.flatten(0, 1)).unflatten(0, images.shape[:2])
         return normalise(to_symbols(features), powers)
+
+    def receive(self, received: Tensor, side: Tensor) -> Tensor:
+        """See `Network.receive`."""
+        return self.decode(self.received_features(received), side).float()
 
     def received_features(self, received: Tensor) -> Tensor:
         """What each user's decoder gets, [B, N, M, H', W'], from complex [B, k] (all the same signal) or [B, N, k]."""
-        features = to_features(received, self.shape)
+        features = to_features(received, (self.shape.channels, *self.shape.feature_side))
         return features if received.dim() == 3 else features[:, None].expand(-1, self.users, -1, -1, -1)
 
     def decode(self, features: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
@@ -79,3 +54,43 @@ class Transceiver(nn.Module):
             return out.unflatten(0, features.shape[:2])
         parts = [decoder(features[:, user], side[:, user], start, stop) for user, decoder in enumerate(self.decoders)]
         return torch.stack(parts, dim=1)
+
+    def adopt(self, source: Network) -> None:
+        """Starts from what another transceiver has learned, of another link if need be.
+
+        Where they differ in M, the maps that both have are taken, half of them from the real and half from the
+        imaginary part; side information that `source` did not know starts without influence; a shared decoder becomes
+        every user's. Raises ValueError for a network of another kind.
+        """
+        if not isinstance(source, Transceiver):
+            raise ValueError(f"a {type(self).__name__} cannot start from a {type(source).__name__}")
+        learned = source.state_dict()
+        own = self.state_dict()
+        for name, value in own.items():
+            origin = name
+            if name.startswith("decoders.") and source.shared_decoder:
+                origin = "decoders.0." + name.split(".", 2)[2]
+            if origin in learned:
+                own[name] = _fit(learned[origin], value)
+        self.load_state_dict(own)
+
+
+def _fit(source: Tensor, target: Tensor) -> Tensor:
+    if source.shape == target.shape:
+        return source.clone()
+    if source.dim() != target.dim():
+        return target
+    fitted = source
+    for axis, (have, want) in enumerate(zip(source.shape, target.shape, strict=True)):
+        if have == want:
+            continue
+        if source.dim() == 2 and axis == 1:
+            fitted = torch.cat(
+                [fitted[:, : min(have, want)], fitted.new_zeros(len(fitted), max(want - have, 0))], dim=1
+            )
+            continue
+        if want > have:
+            return target
+        half = torch.arange(want // 2)
+        fitted = fitted.index_select(axis, torch.cat([half, have // 2 + half]))
+    return fitted

@@ -72,11 +72,21 @@ class Download:
 
 
 class TrainingBar:
-    """A bar over training steps with the speed in image groups, the loss and the validation PSNR."""
+    """A bar over a run's image groups with speed, time left, loss and validation PSNR.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Where nobody watches (a log file, several models side by side) it is a line for each validation.
+
+    Args:
+        name: of the model.
+        batch: image groups a step.
+    """
+
+    def __init__(self, name: str, batch: int) -> None:
+        self._name, self._batch = name, batch
         self._bar: tqdm | None = None
+        self._lines = not sys.stderr.isatty()
+        self._told: tuple[float, ...] = ()
+        self._begin = (0, 0.0)
 
     def __enter__(self) -> TrainingBar:
         print(f"{self._name}: measuring the speed", file=sys.stderr, flush=True)
@@ -84,11 +94,31 @@ class TrainingBar:
 
     def update(self, state: State, losses: Mapping[str, float]) -> None:
         """Sets the bar to the state of a run."""
-        if self._bar is None:
-            self._bar = tqdm(total=state.steps, initial=state.step, unit="step", desc=self._name, dynamic_ncols=True)
-        self._bar.update(state.step - self._bar.n)
         shown = "/".join(f"{value:.2f}" for value in state.validation) or "-"
-        self._bar.set_postfix_str(f"loss {losses['total']:.4f}, best {shown} dB")
+        if self._lines:
+            self._line(state, shown)
+            return
+        done, total = state.step * self._batch, state.steps * self._batch
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=done, unit="pair", desc=self._name, dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
+        loss = f"loss {losses['total']:.4f}, " if losses else ""
+        self._bar.set_postfix_str(f"{loss}best {shown} dB", refresh=False)
+
+    def _line(self, state: State, shown: str) -> None:
+        now = time.monotonic()
+        if not self._begin[1]:
+            self._begin = state.step, now
+        if state.validation == self._told and state.step < state.steps:
+            return
+        self._told = state.validation
+        speed = (state.step - self._begin[0]) / max(now - self._begin[1], 1e-9)
+        left = (state.steps - state.step) / speed / 60 if speed else 0.0
+        print(
+            f"{self._name}: {state.step}/{state.steps} steps, {speed * self._batch:.0f} pairs/s, best {shown} dB, "
+            f"{left:.0f} min left",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

@@ -182,6 +182,9 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
         where = ".".join(map(str, first["loc"]))
         raise LinksimError(f"scheme {text!r}: {where}: {first['msg']}") from None
     values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
+    # An alias is a second entry point of the same class: everything goes by the class's own name.
+    if system.name in names():
+        name = system.name
     return Variant(name, tuple(values.items()), tuple(sorted(asked)), next(iter(envelope), None))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from linksim.link.channel import transmit_over, unit_noise
 from linksim.link.fading import draw_coefficients
 from linksim.link.units import noise_variance
 from linksim.metrics import mse, psnr_from_mse
-from linksim.nets.transceiver import Transceiver, side_information
+from linksim.nets.layers import Conditioned
+from linksim.nets.network import Network, side_information
+from linksim.nets.transceiver import Transceiver
+from linksim.train.logs import Logs
 from linksim.train.losses import feature_affinity_loss
 from linksim.train.recipe import Recipe
 from linksim.train.spec import ModelSpec
@@ -65,9 +68,10 @@ def train(
     steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-    start: tuple[Transceiver, int] | None = None,
-    teacher: Transceiver | None = None,
-    report: Callable[[State, dict[str, float]], None] | None = None,
+    compiled: bool | None = None,
+    start: tuple[Network, int] | None = None,
+    teacher: Network | None = None,
+    report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
     """Trains one model, or goes on with it, and leaves its best weights in `folder`.
 
@@ -75,15 +79,17 @@ def train(
         spec: the model.
         recipe: how.
         images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
-        folder: for `checkpoint.pt`, `best.pt`, `train.csv`, `validation.csv`; a checkpoint there is gone on with.
+        folder: for `checkpoint.pt`, `best.pt`, `train.csv`, `validation.csv` and TensorBoard's events; a checkpoint
+            there is gone on with.
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`.
         seed: of every draw.
         device: torch device.
+        compiled: whether networks go through torch.compile; by default they do on a GPU (on a CPU it is slower).
         start: a model to start warm from, and the image groups that it has seen.
-        teacher: for "kd", the frozen orthogonal model.
-        report: called after every step with the state and the step's losses.
+        teacher: for a scheme that has one, the frozen orthogonal model.
+        report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
         LinksimError: no budget, no teacher where one is needed, a checkpoint of another run, or a loss that is not
@@ -94,39 +100,38 @@ def train(
     model = spec.build(recipe.layer_scale).to(device).to(memory_format=torch.channels_last)
     state = State()
     if start is not None:
-        from linksim.train.spec import warm_start
-
         source, state.lineage_pairs = start
-        warm_start(model, source.to(device))
-    if spec.method == "kd" and teacher is None:
-        raise LinksimError("kd learns from a teacher: train semoma at the same rho a user first")
+        model.adopt(source.to(device))
+    if spec.teacher is not None and teacher is None:
+        raise LinksimError(f"{spec.method} learns from a teacher: train it first: {spec.teacher.command}")
     if teacher is not None:
         teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    average = Average(model, recipe.ema)
+    if isinstance(model, Transceiver) and not 0 <= recipe.cross_layer < model.decoder_layers - 1:
+        raise LinksimError(f"cross_layer {recipe.cross_layer}: take 0 to {model.decoder_layers - 2}")
+    if compiled if compiled is not None else device != "cpu":
+        _compile(model, teacher)
     pool = torch.from_numpy(np.ascontiguousarray(images[: len(images) - VALIDATION])).to(device)
     held_out = images[len(images) - VALIDATION :]
-    identity = {"spec": spec.to_json(), "recipe": asdict(recipe), "seed": seed}
+    identity = _plain({"spec": spec.to_json(), "recipe": asdict(recipe), "seed": seed})
     checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if saved["identity"] != _plain(identity):
-            raise LinksimError(f"{checkpoint} is of another run: take another --out")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.load(saved["average"])
-        state = State(**{**saved["state"], "validation": tuple(saved["state"]["validation"])})
-    elif steps is None and seconds is None:
+    saved = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else None
+    if saved is not None and saved["identity"] != identity:
+        raise LinksimError(f"{checkpoint} is of another run: take another --out")
+    if saved is None and steps is None and seconds is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
 
-    def one_step(step: int) -> dict[str, float]:
+    def new_optimizer() -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        """One step; nothing in it waits for a GPU."""
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step, max(state.steps, 1))
         model.train()
         batch = draw_batch(spec, recipe, pool, seed, step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(pool.device.type, torch.bfloat16):
             losses = model_losses(spec, recipe, model, teacher, batch)
         optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
@@ -134,7 +139,7 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         average.update(model, step)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return {name: value.detach() for name, value in losses.items()}
 
     def stop_if_diverged(value: float) -> None:
         if not math.isfinite(value):
@@ -145,7 +150,7 @@ def train(
 
     def save() -> None:
         content = {
-            "identity": _plain(identity),
+            "identity": identity,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "average": average.state(),
@@ -156,36 +161,45 @@ def train(
     def check() -> None:
         found = validate(spec, average.model(model), held_out, device)
         stop_if_diverged(sum(found.values()))
-        _append(folder / "validation.csv", {"step": state.step, **{f"psnr_{s:g}db": p for s, p in found.items()}})
+        logs.validation(state.step, found)
         mean = sum(found.values()) / len(found)
         if mean > state.best:
             state.best, state.validation = mean, tuple(found.values())
-            save_atomic(folder / "best.pt", {"identity": _plain(identity), "model": average.model(model).state_dict(),
-                                             "state": _plain(asdict(state))})  # fmt: skip
+            best = {"identity": identity, "model": average.model(model).state_dict(), "state": _plain(asdict(state))}
+            save_atomic(folder / "best.pt", best)
         save()
 
-    if state.steps == 0:
-        state.steps = steps or _steps_in(seconds or 0.0, spec, recipe, pool, teacher, device, seed)
+    optimizer, average = new_optimizer(), Average(model, recipe.ema)
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.load(saved["average"])
+        state = State(**{**saved["state"], "validation": tuple(saved["state"]["validation"])})
+    else:
+        state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
+        optimizer, average = new_optimizer(), Average(model, recipe.ema)
         save()
     interval = max(1, min(500, state.steps // 10))
-    window: list[dict[str, float]] = []
+    window: list[dict[str, Tensor]] = []
+    shown: dict[str, float] = {}
     clock = time.perf_counter()
-    while state.step < state.steps:
-        losses = one_step(state.step)
-        stop_if_diverged(losses["total"])
-        state.step += 1
-        window.append(losses)
-        if report is not None:
-            report(state, losses)
-        if len(window) == _LOG_STEPS or state.step == state.steps:
-            means = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
-            _append(folder / "train.csv", {"step": state.step, **means})
-            window = []
-            state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
-        if state.step % interval == 0 or state.step == state.steps:
-            state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
-            check()
-            clock = time.perf_counter()
+    with Logs(folder, state.step) as logs:
+        while state.step < state.steps:
+            window.append(one_step(state.step))
+            state.step += 1
+            last = state.step % interval == 0 or state.step == state.steps
+            if state.step % _LOG_STEPS == 0 or last:
+                # Here alone the host waits for the device.
+                shown = {name: float(torch.stack([row[name] for row in window]).mean()) for name in window[0]}
+                stop_if_diverged(shown["total"])
+                logs.losses(state.step, shown)
+                window = []
+                state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+            if report is not None:
+                report(state, shown)
+            if last:
+                check()
+                clock = time.perf_counter()
     return state
 
 
@@ -222,19 +236,21 @@ def draw_batch(spec: ModelSpec, recipe: Recipe, pool: Tensor, seed: int, step: i
 
 
 def model_losses(
-    spec: ModelSpec, recipe: Recipe, model: Transceiver, teacher: Transceiver | None, batch: Batch
+    spec: ModelSpec, recipe: Recipe, model: Network, teacher: Network | None, batch: Batch
 ) -> dict[str, Tensor]:
-    """The losses of a batch: "mae" (or what stands in its place), "fa", "crosskd", and their "total" (eq. 17)."""
+    """The losses of a batch: "mae" or "mse", with a teacher "fa" and "crosskd", and their "total" (eq. 17)."""
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     noise_var = 10 ** (-batch.snr_db / 10)
     symbols = model.encode(batch.images, side, spec.powers)
-    features = model.received_features(transmit_over(spec.access, symbols, batch.h, batch.noise, noise_var))
-    crossing = model.decode(features, side, 0, recipe.cross_layer + 1)
-    shown = model.decode(crossing, side, recipe.cross_layer + 1).float()
-    error = shown - batch.images
-    fidelity = error.abs().mean() if recipe.loss == "mae" else error.square().mean()
+    received = transmit_over(spec.access, symbols, batch.h, batch.noise, noise_var)
     if teacher is None:
-        return {"mae": fidelity, "total": fidelity}
+        fidelity = _fidelity(recipe, model.receive(received, side), batch.images)
+        return {recipe.loss: fidelity, "total": fidelity}
+    assert isinstance(model, Transceiver)
+    assert isinstance(teacher, Transceiver)
+    features = model.received_features(received)
+    crossing = model.decode(features, side, 0, recipe.cross_layer + 1)
+    fidelity = _fidelity(recipe, model.decode(crossing, side, recipe.cross_layer + 1).float(), batch.images)
     with torch.no_grad():
         teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
         heard = transmit_over("oma", teacher_symbols, batch.h, batch.teacher_noise, noise_var)
@@ -245,13 +261,18 @@ def model_losses(
     cross = (crossed - teacher_shown).abs().mean()
     total = sum(weight * loss for weight, loss in zip(recipe.weights, (fidelity, fa, cross), strict=True))
     assert isinstance(total, Tensor)
-    return {"mae": fidelity, "fa": fa, "crosskd": cross, "total": total}
+    return {recipe.loss: fidelity, "fa": fa, "crosskd": cross, "total": total}
+
+
+def _fidelity(recipe: Recipe, shown: Tensor, images: Tensor) -> Tensor:
+    error = shown - images
+    return error.abs().mean() if recipe.loss == "mae" else error.square().mean()
 
 
 @torch.no_grad()
 def validate(
     spec: ModelSpec,
-    model: Transceiver,
+    model: Network,
     images: NDArray[np.uint8],
     device: str,
     snrs_db: Sequence[float] = VALIDATION_SNRS_DB,
@@ -275,7 +296,7 @@ def validate(
                 received = transmit_over(
                     spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
                 )
-                shown = model.decode(model.received_features(received), side).float()
+                shown = model.receive(received, side).clamp(0, 1)
             values.append(psnr_from_mse(mse(sent.flatten(0, 1), shown.flatten(0, 1))))
         found[snr_db] = float(torch.cat(values).mean())
     return found
@@ -287,27 +308,22 @@ class Average:
     The decay rises to its value over the first steps, so that the start is forgotten.
     """
 
-    def __init__(self, model: Transceiver, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self._decay = decay
         self._values = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._spare: Transceiver | None = None
+        self._spare: Network | None = None
 
     @torch.no_grad()
-    def update(self, model: Transceiver, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         """Takes the model's weights after `step` into the average."""
         decay = min(self._decay, (1 + step) / (10 + step)) if self._decay else 0.0
         values = model.state_dict()
         torch._foreach_lerp_(list(self._values.values()), [values[name] for name in self._values], 1 - decay)
 
-    def model(self, like: Transceiver) -> Transceiver:
+    def model(self, like: Network) -> Network:
         """A model with the averaged weights."""
         if self._spare is None:
-            device = next(like.parameters()).device
-            self._spare = (
-                Transceiver(like.shape, like.users, like.shared_decoder)
-                .to(device)
-                .to(memory_format=torch.channels_last)
-            )
+            self._spare = copy.deepcopy(like)
         self._spare.load_state_dict(self._values)
         return self._spare
 
@@ -321,32 +337,28 @@ class Average:
             self._values[name].copy_(value)
 
 
-def _steps_in(
-    seconds: float,
-    spec: ModelSpec,
-    recipe: Recipe,
-    pool: Tensor,
-    teacher: Transceiver | None,
-    device: str,
-    seed: int,
-) -> int:
-    """Steps that fit into `seconds`, by the speed of a few steps of a model that is thrown away."""
-    model = spec.build().to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
-    times = []
+def _compile(*networks: Network | None) -> None:
+    """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
+    for network in networks:
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, Conditioned):
+                module.compile(dynamic=False)
+
+
+def _steps_in(seconds: float, one_step: Callable[[int], object], model: Network, device: str) -> int:
+    """Steps that fit into `seconds`, by the speed of a few steps, which are taken back."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    times: list[float] = []
     for step in range(_CALIBRATION_STEPS):
         begin = time.perf_counter()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            loss = model_losses(spec, recipe, model, teacher, draw_batch(spec, recipe, pool, seed, step))["total"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        one_step(step)
         if device != "cpu":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
         # A short budget is not spent on finding out what fits into it.
         if len(times) >= 3 and sum(times) > seconds / 10:
             break
+    model.load_state_dict(before)
     steps = int(seconds / float(np.median(times)))
     if steps < 1:
         raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {np.median(times):.2f} s at least")
@@ -365,12 +377,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row.keys())
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from linksim.errors import LinksimError, unknown
 from linksim.train.losses import FaNorm
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,28 @@ class Recipe:
     """
 
     name: str = "fast"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    batch: int = 32
-    warmup: float = 0.03
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    batch: Annotated[int, Field(ge=1)] = 32
+    warmup: Share = 0.03
     schedule: Literal["constant", "cosine"] = "cosine"
-    ema: float = 0.999
-    clip: float = 1.0
+    ema: Share = 0.999
+    clip: NotNegative = 1.0
     loss: Literal["mae", "mse"] = "mae"
-    layer_scale: float = 0.1
+    layer_scale: Positive = 0.1
     flip: bool = True
     snr_db: tuple[float, float] = (0.0, 20.0)
-    weights: tuple[float, float, float] = (10.0, 100.0, 1.0)
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
     fa_norm: FaNorm = "released"
-    cross_layer: int = 4
+    cross_layer: Annotated[int, Field(ge=0, le=8)] = 4
+
+    @property
+    def words(self) -> str:
+        """The preset's name and what was changed in it, as `--recipe` and `--set` ask for it."""
+        preset = RECIPES[self.name]
+        changes = [f"{f.name}={_text(value)}" for f in fields(self) if (value := getattr(self, f.name)) !=
+                   getattr(preset, f.name)]  # fmt: skip
+        return " ".join([self.name, *changes])
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of `steps`."""
@@ -65,3 +81,24 @@ RECIPES = {
         "paper", learning_rate=1e-4, warmup=0.0, schedule="constant", ema=0.0, clip=0.0, layer_scale=1e-6, flip=False
     ),
 }
+
+
+def make_recipe(name: str, changes: Mapping[str, str]) -> Recipe:
+    """A preset with some of its values changed, given as text. Raises LinksimError."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    known = [field.name for field in fields(Recipe) if field.name != "name"]
+    values: dict[str, Any] = {}
+    for key, text in changes.items():
+        if key not in known:
+            raise unknown("recipe value", key, known)
+        values[key] = text.split("/") if isinstance(getattr(RECIPES[name], key), tuple) else text
+    try:
+        return TypeAdapter(Recipe).validate_python({**asdict(RECIPES[name]), **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _text(value: object) -> str:
+    return "/".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

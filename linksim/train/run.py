@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -18,8 +17,9 @@ from linksim.train.spec import ModelSpec
 
 if TYPE_CHECKING:
     from linksim.engine.config import SweepConfig
-    from linksim.nets.transceiver import Transceiver
+    from linksim.nets.network import Network
     from linksim.train.loop import State
+    from linksim.train.recipe import Recipe
 
 _GOLDEN_GROUPS = 32
 
@@ -34,16 +34,35 @@ def parse_budget(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def model_spec(scheme: str, channel: str, rho: str, size: str, users: int, csi: str, power: str) -> ModelSpec:
-    """The model that the words ask for. `rho` is of one user's symbols. Raises LinksimError."""
+def trainable() -> list[str]:
+    """Names of the schemes that have networks to train."""
+    from linksim.schemes.learned import Learned
+    from linksim.schemes.registry import find, names
+
+    return [name for name in names() if issubclass(find(name), Learned)]
+
+
+def model_spec(
+    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str, image_size: int = 32
+) -> ModelSpec:
+    """The model that the words ask for. `rho` is of one user's symbols; `csi` None is the scheme's own default.
+
+    Raises LinksimError.
+    """
     from linksim.link.config import MAX_USERS
     from linksim.link.fading import CHANNELS
+    from linksim.schemes.learned import Learned
+    from linksim.schemes.registry import find
 
-    choices: dict[str, tuple[str, list[str]]] = {
-        "scheme": (scheme, ["semoma", "semnoma", "kd"]),
+    if scheme not in trainable():
+        raise unknown("scheme", scheme, trainable())
+    system = find(scheme)
+    assert issubclass(system, Learned)
+    fields = system.Params.model_fields
+    choices: dict[str, tuple[str, Sequence[str]]] = {
         "channel": (channel, [name for name in CHANNELS if name != "rician"]),
-        "size": (size, ["compact", "paper"]),
-        "csi": (csi, ["own", "all", "snr"]),
+        "size": (size, get_args(fields["size"].annotation)),
+        "csi": (csi or fields["csi"].default, get_args(fields["csi"].annotation)),
         "power": (power, ["sum", "per-ue"]),
     }
     for what, (word, known) in choices.items():
@@ -51,44 +70,71 @@ def model_spec(scheme: str, channel: str, rho: str, size: str, users: int, csi: 
             raise unknown(what, word, known)
     if not 1 <= users <= MAX_USERS:
         raise LinksimError(f"--users {users}: 1 to {MAX_USERS} are possible")
-    fraction = parse_rho(rho)
-    channel_uses(fraction, (3, 32, 32))
-    spec = ModelSpec(scheme, size, channel, fraction, users, csi, power)  # type: ignore[arg-type]
+    fraction, shape = parse_rho(rho), (3, image_size, image_size)
+    channel_uses(fraction, shape)
+    words = {what: word for what, (word, _) in choices.items()}
+    if channel == "awgn" and words["csi"] != fields["csi"].default:
+        raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+    spec = ModelSpec(system.name, rho=fraction, users=users, image_shape=shape, **words)  # type: ignore[arg-type]
     spec.build()
     return spec
 
 
-def models_for(config: SweepConfig) -> list[ModelSpec]:
-    """The models that a sweep's learned schemes need, teachers before students.
-
-    Raises LinksimError: data other than 32x32 images.
-    """
+def models_for(config: SweepConfig, image_shape: tuple[int, int, int] = (3, 32, 32)) -> list[ModelSpec]:
+    """The models that a sweep's learned schemes need, in the order in which they are trained."""
+    from linksim.schemes.learned import Learned
     from linksim.schemes.registry import find
-    from linksim.schemes.semnoma import Learned
 
-    found: dict[ModelSpec, None] = {}
+    found: set[ModelSpec] = set()
     for variant in config.variants:
         system = find(variant.name)
         if not issubclass(system, Learned):
             continue
         for channel in config.channel:
             for rho in config.rhos:
-                setting = Setting(config.link(channel), (3, 32, 32), rho)
+                setting = Setting(config.link(channel), image_shape, rho)
                 spec = system.model(setting, system.Params(**dict(variant.params)))
-                if spec.method == "kd":
-                    found.setdefault(teacher_of(spec))
-                found.setdefault(spec)
-    return list(found)
+                found |= {spec} if spec.teacher is None else {spec, spec.teacher}
+    return [spec for wave in waves(found) for spec in wave]
 
 
-def teacher_of(spec: ModelSpec) -> ModelSpec:
-    """The orthogonal model that teaches a "kd" model: the same symbols a user."""
-    return replace(spec, method="semoma")
+def waves(specs: Iterable[ModelSpec]) -> list[list[ModelSpec]]:
+    """Models in the order of who learns from whom; those of one wave do not need each other.
+
+    The orthogonal model with the most symbols is first, since all others can start warm from it; then come the other
+    orthogonal ones, which teach; then the rest.
+    """
+    ranked = sorted(specs, key=lambda spec: (spec.access != "oma", spec.teacher is not None, -spec.rho, spec.name))
+    apart = [spec for spec in ranked if spec.access == "oma"]
+    rest = [spec for spec in ranked if spec.access != "oma"]
+    return [wave for wave in (apart[:1], apart[1:], rest) if wave]
+
+
+def nearest(spec: ModelSpec) -> str | None:
+    """The trained model that a new one of `spec` best starts from, if there is any: `--warm auto`.
+
+    It has the same kind of network and is orthogonal or of the same scheme; the same rho goes before the same channel,
+    and then the one that has seen most.
+    """
+    from linksim import weights
+    from linksim.schemes.registry import names
+
+    ranks: dict[str, tuple[bool, bool, bool, int]] = {}
+    for name, card in weights.cards().items():
+        other = ModelSpec.from_json(card["model"])
+        if other == spec or other.method not in names() or other.image_shape != spec.image_shape:
+            continue
+        alike = other.scheme.network.__func__ is spec.scheme.network.__func__  # type: ignore[attr-defined]
+        if alike and other.size == spec.size and (other.access == "oma" or other.method == spec.method):
+            ranks[name] = (
+                other.rho == spec.rho, other.channel == spec.channel, other.access == "oma", card["lineage_pairs"]
+            )  # fmt: skip
+    return max(ranks, key=lambda name: ranks[name], default=None)
 
 
 def run_training(
     spec: ModelSpec,
-    recipe_name: str,
+    recipe: Recipe,
     data_dir: Path | None,
     out: Path,
     *,
@@ -97,51 +143,59 @@ def run_training(
     seed: int,
     device: str,
     warm: str | None,
-    report: Callable[[State, dict[str, float]], None] | None = None,
+    report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Trains and installs; returns the weights' file and their card's facts. Raises LinksimError."""
+    """Trains and installs; returns the weights' file and their card's facts.
+
+    Args:
+        warm: name of a model to start from; "auto" is the `nearest`; None starts a scheme that has a teacher from it
+            (KDD paper, section IV) and every other from scratch.
+
+    Raises:
+        LinksimError: no such model to start from, no teacher, no data, and what `train` raises.
+    """
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.engine.provenance import code_version
     from linksim.train.loop import VALIDATION_SNRS_DB, train
-    from linksim.train.recipe import RECIPES
 
-    if recipe_name not in RECIPES:
-        raise unknown("recipe", recipe_name, RECIPES)
-    recipe = RECIPES[recipe_name]
-    teacher = weights.load(teacher_of(spec)) if spec.method == "kd" else None
+    teacher = weights.load(spec.teacher) if spec.teacher is not None else None
+    if warm == "auto":
+        warm = nearest(spec)
+    if spec.teacher is not None:
+        warm = spec.teacher.name
     start = None
-    if spec.method == "kd":
-        start = weights.load(teacher_of(spec)), weights.card(teacher_of(spec))["lineage_pairs"]
-    elif warm is not None:
+    if warm is not None:
         card = weights.cards()[chosen(list(weights.cards()), warm)]
         start = weights.load(ModelSpec.from_json(card["model"])), card["lineage_pairs"]
     images = load_cifar10_train(data_dir)
-    state = train(
-        spec, recipe, images, out, seconds=seconds, steps=steps, seed=seed, device=device, start=start, teacher=teacher,
-        report=report,
-    )  # fmt: skip
-    model = _best(spec, out)
+    try:
+        state = train(
+            spec, recipe, images, out, seconds=seconds, steps=steps, seed=seed, device=device, start=start,
+            teacher=teacher, report=report,
+        )  # fmt: skip
+    except ValueError as error:
+        raise LinksimError(f"--warm {warm}: {error}: take a model of the same kind of network") from error
     pairs = state.step * recipe.batch
     facts = {
         "data": "CIFAR-10 training split, 45,000 images; validation on 512 of the other 5,000",
-        "recipe": recipe.name,
+        "recipe": recipe.words,
         "steps": state.step,
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
-        "warm_start": teacher_of(spec).name if spec.method == "kd" else warm,
+        "warm_start": warm,
         "seconds": round(state.seconds),
         "device": _device_name(device),
         "validation_psnr_db": {
             f"{s:g}": round(p, 3) for s, p in zip(VALIDATION_SNRS_DB, state.validation, strict=True)
         },
         "code": code_version(),
-        "golden_psnr_db": round(golden_psnr(spec, model), 4),
+        "golden_psnr_db": round(golden_psnr(spec, best := _best(spec, out)), 4),
     }
-    return weights.install(spec, model, facts), facts
+    return weights.install(spec, best, facts), facts
 
 
-def golden_psnr(spec: ModelSpec, model: Transceiver) -> float:
+def golden_psnr(spec: ModelSpec, model: Network) -> float:
     """Mean PSNR in dB at 10 dB on the first embedded images, in float32: what `linksim verify` measures again."""
     import torch
 
@@ -177,4 +231,6 @@ def _device_name(device: str) -> str:
 
     import torch
 
-    return torch.cuda.get_device_name(device) if device != "cpu" else f"CPU ({platform.machine()}, 1 thread)"
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, threads: {torch.get_num_threads()})"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
-from linksim.nets.codec import Size, codec_shape
-from linksim.nets.transceiver import Transceiver
+from linksim.schemes.registry import find
 
-Method = Literal["semoma", "semnoma", "kd"]
+if TYPE_CHECKING:
+    from linksim.nets.network import Network
+    from linksim.schemes.learned import Learned
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class ModelSpec:
     """One set of weights.
 
     Args:
-        method: "semoma" (users apart, one decoder; also the teacher), "semnoma", or "kd" (SemNOMA taught by a teacher).
+        method: name of the scheme, a `Learned`.
         size: "paper" or "compact", half its widths.
         channel: fading it was trained on.
         rho: channel uses over which ONE user's image spreads, over C*H*W: the system's for the two that superpose.
@@ -32,8 +31,8 @@ class ModelSpec:
         image_shape: (C, H, W).
     """
 
-    method: Method
-    size: Size
+    method: str
+    size: Literal["compact", "paper"]
     channel: str
     rho: Fraction
     users: int = 2
@@ -42,9 +41,19 @@ class ModelSpec:
     image_shape: tuple[int, int, int] = (3, 32, 32)
 
     @property
+    def scheme(self) -> type[Learned]:
+        """The scheme's class."""
+        return cast("type[Learned]", find(self.method))
+
+    @property
+    def teacher(self) -> ModelSpec | None:
+        """The model that teaches this one: the same symbols a user."""
+        return replace(self, method=self.scheme.teacher) if self.scheme.teacher else None
+
+    @property
     def access(self) -> Access:
         """Whether the users superpose."""
-        return "oma" if self.method == "semoma" else "noma"
+        return self.scheme.access
 
     @property
     def symbols(self) -> int:
@@ -70,28 +79,31 @@ class ModelSpec:
         return "_".join([*words, f"{self.image_shape[1]}px", self.size])
 
     @property
+    def words(self) -> list[str]:
+        """The words of `linksim` that ask for it, all but budget and recipe."""
+        words = ["train", "--scheme", self.method, "--channel", self.channel, "--rho", str(self.rho)]
+        words += ["--size", self.size]
+        if self.users != 2:
+            words += ["--users", str(self.users)]
+        if self.csi != self.scheme.Params.model_fields["csi"].default:
+            words += ["--csi", self.csi]
+        if self.power != "sum":
+            words += ["--power", self.power]
+        return words
+
+    @property
     def command(self) -> str:
         """The command that trains it."""
-        words = f"linksim train --scheme {self.method} --channel {self.channel} --rho {self.rho} --size {self.size}"
-        if self.users != 2:
-            words += f" --users {self.users}"
-        if self.csi != "own":
-            words += f" --csi {self.csi}"
-        if self.power != "sum":
-            words += f" --power {self.power}"
-        return f"{words} --budget 40m"
+        return " ".join(["linksim", *self.words, "--budget", "40m"])
 
     @property
     def link(self) -> LinkConfig:
         """The link that it is trained on."""
         return LinkConfig(self.channel, self.users, self.power)
 
-    def build(self, layer_scale: float = 1e-6) -> Transceiver:
-        """A network with fresh weights."""
-        from dataclasses import replace
-
-        shape = codec_shape(self.image_shape, self.symbols, self.side_dim, self.size)
-        return Transceiver(replace(shape, layer_scale=layer_scale), self.users, shared_decoder=self.access == "oma")
+    def build(self, layer_scale: float = 1e-6) -> Network:
+        """A network with fresh weights. Raises LinksimError where it does not fit the images or the symbols."""
+        return self.scheme.network(self, layer_scale)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a card."""
@@ -101,41 +113,3 @@ class ModelSpec:
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
         """The inverse of `to_json`."""
         return cls(**{**values, "rho": Fraction(values["rho"]), "image_shape": tuple(values["image_shape"])})
-
-
-def warm_start(model: Transceiver, source: Transceiver) -> None:
-    """Copies what `source` has learned into `model`.
-
-    Where they differ in M, the maps that both have are taken, half of them from the real and half from the imaginary
-    part; side information that `source` did not know starts without influence; a shared decoder becomes every user's.
-    """
-    learned = source.state_dict()
-    own = model.state_dict()
-    for name, value in own.items():
-        origin = name
-        if name.startswith("decoders.") and source.shared_decoder:
-            origin = "decoders.0." + name.split(".", 2)[2]
-        if origin in learned:
-            own[name] = _fit(learned[origin], value)
-    model.load_state_dict(own)
-
-
-def _fit(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    if source.shape == target.shape:
-        return source.clone()
-    if source.dim() != target.dim():
-        return target
-    fitted = source
-    for axis, (have, want) in enumerate(zip(source.shape, target.shape, strict=True)):
-        if have == want:
-            continue
-        if source.dim() == 2 and axis == 1:
-            fitted = torch.cat(
-                [fitted[:, : min(have, want)], fitted.new_zeros(len(fitted), max(want - have, 0))], dim=1
-            )
-            continue
-        if want > have:
-            return target
-        half = torch.arange(want // 2)
-        fitted = fitted.index_select(axis, torch.cat([half, have // 2 + half]))
-    return fitted

@@ -16,7 +16,7 @@ from linksim.errors import LinksimError
 from linksim.paths import weights_dir
 
 if TYPE_CHECKING:
-    from linksim.nets.transceiver import Transceiver
+    from linksim.nets.network import Network
     from linksim.train.spec import ModelSpec
 
 MANIFEST = "manifest.json"
@@ -59,7 +59,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load(spec: ModelSpec) -> Transceiver:
+def load(spec: ModelSpec) -> Network:
     """The trained network, ready to evaluate. Raises LinksimError: no such weights, or not what their card says."""
     from safetensors.torch import load as load_tensors
 
@@ -78,7 +78,7 @@ def load(spec: ModelSpec) -> Transceiver:
     return model.eval().requires_grad_(False)
 
 
-def install(spec: ModelSpec, model: Transceiver, facts: Card, folder: Path | None = None) -> Path:
+def install(spec: ModelSpec, model: Network, facts: Card, folder: Path | None = None) -> Path:
     """Writes a model's weights in half precision with their card, into the user's own folder unless told otherwise."""
     import torch
     from safetensors.torch import save

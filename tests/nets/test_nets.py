@@ -12,7 +12,8 @@ from linksim.link.power import symbol_power
 from linksim.nets.codec import CodecShape, Decoder, Encoder, codec_shape
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.layers import AFModule, AttentionBlock, ConvNextBlock, Downsample, Upsample
-from linksim.nets.transceiver import Transceiver, side_information, to_features, to_symbols
+from linksim.nets.network import side_information, to_features, to_symbols
+from linksim.nets.transceiver import Transceiver
 
 
 def count(module: nn.Module) -> int:
@@ -177,7 +178,7 @@ def test_symbols_hold_every_feature_once_and_come_back() -> None:
     symbols = to_symbols(features)
     assert symbols.shape == (3, 2, 512)
     torch.testing.assert_close(symbols.abs().square().sum(), features.square().sum())
-    torch.testing.assert_close(to_features(symbols, laid_out), features)
+    torch.testing.assert_close(to_features(symbols, (laid_out.channels, *laid_out.feature_side)), features)
 
 
 def test_side_information_is_of_the_user_itself_or_of_all() -> None:

@@ -107,8 +107,8 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
     names = [spec.name for spec in models_for(config)]
     assert names == [
         "semoma_rayleigh_1-6_n2_own_sum_32px_compact",
-        "kd_rayleigh_1-6_n2_own_sum_32px_compact",
         "semnoma_rayleigh_1-6_n2_own_sum_32px_compact",
+        "kd_rayleigh_1-6_n2_own_sum_32px_compact",
     ]
 
 

@@ -71,7 +71,10 @@ def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Pat
     assert last > first + 0.5
     assert state.best == pytest.approx(max(np.mean([float(row[f"psnr_{s}db"]) for s in (0, 10, 20)]) for row in rows))
     with (tmp_path / "train.csv").open() as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["50", "60"]
+        logged = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in logged] == sorted({*range(6, 61, 6), 50})
+    assert set(logged[0]) == {"step", "mae", "total"}
+    assert [path.name for path in tmp_path.glob("events.out.tfevents.*")]
 
 
 def test_a_checkpoint_of_another_run_is_refused(images: np.ndarray, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from linksim.train.loop import draw_batch, model_losses
 from linksim.train.losses import affinity, feature_affinity_loss
 from linksim.train.recipe import RECIPES
-from linksim.train.spec import ModelSpec, warm_start
+from linksim.train.spec import ModelSpec
 
 KD = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 12))
 TEACHER = replace(KD, method="semoma")
@@ -86,7 +86,7 @@ def test_gradients_reach_the_whole_student_and_never_the_teacher() -> None:
 
 def test_a_student_starts_with_the_teachers_decoder_for_every_user() -> None:
     teacher, student = TEACHER.build(0.5), KD.build(0.5)
-    warm_start(student, teacher)
+    student.adopt(teacher)
     for decoder in student.decoders:
         for name, value in decoder.state_dict().items():
             torch.testing.assert_close(value, teacher.decoders[0].state_dict()[name])
@@ -97,7 +97,7 @@ def test_a_student_starts_with_the_teachers_decoder_for_every_user() -> None:
 def test_a_start_from_a_wider_link_keeps_half_of_the_maps_from_each_part() -> None:
     wide, narrow = (ModelSpec("semoma", "compact", channel, rho).build(0.5)
                     for channel, rho in (("awgn", Fraction(1, 3)), ("rayleigh", Fraction(1, 6))))  # fmt: skip
-    warm_start(narrow, wide)
+    narrow.adopt(wide)
     kept = [*range(8), *range(16, 24)]
     ours, theirs = narrow.encoder.layers[8][1], wide.encoder.layers[8][1]  # type: ignore[index]
     torch.testing.assert_close(ours.weight, theirs.weight[kept])

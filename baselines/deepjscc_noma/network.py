@@ -1,0 +1,179 @@
+"""Networks of DeepJSCC-NOMA: residual blocks with GDN, attention blocks and attention-feature modules.
+
+The layer lists are those of the baseline that the KDD paper's released code trains: 8.56 M parameters in the encoder
+and 13.82 M in the decoder at 256 filters, 32 feature maps and two users.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from linksim.link.power import normalise
+from linksim.nets.layers import AttentionBlock, Conditioned, Sided
+from linksim.nets.network import Network, to_features, to_symbols, with_planes
+
+
+class Gdn(nn.Module):
+    """Generalised divisive normalisation (Ballé, Laparra, Simoncelli, ICLR 2016): x_i / sqrt(b_i + sum_j g_ij x_j^2).
+
+    Args:
+        channels: C'.
+        inverse: multiply by the root in place of dividing.
+    """
+
+    def __init__(self, channels: int, inverse: bool = False) -> None:
+        super().__init__()
+        self.inverse = inverse
+        # Roots of b and g, so that both stay positive; g starts near 0.1 on the diagonal.
+        self.root_b = nn.Parameter(torch.ones(channels))
+        self.root_g = nn.Parameter(torch.full((channels, channels), 0.01) + torch.eye(channels) * 0.1**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C', H', W'] to [B, C', H', W']."""
+        energy = functional.conv2d(x.square(), self.root_g.square()[:, :, None, None], self.root_b.square() + 1e-6)
+        return x * (energy.sqrt() if self.inverse else energy.rsqrt())
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with LeakyReLU and a skip, which is a 1x1 convolution where the channels change."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.LeakyReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.LeakyReLU(),
+        )
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H', W'] to [B, outputs, H', W']."""
+        return self.skip(x) + self.branch(x)
+
+
+class ResidualDown(nn.Module):
+    """A residual block that halves the side: 3x3 of stride 2, LeakyReLU, 3x3, GDN; the skip is a 1x1 of stride 2."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1),
+            nn.LeakyReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            Gdn(outputs),
+        )
+        self.skip = nn.Conv2d(inputs, outputs, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H', W'] to [B, outputs, H'/2, W'/2]."""
+        return self.skip(x) + self.branch(x)
+
+
+class ResidualUp(nn.Module):
+    """A residual block that doubles the side: sub-pixel 3x3, LeakyReLU, 3x3, inverse GDN; the skip is sub-pixel too."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            _sub_pixel(inputs, outputs),
+            nn.LeakyReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            Gdn(outputs, inverse=True),
+        )
+        self.skip = _sub_pixel(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H', W'] to [B, outputs, 2H', 2W']."""
+        return self.skip(x) + self.branch(x)
+
+
+def _sub_pixel(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, 3, padding=1), nn.PixelShuffle(2))
+
+
+class AttentionFeature(Sided):
+    """Attention-feature module of ADJSCC (Xu et al., 2021): channels masked by their means and the side information.
+
+    Args:
+        channels: C'.
+        side_dim: numbers of side information.
+    """
+
+    def __init__(self, channels: int, side_dim: int) -> None:
+        super().__init__()
+        self.mask = nn.Sequential(
+            nn.Linear(channels + side_dim, channels), nn.LeakyReLU(), nn.Linear(channels, channels), nn.Sigmoid()
+        )
+
+    def forward(self, features: Tensor, side: Tensor) -> Tensor:
+        """Features [B, C', H', W'] and side information [B, D] to features [B, C', H', W']."""
+        context = features.mean(dim=(2, 3))
+        mask = self.mask(torch.cat([context, side.to(context)], dim=1))
+        return features * mask.to(features)[:, :, None, None]
+
+
+class DeepJsccNetwork(Network):
+    """One encoder for all users and ONE decoder that shows all their images.
+
+    Args:
+        image_shape: (C, H, W); the sides are multiples of 4.
+        users: N.
+        channels: M, feature maps that are sent, of a quarter of the image's sides.
+        side_dim: 1, gamma alone as published, or 3, gamma and the user's h; the decoder, which serves all users, then
+            sees every user's.
+        filters: width, 256 as published.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], users: int, channels: int, side_dim: int, filters: int
+    ) -> None:
+        super().__init__(users, side_dim)
+        colours, height, width = image_shape
+        self.image_shape, self.feature_shape = image_shape, (channels, height // 4, width // 4)
+        f, m, joint = filters, channels, 1 + users * (side_dim - 1)
+        self.planes = nn.Parameter(torch.randn(users, 1, height, width))
+        self.encoder = Conditioned(
+            ResidualDown(colours + 1, f),
+            AttentionFeature(f, side_dim),
+            ResidualBlock(f, f),
+            ResidualBlock(f, f),
+            AttentionFeature(f, side_dim),
+            AttentionBlock(f),
+            ResidualBlock(f, f),
+            ResidualDown(f, f),
+            AttentionFeature(f, side_dim),
+            ResidualBlock(f, f),
+            ResidualBlock(f, m),
+            AttentionFeature(m, side_dim),
+            AttentionBlock(m),
+        )
+        self.decoder = Conditioned(
+            AttentionBlock(m),
+            ResidualBlock(m, f),
+            ResidualBlock(f, f),
+            AttentionFeature(f, joint),
+            ResidualBlock(f, f),
+            ResidualUp(f, f),
+            AttentionFeature(f, joint),
+            AttentionBlock(f),
+            ResidualBlock(f, f),
+            ResidualBlock(f, f),
+            AttentionFeature(f, joint),
+            ResidualBlock(f, f),
+            ResidualUp(f, colours * users),
+            AttentionFeature(colours * users, joint),
+        )
+
+    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
+        """See `Network.encode`."""
+        features = self.encoder(with_planes(images, self.planes), side.flatten(0, 1))
+        return normalise(to_symbols(features.unflatten(0, images.shape[:2])), powers)
+
+    def receive(self, received: Tensor, side: Tensor) -> Tensor:
+        """See `Network.receive`."""
+        joint = torch.cat([side[:, 0, :1], side[:, :, 1:].flatten(1)], dim=1)
+        shown = self.decoder(to_features(received, self.feature_shape), joint)
+        return shown.float().unflatten(1, (self.users, self.image_shape[0]))

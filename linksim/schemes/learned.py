@@ -1,0 +1,120 @@
+"""Schemes with trained weights: what they share, whatever their networks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from linksim.errors import LinksimError
+from linksim.link.config import Setting, SideInfo
+from linksim.link.units import source_size
+from linksim.schemes.base import Params, Received, Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from linksim.nets.network import Network
+    from linksim.train.spec import ModelSpec
+
+
+class LearnedParams(Params):
+    """Parameters of a learned transceiver."""
+
+    size: Literal["compact", "paper"] = Field(
+        "compact", description="width of the networks; compact is half the paper's"
+    )
+    csi: Literal["own", "all", "snr"] = Field(
+        "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"
+    )
+
+
+class Learned(Scheme):
+    """A transceiver with trained weights.
+
+    `linksim train --scheme NAME` trains any subclass that the registry knows.
+
+    Class attributes:
+        teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
+    """
+
+    teacher: ClassVar[str | None] = None
+
+    def __init__(self, setting: Setting, params: LearnedParams) -> None:
+        super().__init__(setting, params)
+        from linksim.weights import card
+
+        self._spec = self.model(setting, params)
+        self._card = card(self._spec)
+
+    @classmethod
+    @abstractmethod
+    def network(cls, spec: ModelSpec, layer_scale: float) -> Network:
+        """A network with fresh weights for `spec`; residual blocks that have a layer scale begin with `layer_scale`.
+
+        Raises LinksimError where the networks do not fit the model's images or symbols.
+        """
+
+    @classmethod
+    def model(cls, setting: Setting, params: Any) -> ModelSpec:
+        """The model that a setting asks for. Raises LinksimError where the networks do not fit it."""
+        from linksim.train.spec import ModelSpec
+
+        link, shape = setting.link, setting.image_shape
+        if link.channel == "awgn" and params.csi != cls.Params.model_fields["csi"].default:
+            raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+        symbols = cls._symbols(setting, params)
+        rho = Fraction(symbols, source_size(shape))
+        # There is no training over Rician fading: what was trained over Rayleigh fading has met every h.
+        channel = "rayleigh" if link.channel == "rician" else link.channel
+        return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape)
+
+    @classmethod
+    def _symbols(cls, setting: Setting, params: Any) -> int:
+        k, users = setting.channel_uses, setting.link.users
+        if cls.access == "noma" or getattr(params, "overhead", "same") == "twice":
+            return k
+        if k % users:
+            raise LinksimError(f"{k} channel uses do not divide among {users} users: take another rho")
+        return k // users
+
+    @property
+    def symbols_per_user(self) -> int:
+        """Complex symbols of one user."""
+        return self._symbols(self.setting, self.params)
+
+    def provenance(self) -> dict[str, str]:
+        """Hash of the weights."""
+        return {"weights": self._card["sha256"]}
+
+    @cached_property
+    def _model(self) -> Network:
+        import torch
+
+        from linksim.weights import load
+
+        return load(self._spec).to(self.setting.device).to(memory_format=torch.channels_last)
+
+    def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
+        """See `Scheme.transmit`."""
+        import torch
+
+        from linksim.nets.network import side_information
+
+        told = side_information(side.snr_db, side.h, self._model.side_dim)
+        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
+            return self._model.encode(images, told, self.powers)
+
+    def receive(self, received: Tensor, side: SideInfo) -> Received:
+        """See `Scheme.receive`."""
+        import torch
+
+        from linksim.nets.network import side_information
+
+        told = side_information(side.snr_db, side.h, self._model.side_dim)
+        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
+            images = self._model.receive(received, told)
+        return Received(images.clamp(0, 1))

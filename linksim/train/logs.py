@@ -1,0 +1,61 @@
+"""What a training run leaves to look at: two CSV files, and the same as TensorBoard's events."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+LOSSES, VALIDATION = "train.csv", "validation.csv"
+
+
+class Logs:
+    """Writes a run's losses and validation PSNR; rows of steps that a run goes over again are taken out first.
+
+    Args:
+        folder: of the run.
+        step: steps that the run has done.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._folder = folder
+        for name in (LOSSES, VALIDATION):
+            _cut(folder / name, step)
+        self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def losses(self, step: int, means: Mapping[str, float]) -> None:
+        """Means over the steps since the last call."""
+        self._row(LOSSES, step, means)
+        for name, value in means.items():
+            self._events.add_scalar(f"loss/{name}", value, step)
+
+    def validation(self, step: int, psnr_db: Mapping[float, float]) -> None:
+        """PSNR in dB by SNR in dB."""
+        self._row(VALIDATION, step, {f"psnr_{snr:g}db": value for snr, value in psnr_db.items()})
+        for snr, value in psnr_db.items():
+            self._events.add_scalar(f"validation/psnr_{snr:g}db", value, step)
+
+    def _row(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        path = self._folder / name
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *values])
+            if new:
+                writer.writeheader()
+            writer.writerow({"step": step, **values})
+
+    def __exit__(self, *error: object) -> None:
+        self._events.close()
+
+
+def _cut(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) <= step]
+    path.write_text("".join([*lines[:1], *kept]))

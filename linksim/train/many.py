@@ -1,0 +1,59 @@
+"""Training several models side by side, a process each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from linksim.errors import LinksimError
+from linksim.train.spec import ModelSpec
+
+
+def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs: int) -> None:
+    """Trains models wave by wave, `jobs` of them at once.
+
+    Args:
+        waves: models that wait for those of the waves before.
+        options: of `linksim train`, the same for all.
+        jobs: processes; several have one thread each, since spinning threads would slow all of them down.
+
+    Raises:
+        LinksimError: a model failed, after those that ran beside it ended.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if jobs > 1 else None
+    running: dict[ModelSpec, subprocess.Popen[bytes]] = {}
+    try:
+        for wave in waves:
+            waiting = list(wave)
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    spec = waiting.pop(0)
+                    running[spec] = subprocess.Popen(
+                        [sys.executable, "-m", "linksim.cli", *spec.words, *options],
+                        env=environment, stdin=subprocess.DEVNULL,
+                    )  # fmt: skip
+                _reap(running)
+                time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _reap(running: dict[ModelSpec, subprocess.Popen[bytes]]) -> None:
+    for spec, process in list(running.items()):
+        code = process.poll()
+        if code is None:
+            continue
+        del running[spec]
+        if code:
+            for other in running.values():
+                other.wait()
+            running.clear()
+            raise LinksimError(
+                f"{spec.name} could not be trained (its own line is above); the same command goes on from here"
+            )
