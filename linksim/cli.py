@@ -104,6 +104,18 @@ def _parser() -> _Parser:
     get.add_argument("name")
     get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a file or folder that is at hand")
     actions.add_parser("check", help="hash what is installed")
+    again = commands.add_parser("reproduce", help="a figure of a paper from the weights at hand, resumed and drawn")
+    again.add_argument("figure", metavar="FIGURE", help="fig06, fig07, ... or a sweep file")
+    again.add_argument("--data-dir", metavar="DIR", help="where cifar10 lies, when it is not an installed asset")
+    again.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the sweep file"
+    )
+    again.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/FIGURE)")
+    again.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+    again.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    again.add_argument("--force-new", action="store_true", help="replace what the folder holds of another sweep")
+    again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+    _debug(again)
     train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
     train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
     train.add_argument(
@@ -206,6 +218,33 @@ def _sweep(args: argparse.Namespace) -> int:
 
         print(table_text(table))
     print(f"results: {folder}")
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.reproduce import reproduce, sweep_file
+    from linksim.report.progress import Bars
+    from linksim.report.show import table_text
+
+    file = sweep_file(args.figure)
+    values = read_sweep_file(file, _assignments(args.set))
+    if args.data_dir is not None:
+        values["data_dir"] = args.data_dir
+    folder = args.out or Path("results") / file.stem
+    workers = _whole(args.workers, "--workers")
+    try:
+        with Bars(shown=not args.quiet) as bars:
+            done = reproduce(
+                make_config(values), folder, workers=workers, device=_device(args.device), force_new=args.force_new,
+                progress=bars.of, missing=lambda name, why: print(f"left out  {name}: {why}", flush=True),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"\nstopped: what is done is kept in {folder}; the same command goes on with it", file=sys.stderr)
+        return 130
+    if not args.quiet:
+        print(table_text(done.table))
+    print(f"results: {folder}" + (f"; {len(done.lacking)} curves lack weights" if done.lacking else ""))
     return 0
 
 
@@ -426,6 +465,7 @@ def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
 
 _COMMANDS = {
     "sweep": _sweep,
+    "reproduce": _reproduce,
     "show": _show,
     "plot": _plot,
     "compare": _compare,

@@ -11,6 +11,10 @@ class LinksimError(Exception):
     """
 
 
+class NoWeights(LinksimError):
+    """Weights that nobody trained yet."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one."""
     names = sorted(known)

@@ -177,14 +177,20 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
             prepared.config,
             prepared.identity,
             provenance.command_line(),
-            data={
-                "dataset": prepared.config.dataset,
-                "images": len(prepared.data),
-                "sha256": prepared.data.fingerprint,
-                "citation": prepared.data.citation,
-            },
+            data=data_facts(prepared),
         )
         provenance.write_run(folder, made)
+
+
+def data_facts(prepared: Prepared) -> dict[str, Any]:
+    """What `run.json` says of the data set."""
+    data = prepared.data
+    return {
+        "dataset": prepared.config.dataset,
+        "images": len(data),
+        "sha256": data.fingerprint,
+        "citation": data.citation,
+    }
 
 
 def _refuse_if_busy(folder: Path) -> None:
@@ -301,9 +307,9 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
     rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
     table = collect.point_frame(plan, rows)
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
-    provenance.write_atomic(folder / PER_IMAGE, _parquet(per_image))
+    provenance.write_atomic(folder / PER_IMAGE, parquet(per_image))
     provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
-    provenance.write_atomic(folder / TABLE, _parquet(table))
+    provenance.write_atomic(folder / TABLE, parquet(table))
     run = provenance.read_run(folder)
     if run is not None and run.get("finished") is None:
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -315,7 +321,8 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
     return table
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A table as the bytes of a Parquet file with checksums."""
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False, write_page_checksum=True)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Bar:
     """A bar over units with the time left; counts that were there before do not speed up the estimate."""
 
-    def __init__(self, shown: bool = True) -> None:
-        self._shown = shown and sys.stderr is not None
+    def __init__(self, shown: bool = True, name: str = "sweep") -> None:
+        self._shown, self._name = shown and sys.stderr is not None, name
         self._bar: tqdm | None = None
 
     def __enter__(self) -> Bar:
@@ -30,7 +30,7 @@ class Bar:
         try:
             if self._bar is None:
                 self._bar = tqdm(
-                    total=total, initial=done, unit="unit", desc="sweep", smoothing=0.1, dynamic_ncols=True
+                    total=total, initial=done, unit="unit", desc=self._name, smoothing=0.1, dynamic_ncols=True
                 )
                 self._bar.start_t = time.time()
             self._bar.total = total
@@ -42,6 +42,26 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Bars:
+    """A bar for each part of a figure, one after the other."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
+        self._bar = Bar(False)
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def of(self, name: str) -> Callable[[int, int], None]:
+        """Ends the bar before and begins that of `name`."""
+        self._bar.__exit__()
+        self._bar = Bar(self._shown, name)
+        return self._bar.update
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__()
 
 
 class Download:

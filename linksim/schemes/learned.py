@@ -92,11 +92,9 @@ class Learned(Scheme):
 
     @cached_property
     def _model(self) -> Network:
-        import torch
-
         from linksim.weights import load
 
-        return load(self._spec).to(self.setting.device).to(memory_format=torch.channels_last)
+        return ready(load(self._spec), self.setting.device)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
@@ -118,3 +116,20 @@ class Learned(Scheme):
         with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
             images = self._model.receive(received, told)
         return Received(images.clamp(0, 1))
+
+
+def ready(network: Network, device: str) -> Network:
+    """A network laid out for evaluation under bfloat16 autocast.
+
+    Weights that autocast would round at every call are rounded once; the results are the same, bit for bit.
+    """
+    import torch
+    from torch import nn
+
+    from linksim.nets.depthwise import DepthwiseConv2d
+
+    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and not isinstance(module, DepthwiseConv2d):
+            module.to(torch.bfloat16)
+    return network

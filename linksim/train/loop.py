@@ -109,7 +109,7 @@ def train(
     if isinstance(model, Transceiver) and not 0 <= recipe.cross_layer < model.decoder_layers - 1:
         raise LinksimError(f"cross_layer {recipe.cross_layer}: take 0 to {model.decoder_layers - 2}")
     if compiled if compiled is not None else device != "cpu":
-        _compile(model, teacher)
+        compile_networks(model, teacher)
     pool = torch.from_numpy(np.ascontiguousarray(images[: len(images) - VALIDATION])).to(device)
     held_out = images[len(images) - VALIDATION :]
     identity = _plain({"spec": spec.to_json(), "recipe": asdict(recipe), "seed": seed})
@@ -337,7 +337,7 @@ class Average:
             self._values[name].copy_(value)
 
 
-def _compile(*networks: Network | None) -> None:
+def compile_networks(*networks: Network | None) -> None:
     """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
     for network in networks:
         for module in network.modules() if network is not None else ():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def cards() -> dict[str, dict[str, Any]]:
 
 
 def card(spec: ModelSpec) -> dict[str, Any]:
-    """The card of a model. Raises LinksimError where nobody trained it: which are there, and how to train it."""
+    """The card of a model. Raises NoWeights where nobody trained it: which are there, and how to train it."""
     known = cards()
     if spec.name not in known:
         near = sorted(name for name in known if name.startswith(f"{spec.method}_"))
         there = f"there are {', '.join(near)}" if near else f"there are none for {spec.method}"
-        raise LinksimError(f"no weights {spec.name}: {there}; train them: {spec.command}")
+        raise NoWeights(f"no weights {spec.name}: {there}; train them: {spec.command}")
     return known[spec.name]
 
 

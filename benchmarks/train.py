@@ -1,0 +1,159 @@
+"""Speed of training and of evaluation beside the plain loop: `python benchmarks/train.py [--device cuda]`.
+
+Plain is what one writes first: the same modules with the library's depthwise convolution, float32, eager, batch 32, no
+channels-last, AdamW unfused. Both take turns, and each row gives the median. Beside the ratio stands the share of the
+measured peak of a matrix product in bfloat16, and the ratio that a network would have which did nothing but matrix
+products at that peak: no rearrangement of the same arithmetic can pass it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from linksim.link.channel import transmit_over
+from linksim.nets.depthwise import DepthwiseConv2d
+from linksim.nets.network import Network, side_information
+from linksim.schemes.learned import ready
+from linksim.train.loop import compile_networks, draw_batch, model_losses
+from linksim.train.recipe import RECIPES
+from linksim.train.run import model_spec
+from linksim.train.spec import ModelSpec
+
+PLAIN_BATCH = 32
+
+
+def plain(network: Network) -> Network:
+    """The same network without what linksim does for speed."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d):
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    return network.to(memory_format=torch.contiguous_format)
+
+
+def seconds(calls: list[Callable[[], object]], device: str, rounds: int) -> list[float]:
+    """Median seconds of each of `calls`, which take turns."""
+    spent: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds + 2):
+        for call, times in zip(calls, spent, strict=True):
+            begin = time.perf_counter()
+            call()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times.append(time.perf_counter() - begin)
+    return [median(times) for times in spent]
+
+
+def matrix_peak(dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of a large matrix product."""
+    side = 1024 if device == "cpu" else 8192
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    return 2 * side**3 / seconds([lambda: matrix @ matrix], device, 9)[0]
+
+
+def training_step(
+    spec: ModelSpec, network: Network, teacher: Network | None, batch: int, fast: bool, pool: torch.Tensor
+) -> Callable[[], object]:
+    """One step of the loop, or of the plain loop."""
+    recipe = replace(RECIPES["fast"], batch=batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fast)
+    step = 0
+
+    def run() -> None:
+        nonlocal step
+        step += 1
+        network.train()
+        with torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
+            loss = model_losses(spec, recipe, network, teacher, draw_batch(spec, recipe, pool, 0, step))["total"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        optimizer.step()
+
+    return run
+
+
+def evaluation(spec: ModelSpec, network: Network, batch: int, fast: bool, pool: torch.Tensor) -> Callable[[], object]:
+    """Transmitter, channel and receiver on one batch."""
+    drawn = draw_batch(spec, replace(RECIPES["fast"], batch=batch), pool, 0, 0)
+    side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
+    noise_var = 10 ** (-drawn.snr_db / 10)
+
+    def run() -> object:
+        with torch.inference_mode(), torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
+            symbols = network.encode(drawn.images, side, spec.powers)
+            return network.receive(transmit_over(spec.access, symbols, drawn.h, drawn.noise, noise_var), side)
+
+    return run
+
+
+def flops(call: Callable[[], object]) -> float:
+    """Floating-point operations of the matrix products and convolutions of one call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", default="compact")
+    parser.add_argument("--batch", type=int, default=RECIPES["fast"].batch, help="of training")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device = options.device
+    torch.set_num_threads(1)
+    peaks = {dtype: matrix_peak(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
+    name = torch.cuda.get_device_name() if device != "cpu" else "one CPU thread"
+    print(f"{name}: matrix products " + ", ".join(f"{d}: {p / 1e9:.0f} GFLOP/s" for d, p in peaks.items()))
+    print(f"{'':46}{'batch':>6}{'pairs/s':>9}{'plain':>8}{'ratio':>7}{'of peak':>9}{'bound':>7}")
+    pool = torch.randint(0, 256, (4096, 3, 32, 32), dtype=torch.uint8, device=device)
+    for words in (("semoma", "awgn", "1/3"), ("semnoma", "awgn", "1/6"), ("kd", "awgn", "1/6"),
+                  ("deepjscc-noma", "awgn", "1/6")):  # fmt: skip
+        spec = model_spec(*words, options.size, 2, None, "sum")
+        slow = plain(spec.build(0.1)).to(device)
+        fast = copy.deepcopy(spec.build(0.1)).to(device).to(memory_format=torch.channels_last)
+        teacher = spec.teacher.build(0.1).to(device).requires_grad_(False).eval() if spec.teacher else None
+        slow_teacher = plain(teacher) if teacher is not None else None
+        if device != "cpu":
+            compile_networks(fast, teacher)
+        steps = [
+            training_step(spec, slow, slow_teacher, PLAIN_BATCH, False, pool),
+            training_step(spec, fast, teacher, options.batch, True, pool),
+        ]
+        work = flops(steps[0]) / PLAIN_BATCH
+        _row("train", spec, options.batch, seconds(steps, device, options.rounds), work, peaks[torch.bfloat16])
+        batch = 64
+        runs = [
+            evaluation(spec, slow.eval(), PLAIN_BATCH, False, pool),
+            evaluation(spec, ready(fast, device), batch, True, pool),
+        ]
+        work = flops(runs[0]) / PLAIN_BATCH
+        _row("evaluate", spec, batch, seconds(runs, device, 2 * options.rounds), work, peaks[torch.bfloat16])
+
+
+def _row(what: str, spec: ModelSpec, batch: int, spent: list[float], work: float, peak: float) -> None:
+    slow, fast = PLAIN_BATCH / spent[0], batch / spent[1]
+    print(
+        f"{what:9}{spec.name[:36]:37}{batch:6}{fast:9.0f}{slow:8.0f}{fast / slow:7.2f}{fast * work / peak:9.0%}"
+        f"{peak / work / slow:7.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A figure in parts: what has no weights is left out and named, and what comes later runs alone."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import linksim
+from linksim import LinksimError, weights
+from linksim.cli import main
+from linksim.engine.config import make_config
+from linksim.engine.reproduce import parts_of, reproduce, sweep_file
+from linksim.train.run import golden_psnr
+from linksim.train.spec import ModelSpec
+
+CONFIG = make_config(
+    {"scheme": "semoma,bpg-capacity", "rho": "1/6,1/12", "channel": "rayleigh", "snr": "0:20:10", "groups": 8}
+)
+
+
+def install(rho: Fraction, seed: int = 0) -> None:
+    spec = ModelSpec("semoma", "compact", "rayleigh", rho)
+    torch.manual_seed(seed)
+    model = spec.build(0.5)
+    weights.install(spec, model, {"lineage_pairs": 0, "golden_psnr_db": golden_psnr(spec, model)})
+
+
+@pytest.fixture(autouse=True)
+def own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """When each part last worked on a unit."""
+    return {
+        path.name: max(file.stat().st_mtime_ns for file in path.glob("journal/*.jsonl"))
+        for path in (folder / "parts").iterdir()
+    }
+
+
+def test_curves_come_as_their_weights_do_and_none_runs_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "figure"
+    install(Fraction(1, 12))
+    told: list[str] = []
+    first = reproduce(CONFIG, folder, workers=1, missing=lambda name, why: told.append(f"{name}: {why}"))
+    assert [line.partition(":")[0] for line in told] == ["semoma_rayleigh_1-12"] == list(first.lacking)
+    assert "linksim train --scheme semoma --channel rayleigh --rho 1/24" in told[0]
+    assert len(first.table) == 9
+    before = finished(folder)
+
+    install(Fraction(1, 24))
+    second = reproduce(CONFIG, folder, workers=1)
+    assert second.lacking == {}
+    assert len(second.table) == 12
+    after = finished(folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"semoma_rayleigh_1-12"}
+
+    install(Fraction(1, 24), seed=1)
+    third = reproduce(CONFIG, folder, workers=1)
+    changed = {name for name, time in finished(folder).items() if after.get(name) != time}
+    assert changed == {"semoma_rayleigh_1-12", "semoma_rayleigh_1-12.old-1"}
+    assert not third.table.equals(second.table)
+
+
+def test_the_parts_hold_the_numbers_of_one_sweep(tmp_path: Path) -> None:
+    for rho in (Fraction(1, 12), Fraction(1, 24)):
+        install(rho)
+    apart = reproduce(CONFIG, tmp_path / "figure", workers=1).table
+    whole = linksim.sweep(
+        tmp_path / "whole", scheme="semoma,bpg-capacity", rho="1/6,1/12", channel="rayleigh", snr="0:20:10", groups=8,
+        progress=False,
+    )  # fmt: skip
+    keys = ["variant", "rho", "snr_db"]
+    columns = [column for column in whole if column != "seconds"]
+    pd.testing.assert_frame_equal(
+        apart.sort_values(keys)[columns].reset_index(drop=True), whole.sort_values(keys)[columns].reset_index(drop=True)
+    )
+    differences = linksim.compare(tmp_path / "figure", "semoma")
+    pd.testing.assert_frame_equal(differences, linksim.compare(tmp_path / "whole", "semoma"))
+    run = linksim.load(tmp_path / "figure").attrs["run"]
+    assert set(run["parts"]) == set(parts_of(CONFIG))
+    assert all(part["finished"] for part in run["parts"].values())
+    assert make_config(run["config"]) == CONFIG
+
+
+def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(Fraction(1, 12))
+    file = tmp_path / "mine.yaml"
+    file.write_text('scheme: [semoma, kd]\nchannel: rayleigh\nsnr: "10"\ngroups: 4\n')
+    words = ["reproduce", str(file), "--out", str(tmp_path / "figure"), "--workers", "1", "--quiet"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "left out  kd_rayleigh_1-6: no weights kd_rayleigh_1-6" in out
+    assert "1 curves lack weights" in out
+    assert (tmp_path / "figure" / "figures" / "psnr_db_rayleigh.png").exists()
+    assert main([*words, "--set", "groups=5"]) == 2
+    assert "holds another sweep" in capsys.readouterr().err
+    assert main([*words, "--set", "groups=5", "--force-new"]) == 0
+
+
+def test_figures_without_a_file_and_without_any_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match="did you mean 'fig06'"):
+        sweep_file("fig6")
+    assert sweep_file("fig07").name == "fig07.yaml"
+    with pytest.raises(LinksimError, match="nothing of this figure can run: no weights"):
+        reproduce(make_config({"scheme": "kd", "channel": "rayleigh", "rho": "1/96"}), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
