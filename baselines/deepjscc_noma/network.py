@@ -105,8 +105,13 @@ class AttentionFeature(Sided):
     def __init__(self, channels: int, side_dim: int) -> None:
         super().__init__()
         self.mask = nn.Sequential(
-            nn.Linear(channels + side_dim, channels), nn.LeakyReLU(), nn.Linear(channels, channels), nn.Sigmoid()
+            nn.Linear(channels + side_dim, channels),
+            nn.LeakyReLU(),
+            last := nn.Linear(channels, channels),
+            nn.Sigmoid(),
         )
+        # The modules begin nearly open: at a half each, eight in a row would leave little of the signal.
+        nn.init.constant_(last.bias, 2.0)
 
     def forward(self, features: Tensor, side: Tensor) -> Tensor:
         """Features [B, C', H', W'] and side information [B, D] to features [B, C', H', W']."""
@@ -163,9 +168,11 @@ class DeepJsccNetwork(Network):
             ResidualBlock(f, f),
             AttentionFeature(f, joint),
             ResidualBlock(f, f),
-            ResidualUp(f, colours * users),
+            last := ResidualUp(f, colours * users),
             AttentionFeature(colours * users, joint),
         )
+        # Shown images begin grey, not black.
+        nn.init.constant_(last.skip.get_parameter("0.bias"), 0.5)
 
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
         """See `Network.encode`."""

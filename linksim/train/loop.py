@@ -337,12 +337,12 @@ class Average:
             self._values[name].copy_(value)
 
 
-def compile_networks(*networks: Network | None) -> None:
+def compile_networks(*networks: Network | None, backend: str = "inductor") -> None:
     """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
     for network in networks:
         for module in network.modules() if network is not None else ():
             if isinstance(module, Conditioned):
-                module.compile(dynamic=False)
+                module.compile(dynamic=False, backend=backend)
 
 
 def _steps_in(seconds: float, one_step: Callable[[int], object], model: Network, device: str) -> int:

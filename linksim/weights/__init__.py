@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
 
@@ -90,14 +92,16 @@ def install(spec: ModelSpec, model: Network, facts: Card, folder: Path | None = 
     tensors = {name: value.to(torch.float16).contiguous() for name, value in model.state_dict().items()}
     data = save(tensors)
     path = folder / f"{spec.name}.safetensors"
-    write_atomic(path, data)
-    known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
-    known[spec.name] = {
-        "file": path.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "model": spec.to_json(),
-        **facts,
-        "command": spec.command,
-    }
-    write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+    # Several models are trained side by side and end when they like.
+    with FileLock(folder / f".{MANIFEST}.lock"):
+        write_atomic(path, data)
+        _enter(folder, spec, {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), **facts})
     return path
+
+
+def _enter(folder: Path, spec: ModelSpec, facts: Card) -> None:
+    from linksim.engine.provenance import write_atomic
+
+    known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
+    known[spec.name] = {**facts, "model": spec.to_json(), "command": spec.command}
+    write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from linksim.errors import LinksimError
+from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.train import loop
 from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.run import model_spec, parse_budget
@@ -128,3 +129,27 @@ def test_the_learning_rate_rises_and_falls_as_its_schedule_says() -> None:
     assert rates.index(max(rates)) == pytest.approx(100, abs=2)
     assert rates[-1] == pytest.approx(0.01, abs=1e-3)
     assert {RECIPES["paper"].rate(step, 1000) for step in (0, 10, 999)} == {1e-4}
+
+
+@pytest.mark.parametrize("method", ["kd", "deepjscc-noma"])
+def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: there the depthwise convolution is the library's."""
+    monkeypatch.setattr(DepthwiseConv2d, "forward", torch.nn.Conv2d.forward)
+    torch.manual_seed(0)
+    spec = replace(SPEC, method=method)
+    model, teacher = spec.build(0.5), spec.teacher.build(0.5) if spec.teacher else None
+    if teacher is not None:
+        teacher.eval().requires_grad_(False)
+    pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+
+    def losses_and_gradient() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        model.zero_grad()
+        losses = loop.model_losses(spec, TINY, model.eval(), teacher, loop.draw_batch(spec, TINY, pool, 0, 0))
+        losses["total"].backward()
+        return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    plain, gradient = losses_and_gradient()
+    loop.compile_networks(model, teacher, backend="aot_eager")
+    compiled, its_gradient = losses_and_gradient()
+    torch.testing.assert_close(compiled, plain)
+    torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,179 @@
+"""`linksim train` from end to end: weights with a card, killed and gone on with, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from linksim import LinksimError, weights
+from linksim.cli import main
+from linksim.train import loop
+from linksim.train.recipe import RECIPES, make_recipe
+from linksim.train.run import nearest, waves
+from linksim.train.spec import ModelSpec
+from tests.data.fake_cifar import install_fake, write_binary
+
+OFFICIAL = os.environ.get("LINKSIM_TEST_CIFAR10")
+BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data and own weights, and a validation set of 8 images."""
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(loop, "VALIDATION", 8)
+    write_binary(tmp_path / "data", install_fake(monkeypatch))
+    return tmp_path
+
+
+def train(folder: Path, *words: str) -> int:
+    given = ["train", "--data-dir", str(folder / "data"), "--out", str(folder / "runs"), "--set", "batch=2", *words]
+    return main(given)
+
+
+def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(folder, "--scheme", "kd", "--rho", "1/12", "--steps", "2") == 2
+    assert "no weights semoma_awgn_1-12" in capsys.readouterr().err
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "3", "--set", "loss=mse") == 0
+    assert train(folder, "--scheme", "kd-semnoma", "--rho", "1/12", "--steps", "2", "--set", "cross_layer=2") == 0
+    cards = weights.cards()
+    teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
+    assert (teacher["pairs"], teacher["lineage_pairs"], teacher["warm_start"]) == (6, 6, None)
+    assert (student["pairs"], student["lineage_pairs"], student["warm_start"]) == (4, 10, BASE.name)
+    assert teacher["recipe"] == "fast batch=2 loss=mse"
+    assert student["recipe"] == "fast batch=2 cross_layer=2"
+    assert set(student["validation_psnr_db"]) == {"0", "10", "20"}
+    for key in ("data", "seconds", "device", "code", "sha256", "command", "golden_psnr_db"):
+        assert student[key] or student[key] == 0
+    losses = (folder / "runs" / student["file"].removesuffix(".safetensors") / "train.csv").read_text().splitlines()
+    assert losses[0] == "step,mae,fa,crosskd,total"
+    assert main(["verify"]) == 0
+
+
+def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
+    assert train(folder, *words) == 0
+    assert train(folder, *words) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert train(folder, *words, "--resume") == 0
+    assert train(folder, *words, "--resume", "--set", "loss=mse") == 2
+    assert "another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--steps", "1"), "give either --scheme NAME or --for FILE"),
+        (("--scheme", "semoma"), "no budget given"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "los=mse"), "did you mean 'loss'"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "batch=0"), "greater than or equal to 1"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "batch"), "write key=value"),
+        (("--scheme", "semoma", "--steps", "1", "--recipe", "quick"), "unknown recipe"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "cross_layer=9"), "less than or equal to 8"),
+        (("--scheme", "bpg-capacity", "--steps", "1"), "unknown scheme"),
+        (("--scheme", "deepjscc-noma", "--steps", "1", "--csi", "all"), "unknown csi"),
+        (("--scheme", "deepjscc-noma", "--steps", "1", "--warm", "semoma_awgn_1-3_n2_own_sum_32px_compact"),
+         "same kind of network"),
+        (("--scheme", "semoma", "--budget", "1s", "--set", "batch=40", "--device", "cud"), "cpu and cuda"),
+        (("--scheme", "semoma", "--budget", "0.000001s"), "too short for one step"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], hint: str
+) -> None:
+    assert train(folder, *words) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("linksim: ")]
+    assert len(said) == 1
+    assert hint in said[0]
+    assert weights.cards().keys() == weights._read(weights.SHIPPED).keys()
+
+
+def test_a_folder_without_the_training_batches_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch in range(1, 6):
+        (folder / "data" / f"data_batch_{batch}.bin").unlink()
+    assert train(folder, "--scheme", "semoma", "--steps", "1") == 2
+    assert "data_batch_1" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    before = weights.load(BASE).state_dict()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("linksim.engine.provenance.write_atomic", full)
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "2", "--seed", "1",
+                 "--out", str(folder / "other")) == 2  # fmt: skip
+    assert "No space left" in capsys.readouterr().err
+    after = weights.load(BASE).state_dict()
+    assert all(bool((after[name] == value).all()) for name, value in before.items())
+
+
+def test_recipes_are_changed_by_words_that_say_what_changed() -> None:
+    recipe = make_recipe("paper", {"weights": "10/0/1", "flip": "true", "learning_rate": "2e-4"})
+    assert recipe == replace(RECIPES["paper"], weights=(10.0, 0.0, 1.0), flip=True, learning_rate=2e-4)
+    assert recipe.words == "paper learning_rate=0.0002 flip=True weights=10/0/1"
+    assert make_recipe("fast", {}).words == "fast"
+    for changes in ({"weights": "1/2"}, {"loss": "l1"}, {"ema": "1"}, {"learning_rate": "-1"}, {"name": "x"}):
+        with pytest.raises(LinksimError):
+            make_recipe("fast", changes)
+
+
+def test_models_come_in_the_order_of_who_learns_from_whom(folder: Path) -> None:
+    wide = replace(BASE, rho=Fraction(1, 3))
+    other, student = replace(BASE, channel="rayleigh"), replace(BASE, method="kd")
+    free, apart = replace(BASE, method="semnoma"), replace(BASE, method="deepjscc-noma", csi="snr")
+    ordered = waves([student, free, other, apart, BASE, wide])
+    assert ordered == [[wide], [BASE, other], [apart, free, student]]
+
+
+def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
+    assert nearest(replace(BASE, rho=Fraction(1, 3), channel="rayleigh")) == "semoma_awgn_1-3_n2_own_sum_32px_compact"
+    assert nearest(replace(BASE, size="paper")) is None
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    assert nearest(replace(BASE, method="semnoma")) == BASE.name
+    assert nearest(replace(BASE, channel="rayleigh")) == BASE.name
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
+def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/12\n")
+    words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
+    words += ["--data-dir", str(OFFICIAL), "--out", "runs"]
+    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights")}
+
+    def start() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "linksim.cli", *words], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    process = start()
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    again = start()
+    _, said = again.communicate(timeout=400)
+    assert again.returncode == 0, said
+    cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
+    assert {name: card["lineage_pairs"] - card["pairs"] for name, card in cards.items()} == {
+        BASE.name: weights.cards()[str(cards[BASE.name]["warm_start"])]["lineage_pairs"],
+        **{replace(BASE, method=method).name: cards[BASE.name]["lineage_pairs"] for method in ("kd", "semnoma")},
+    }
+    assert start().wait(60) == 0
