@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,7 +85,9 @@ def _parser() -> _Parser:
 
     show = commands.add_parser("show", help="print the table of a results folder")
     show.add_argument("folder", type=Path)
-    plot = commands.add_parser("plot", help="draw the figures of one or several results folders again")
+    plot = commands.add_parser(
+        "plot", help="draw the figures of results folders again, or the losses of a training run"
+    )
     plot.add_argument("folders", type=Path, nargs="+", metavar="folder")
     plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: figures/ in the folder)")
     compare = commands.add_parser("compare", help="paired differences between schemes, with intervals")
@@ -95,8 +97,8 @@ def _parser() -> _Parser:
     merge = commands.add_parser("merge", help="bring the shards of a sweep together and write its tables")
     merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
     merge.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the first folder)")
-    listing = commands.add_parser("list", help="what there is: schemes, channels, metrics, datasets")
-    listing.add_argument("what", metavar="schemes|channels|metrics|datasets")
+    listing = commands.add_parser("list", help="what there is: schemes, channels, metrics, datasets, weights")
+    listing.add_argument("what", metavar="schemes|channels|metrics|datasets|weights")
     assets = commands.add_parser("assets", help="weights of metrics and data sets: list, get, check")
     actions = assets.add_subparsers(dest="action", metavar="list|get|check", parser_class=_Parser, required=True)
     actions.add_parser("list", help="what there is and what is installed")
@@ -266,8 +268,13 @@ def _plot(args: argparse.Namespace) -> int:
 
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
-    from linksim.report.figures import draw
+    from linksim.report.figures import draw, draw_training
+    from linksim.train.logs import LOSSES
 
+    if len(args.folders) == 1 and (args.folders[0] / LOSSES).is_file():
+        for path in draw_training(args.folders[0], args.out or args.folders[0] / FIGURES):
+            print(path)
+        return 0
     if len(args.folders) > 1 and args.out is None:
         raise LinksimError("figures of several folders need a place of their own: --out DIR")
     table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
@@ -317,14 +324,28 @@ def _list(args: argparse.Namespace) -> int:
         from linksim.metrics import METRICS
 
         rows = [(name, metric.summary) for name, metric in METRICS.items()]
+    elif args.what == "weights":
+        from linksim.weights import cards
+
+        rows = [(name, _card_words(card)) for name, card in cards().items()]
     elif args.what == "datasets":
         from linksim.data import DATASETS
 
         rows = list(DATASETS.items())
     else:
-        raise unknown("list", args.what, ["schemes", "channels", "metrics", "datasets"])
+        raise unknown("list", args.what, ["schemes", "channels", "metrics", "datasets", "weights"])
     _print_rows(rows)
     return 0
+
+
+def _card_words(card: Mapping[str, Any]) -> str:
+    from linksim.weights import SHIPPED, present
+
+    shown = "/".join(f"{psnr:.2f}" for psnr in card["validation_psnr_db"].values())
+    place = "shipped" if card["folder"] == str(SHIPPED) else "your own"
+    return (
+        f"{shown} dB at 0/10/20 dB, {card['lineage_pairs']} pairs, {place if present(card) else 'weights not shipped'}"
+    )
 
 
 def _assets(args: argparse.Namespace) -> int:
@@ -377,7 +398,7 @@ def _train(args: argparse.Namespace) -> int:
 
     try:
         with TrainingBar(spec.name, recipe.batch) as bar:
-            path, facts = run_training(
+            paths, facts = run_training(
                 spec, recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
                 device=_device(args.device), warm=args.warm, report=bar.update,
             )  # fmt: skip
@@ -386,7 +407,7 @@ def _train(args: argparse.Namespace) -> int:
         words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
         print(f"\nstopped: {words}", file=sys.stderr)
         return 130
-    print(f"{path}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
+    print(f"{paths[0]}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
     return 0
 
 
@@ -435,7 +456,10 @@ def _verify(args: argparse.Namespace) -> int:
     bad = 0
     if not weights.cards():
         print("there are no weights: see `linksim train --help`")
-    for name in weights.cards():
+    for name, found in weights.cards().items():
+        if not weights.present(found):
+            print(f"-    {name}: weights not shipped")
+            continue
         try:
             card, here = verify(name)
             good, words = abs(card - here) <= 0.01, f"card {card:.3f} dB, here {here:.3f} dB"

@@ -92,6 +92,45 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     return figure
 
 
+#: Columns of a training log, with their titles, in the order of the KDD paper's figure 9.
+LOSSES = {"fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "total": "Total loss"}
+
+
+def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
+    """Draws the losses of a training run over its steps, a panel each (KDD paper, figure 9).
+
+    Args:
+        run: folder of `linksim train`.
+        folder: where `losses.<format>` go.
+
+    Raises:
+        LinksimError: no log there.
+    """
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    from linksim.train.logs import LOSSES as LOG
+
+    try:
+        log = pd.read_csv(run / LOG)
+    except (OSError, ValueError) as error:
+        raise LinksimError(f"{run / LOG} cannot be read ({error}): give the folder of a training run") from None
+    shown = [column for column in LOSSES if column in log]
+    if not shown:
+        raise LinksimError(f"{run / LOG} holds no losses: give the folder of a training run")
+    folder.mkdir(parents=True, exist_ok=True)
+    style: Any = {**sns.axes_style("whitegrid"), **_style()}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(COLUMN_WIDTH * len(shown) / 2, 2.0), layout="constrained")
+        for panel, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            panel.plot(log["step"], log[column], linewidth=0.8)
+            panel.set_title(LOSSES[column])
+            panel.set_xlabel("step")
+        figure.suptitle(run.name, fontsize=7)
+    return _save(figure, folder / "losses", formats)
+
+
 def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
     named = rows.assign(_label=[_curve_label(row) for row in rows.to_dict("records")])
     references = list(dict.fromkeys(named["_label"][named["kind"] == "reference"]))

@@ -109,7 +109,7 @@ class TrainingBar:
         self._begin = (0, 0.0)
 
     def __enter__(self) -> TrainingBar:
-        print(f"{self._name}: measuring the speed", file=sys.stderr, flush=True)
+        print(f"{self._name}: getting ready", file=sys.stderr, flush=True)
         return self
 
     def update(self, state: State, losses: Mapping[str, float]) -> None:

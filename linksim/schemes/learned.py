@@ -88,7 +88,7 @@ class Learned(Scheme):
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights."""
-        return {"weights": self._card["sha256"]}
+        return {"weights": " ".join(self._card["files"].values())}
 
     @cached_property
     def _model(self) -> Network:

@@ -122,7 +122,12 @@ def nearest(spec: ModelSpec) -> str | None:
     ranks: dict[str, tuple[bool, bool, bool, int]] = {}
     for name, card in weights.cards().items():
         other = ModelSpec.from_json(card["model"])
-        if other == spec or other.method not in names() or other.image_shape != spec.image_shape:
+        if (
+            other == spec
+            or not weights.present(card)
+            or other.method not in names()
+            or other.image_shape != spec.image_shape
+        ):
             continue
         alike = other.scheme.network.__func__ is spec.scheme.network.__func__  # type: ignore[attr-defined]
         if alike and other.size == spec.size and (other.access == "oma" or other.method == spec.method):
@@ -144,8 +149,8 @@ def run_training(
     device: str,
     warm: str | None,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
-) -> tuple[Path, dict[str, Any]]:
-    """Trains and installs; returns the weights' file and their card's facts.
+) -> tuple[list[Path], dict[str, Any]]:
+    """Trains and installs; returns the weights' files and their card's facts.
 
     Args:
         warm: name of a model to start from; "auto" is the `nearest`; None starts a scheme that has a teacher from it

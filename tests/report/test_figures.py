@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.lines import Line2D
 
+from linksim.cli import main
 from linksim.errors import LinksimError
 from linksim.report.figures import COLUMN_WIDTH, curves, draw
 from linksim.report.show import table_text
@@ -66,3 +67,15 @@ def test_the_text_has_a_line_a_row_and_hides_what_is_not_there(table: pd.DataFra
     assert len(text.splitlines()) == len(table) + 1
     assert "BLER" not in text
     assert "20.00 ±0.50" in text
+
+
+def test_the_losses_of_a_training_run_are_drawn_a_panel_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("step,mae,fa,crosskd,total\n50,0.1,0.2,0.3,0.6\n100,0.05,0.1,0.2,0.35\n")
+    assert main(["plot", str(tmp_path)]) == 0
+    assert (tmp_path / "figures" / "losses.png").stat().st_size > 10_000
+    assert (tmp_path / "figures" / "losses.pdf").exists()
+    (tmp_path / "train.csv").write_text("")
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "training run" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import torch
 import linksim
 from linksim import LinkConfig, LinksimError, Setting, weights
 from linksim.cli import main
+from linksim.errors import NoWeights
 from linksim.schemes.semnoma import LearnedParams, OrthogonalParams, SemNoma, SemOma
 from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec
@@ -25,7 +26,7 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     model = SPEC.build(0.5)
     golden = golden_psnr(SPEC, model)
-    return weights.install(SPEC, model, {"lineage_pairs": 0, "golden_psnr_db": golden})
+    return weights.install(SPEC, model, {"lineage_pairs": 0, "golden_psnr_db": golden})[0]
 
 
 def sweep(tmp_path: Path, **settings: Any) -> Any:
@@ -39,7 +40,7 @@ def test_installed_weights_run_in_the_harness_at_the_systems_bandwidth(untrained
     assert table["rho_user"].iloc[0] == pytest.approx(1 / 12)
     assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     run = json.loads((tmp_path / "x" / "run.json").read_text())
-    assert weights.digest(untrained) in run["identity"].values()
+    assert weights.digest(untrained.read_bytes()) in run["identity"].values()
 
 
 def test_twice_the_overhead_is_shown_in_the_channel_uses(untrained: Path, tmp_path: Path) -> None:
@@ -75,7 +76,26 @@ def test_tampered_or_truncated_weights_are_refused(
         assert main(["verify"]) == 2
         assert "BAD" in capsys.readouterr().out
     untrained.unlink()
-    with pytest.raises(LinksimError, match="No such file"):
+    with pytest.raises(NoWeights, match="weights not shipped"):
+        weights.load(SPEC)
+    assert main(["verify"]) == 0
+    assert f"{SPEC.name}: weights not shipped" in capsys.readouterr().out
+
+
+def test_large_models_are_cut_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(weights, "SHARD", 2**20)
+    model = SPEC.build(0.5)
+    paths = weights.install(SPEC, model, {"lineage_pairs": 0})
+    assert [path.name for path in paths] == [
+        f"{SPEC.name}-{n:05d}-of-{len(paths):05d}.safetensors" for n in range(1, len(paths) + 1)
+    ]
+    assert len(paths) > 3
+    assert all(path.stat().st_size <= 2**20 for path in paths)
+    for name, value in weights.load(SPEC).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name].half().float(), rtol=0, atol=0)
+    paths[2].write_bytes(paths[1].read_bytes())
+    with pytest.raises(LinksimError, match=r"00003-of-.* is damaged"):
         weights.load(SPEC)
 
 
@@ -131,5 +151,7 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
         assert ModelSpec.from_json(card["model"]).name == name
         said, measured = verify(name)
         assert measured == pytest.approx(said, abs=0.01)
-        total += (weights.SHIPPED / card["file"]).stat().st_size
+        sizes = [(weights.SHIPPED / file).stat().st_size for file in card["files"]]
+        assert max(sizes) <= weights.SHARD
+        total += sum(sizes)
     assert total < 250e6

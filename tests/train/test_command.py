@@ -50,9 +50,9 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     assert teacher["recipe"] == "fast batch=2 loss=mse"
     assert student["recipe"] == "fast batch=2 cross_layer=2"
     assert set(student["validation_psnr_db"]) == {"0", "10", "20"}
-    for key in ("data", "seconds", "device", "code", "sha256", "command", "golden_psnr_db"):
+    for key in ("data", "seconds", "device", "code", "files", "command", "golden_psnr_db"):
         assert student[key] or student[key] == 0
-    losses = (folder / "runs" / student["file"].removesuffix(".safetensors") / "train.csv").read_text().splitlines()
+    losses = (folder / "runs" / replace(BASE, method="kd").name / "train.csv").read_text().splitlines()
     assert losses[0] == "step,mae,fa,crosskd,total"
     assert main(["verify"]) == 0
 
