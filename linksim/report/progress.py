@@ -128,7 +128,7 @@ class TrainingBar:
     def _line(self, state: State, shown: str) -> None:
         now = time.monotonic()
         if not self._begin[1]:
-            self._begin = state.step, now
+            self._begin, self._told = (state.step, now), state.validation
         if state.validation == self._told and state.step < state.steps:
             return
         self._told = state.validation

@@ -83,7 +83,7 @@ def train(
             there is gone on with.
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
-        steps: number of steps, in place of `seconds`.
+        steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
         seed: of every draw.
         device: torch device.
         compiled: whether networks go through torch.compile; by default they do on a GPU (on a CPU it is slower).
@@ -175,6 +175,7 @@ def train(
         optimizer.load_state_dict(saved["optimizer"])
         average.load(saved["average"])
         state = State(**{**saved["state"], "validation": tuple(saved["state"]["validation"])})
+        state.steps = max(steps or state.steps, state.step)
     else:
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
         optimizer, average = new_optimizer(), Average(model, recipe.ema)

@@ -64,6 +64,13 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
         torch.testing.assert_close(cut[name], whole[name], rtol=0, atol=0)
 
 
+def test_a_run_can_be_made_longer_and_shorter_but_not_undone(images: np.ndarray, tmp_path: Path) -> None:
+    loop.train(SPEC, TINY, images, tmp_path, steps=2)
+    assert loop.train(SPEC, TINY, images, tmp_path, steps=4).step == 4
+    assert loop.train(SPEC, TINY, images, tmp_path, steps=1).step == 4
+    assert loop.train(SPEC, TINY, images, tmp_path, seconds=1.0).step == 4
+
+
 def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Path) -> None:
     state = loop.train(SPEC, replace(TINY, batch=8, learning_rate=3e-3), images, tmp_path, steps=60)
     with (tmp_path / "validation.csv").open() as file:
