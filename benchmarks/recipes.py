@@ -24,13 +24,12 @@ ROWS: dict[str, Recipe] = {
     "paper": RECIPES["paper"],
     "paper, layer scale from 0.1": replace(RECIPES["paper"], layer_scale=0.1),
     "fast": FAST,
-    "fast, batch 16": replace(FAST, batch=16),
-    "fast, rate 2e-3": replace(FAST, learning_rate=2e-3),
-    "fast, batch 16, rate 2e-3": replace(FAST, batch=16, learning_rate=2e-3),
-    "fast, batch 64": replace(FAST, batch=64),
-    "fast, constant rate": replace(FAST, schedule="constant"),
-    "fast, without EMA": replace(FAST, ema=0.0),
+    "fast, batch 32": replace(FAST, batch=32),
+    "fast, batch 8": replace(FAST, batch=8),
     "fast, MSE": replace(FAST, loss="mse"),
+    "fast, without EMA": replace(FAST, ema=0.0),
+    "fast, rate 2e-3": replace(FAST, learning_rate=2e-3),
+    "fast, constant rate": replace(FAST, schedule="constant"),
     "fast, layer scale from 1e-6": replace(FAST, layer_scale=1e-6),
 }
 

@@ -42,7 +42,7 @@ class Recipe:
     name: str = "fast"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
-    batch: Annotated[int, Field(ge=1)] = 32
+    batch: Annotated[int, Field(ge=1)] = 16
     warmup: Share = 0.03
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: Share = 0.999
@@ -78,7 +78,15 @@ class Recipe:
 RECIPES = {
     "fast": Recipe(),
     "paper": Recipe(
-        "paper", learning_rate=1e-4, warmup=0.0, schedule="constant", ema=0.0, clip=0.0, layer_scale=1e-6, flip=False
+        "paper",
+        learning_rate=1e-4,
+        batch=32,
+        warmup=0.0,
+        schedule="constant",
+        ema=0.0,
+        clip=0.0,
+        layer_scale=1e-6,
+        flip=False,
     ),
 }
 
