@@ -123,12 +123,12 @@ def _parser() -> _Parser:
     train.add_argument(
         "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
     )
-    train.add_argument("--channel", default="awgn", metavar="NAME", help="awgn (default) or rayleigh")
-    train.add_argument("--rho", default="1/6", metavar="K/M", help="channel uses of one user's image over its size")
-    train.add_argument("--size", default="compact", metavar="SIZE", help="compact (default) or paper")
-    train.add_argument("--users", default="2", metavar="N", help="users (default 2)")
+    train.add_argument("--channel", metavar="NAME", help="awgn (default) or rayleigh")
+    train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
+    train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
+    train.add_argument("--users", metavar="N", help="users (default 2)")
     train.add_argument("--csi", metavar="KIND", help="own, all or snr (default: the scheme's)")
-    train.add_argument("--power", default="sum", metavar="CONVENTION", help="sum (default) or per-ue")
+    train.add_argument("--power", metavar="CONVENTION", help="sum (default) or per-ue")
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
     train.add_argument("--steps", metavar="N", help="steps, in place of a time")
     train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
@@ -141,6 +141,7 @@ def _parser() -> _Parser:
         "--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 lies, when it is no installed asset"
     )
     train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
+    train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     train.add_argument("--seed", default="0", metavar="SEED")
     train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
@@ -234,6 +235,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     if args.data_dir is not None:
         values["data_dir"] = args.data_dir
     folder = args.out or Path("results") / file.stem
+    if str(folder) in ("", "."):
+        raise LinksimError("--out names the current folder: give one of its own, like --out results/x")
     workers = _whole(args.workers, "--workers")
     try:
         with Bars(shown=not args.quiet) as bars:
@@ -339,13 +342,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _card_words(card: Mapping[str, Any]) -> str:
-    from linksim.weights import SHIPPED, present
+    from linksim.weights import SHIPPED, missing_words, present
 
     shown = "/".join(f"{psnr:.2f}" for psnr in card["validation_psnr_db"].values())
     place = "shipped" if card["folder"] == str(SHIPPED) else "your own"
-    return (
-        f"{shown} dB at 0/10/20 dB, {card['lineage_pairs']} pairs, {place if present(card) else 'weights not shipped'}"
-    )
+    if not present(card):
+        place = f"weights {missing_words(card)}"
+    return f"{shown} dB at 0/10/20 dB, {card['lineage_pairs']} pairs, {place}"
 
 
 def _assets(args: argparse.Namespace) -> int:
@@ -382,15 +385,17 @@ def _train(args: argparse.Namespace) -> int:
 
     seconds = parse_budget(args.budget) if args.budget else None
     steps = _whole(args.steps, "--steps")
-    users = _whole(args.users, "--users") or 0
     recipe = make_recipe(args.recipe, _assignments(args.set))
     if (args.scheme is None) == (args.sweep is None):
         raise LinksimError("give either --scheme NAME or --for FILE")
-    if not re.fullmatch(r"[0-9]{1,18}", args.seed):
-        raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 or more")
+    if not re.fullmatch(r"[0-9]{1,9}", args.seed):
+        raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
     if args.sweep:
         return _train_for(args)
-    spec = model_spec(args.scheme, args.channel, args.rho, args.size, users, args.csi, args.power)
+    spec = model_spec(
+        args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
+        _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
+    )  # fmt: skip
     out = args.out / spec.name
     if (out / "checkpoint.pt").exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
@@ -400,14 +405,18 @@ def _train(args: argparse.Namespace) -> int:
         with TrainingBar(spec.name, recipe.batch) as bar:
             paths, facts = run_training(
                 spec, recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
-                device=_device(args.device), warm=args.warm, report=bar.update,
+                device=_device(args.device), warm=args.warm, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = (out / "checkpoint.pt").exists()
         words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
         print(f"\nstopped: {words}", file=sys.stderr)
         return 130
-    print(f"{paths[0]}: validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs")
+    result = f"validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs"
+    if paths:
+        print(f"{paths[0]}: {result}")
+    else:
+        print(f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place)")
     return 0
 
 
@@ -416,12 +425,18 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.train.many import train_all
-    from linksim.train.run import models_for, waves
+    from linksim.train.run import image_shape, models_for, waves
 
+    for option in ("channel", "rho", "size", "users", "csi", "power", "replace"):
+        if getattr(args, option):
+            raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
     jobs = _whole(args.jobs, "--jobs") or 1
-    needed = models_for(make_config(read_sweep_file(args.sweep)))
+    config = make_config(read_sweep_file(args.sweep))
+    if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
+        raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
+    needed = models_for(config, shape)
     known = weights.cards()
-    lacking = [spec for spec in needed if spec.name not in known]
+    lacking = [spec for spec in needed if spec.name not in known or not weights.present(known[spec.name])]
     for spec in needed:
         print(f"{'needed' if spec in lacking else 'there '}  {spec.name}")
     if not lacking:
@@ -430,11 +445,11 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
-    for option in ("budget", "steps", "warm", "data_dir"):
+    for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:
             words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     words += [word for change in args.set for word in ("--set", change)]
-    train_all(waves(lacking), words, jobs)
+    train_all(waves(lacking), words, jobs, warm=args.warm)
     return 0
 
 
@@ -457,8 +472,8 @@ def _verify(args: argparse.Namespace) -> int:
     if not weights.cards():
         print("there are no weights: see `linksim train --help`")
     for name, found in weights.cards().items():
-        if not weights.present(found):
-            print(f"-    {name}: weights not shipped")
+        if not weights.present(found) and found["folder"] == str(weights.SHIPPED):
+            print(f"-    {name}: weights {weights.missing_words(found)}")
             continue
         try:
             card, here = verify(name)

@@ -12,7 +12,7 @@ class LinksimError(Exception):
 
 
 class NoWeights(LinksimError):
-    """Weights that nobody trained yet."""
+    """Weights that are not there, or not whole."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:

@@ -11,6 +11,7 @@ from linksim.data import ImageSet
 from linksim.engine.config import SweepConfig
 from linksim.engine.plan import Point
 from linksim.link.config import Setting
+from linksim.schemes.registry import Variant
 
 FEATURES_FOLDER = "features"
 
@@ -25,6 +26,7 @@ class Context:
         sweep: hash of the sweep's identity, which every record carries.
         device: torch device.
         features_dir: where set metrics leave the features of a unit's images.
+        facts: what the schemes depended on when the sweep began, as in its identity.
     """
 
     config: SweepConfig
@@ -32,6 +34,12 @@ class Context:
     sweep: str
     device: str
     features_dir: Path
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
+    """Name of a thing that a scheme depends on, in a sweep's identity."""
+    return f"{variant.label} {channel} {rho} {key}"
 
 
 def features_path(folder: Path, point: Point, start: int, metric: str) -> Path:

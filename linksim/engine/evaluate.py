@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from linksim.data import Grouping, ImageSet, load_dataset
 from linksim.engine.audit import audit_symbols, power_note
-from linksim.engine.context import Context, features_path, setting_of
+from linksim.engine.context import Context, fact_name, features_path, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
 from linksim.link.channel import to_complex64, transmit_over, unit_noise
@@ -40,7 +40,12 @@ def dataset_of(context: Context) -> ImageSet:
 @functools.lru_cache(maxsize=32)
 def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     variant, channel, rho = point_but_snr
-    return variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
+    system = variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
+    known = dict(context.facts)
+    for key, value in system.provenance().items():
+        if str(value) != known.get(fact_name(variant, channel, rho, str(key)), str(value)):
+            raise LinksimError(f"{key} of {variant.label} changed since the sweep began: run the same command again")
+    return system
 
 
 @functools.lru_cache(maxsize=16)

@@ -81,15 +81,13 @@ def conventions(config: SweepConfig) -> dict[str, str]:
     }
 
 
-def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) -> dict[str, Any]:
     """All that the numbers depend on, as flat keys; two folders with one identity hold the same sweep."""
     flat = config.model_dump(mode="json")
     flat.pop("data_dir")
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION
-    for label, facts in systems.items():
-        flat |= {f"{label} {key}": value for key, value in facts.items()}
-    return flat
+    return {**flat, **systems}
 
 
 def identity_hash(facts: Mapping[str, Any]) -> str:

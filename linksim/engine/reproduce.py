@@ -21,8 +21,10 @@ from linksim.engine.sweep import (
     PER_IMAGE,
     TABLE,
     TABLE_CSV,
+    Prepared,
     Progress,
     data_facts,
+    exclusive,
     parquet,
     prepare,
     run_sweep,
@@ -32,7 +34,7 @@ from linksim.errors import LinksimError, NoWeights, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = "parts"
+PARTS, LOCK = "parts", ".lock"
 SWEEPS = "sweeps"
 
 
@@ -90,75 +92,95 @@ def reproduce(
 
     Args:
         config: the figure's sweep.
-        folder: results folder; the parts are under `parts/` in it.
+        folder: results folder; the parts are under `parts/` in it. What was drawn before stays: a curve whose weights
+            are gone keeps its numbers.
         workers, device: see `run_sweep`.
         force_new: replaces what `folder` holds of another sweep.
         progress: gives the function that is told the progress of a part.
         missing: told the name of a part that has no weights, and why, before anything runs.
 
     Raises:
-        LinksimError: the folder holds another sweep, or no part can run.
+        LinksimError: the folder holds another sweep or files of yours, or no part can run.
     """
     import pandas as pd
 
-    _check_folder(config, folder, force_new)
-    ready, lacking = {}, {}
+    if not force_new:
+        _check_folder(config, folder)
+    ready: dict[str, Prepared] = {}
+    lacking: dict[str, str] = {}
     for name, part in parts_of(config).items():
         try:
             ready[name] = prepare(part, device)
         except NoWeights as error:
-            lacking[name] = str(error)
+            kept = _finished(folder / PARTS / name, part)
+            lacking[name] = f"{error}{'; its curve of before stays' if kept else ''}"
             if missing is not None:
-                missing(name, str(error))
+                missing(name, lacking[name])
     if not ready:
         raise LinksimError(f"nothing of this figure can run: {next(iter(lacking.values()))}")
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    tables: list[pd.DataFrame] = []
-    images: list[pd.DataFrame] = []
-    for name, prepared in ready.items():
-        place = folder / PARTS / name
-        # A part that was made with other weights is set aside and made again.
-        table = run_sweep(
-            prepared, place, workers=workers, device=device, figures=False, force_new=True,
-            progress=progress(name) if progress is not None else None,
-        )  # fmt: skip
-        assert table is not None
-        tables.append(table)
-        images.append(pd.read_parquet(place / PER_IMAGE))
-    table = _joined(tables)
-    provenance.write_atomic(folder / PER_IMAGE, parquet(_joined(images)))
-    provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
-    provenance.write_atomic(folder / TABLE, parquet(table))
     identity: dict[str, Any] = {}
     for prepared in ready.values():
         identity |= prepared.identity
     identity |= {key: value for key, value in config.model_dump(mode="json").items() if key in identity}
     run = provenance.make_run(
-        config, identity, provenance.command_line(), data=data_facts(next(iter(ready.values()))),
-        parts={name: provenance.read_run(folder / PARTS / name) for name in ready}, lacking=lacking,
-    )  # fmt: skip
-    for part in run["parts"].values():
-        for repeated in ("config", "identity", "conventions", "packages", "data", "command"):
-            part.pop(repeated, None)
-    run |= {"started": started, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    provenance.write_run(folder, run)
+        config, identity, provenance.command_line(), data=data_facts(next(iter(ready.values()))), lacking=lacking
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK, folder):
+        provenance.write_run(folder, run)
+        for name, prepared in ready.items():
+            # A part that was made with other weights is set aside and made again.
+            run_sweep(
+                prepared, folder / PARTS / name, workers=workers, device=device, figures=False, force_new=True,
+                progress=progress(name) if progress is not None else None,
+            )  # fmt: skip
+        shown = [
+            name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)
+        ]
+        table = _joined([pd.read_parquet(folder / PARTS / name / TABLE) for name in shown])
+        images = _joined([pd.read_parquet(folder / PARTS / name / PER_IMAGE) for name in shown])
+        provenance.write_atomic(folder / PER_IMAGE, parquet(images))
+        provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
+        provenance.write_atomic(folder / TABLE, parquet(table))
+        parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
+        kept_keys = ("linksim", "python", "platform", "started", "finished")
+        run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in parts.items()}
+        for facts in parts.values():
+            run["identity"] = {**facts["identity"], **run["identity"]}
+        run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        provenance.write_run(folder, run)
     from linksim.report.figures import draw
 
     draw(table, folder / FIGURES)
     return Reproduced(table, lacking)
 
 
-def _check_folder(config: SweepConfig, folder: Path, force_new: bool) -> None:
-    run = provenance.read_run(folder) if folder.is_dir() else None
-    if run is None or force_new:
+def _check_folder(config: SweepConfig, folder: Path) -> None:
+    """Raises LinksimError where `folder` holds what this figure would take away."""
+    if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
         return
-    there, here = run["config"], config.model_dump(mode="json")
-    named = provenance.difference(
-        {key: value for key, value in there.items() if key not in ("scheme", "data_dir")},
-        {key: value for key, value in here.items() if key not in ("scheme", "data_dir")},
-    )
-    if named:
-        raise LinksimError(f"{folder} holds another sweep ({named}): take another --out, or --force-new to replace it")
+    way_out = "take another --out, or --force-new to replace it"
+    run = provenance.read_run(folder)
+    if run is None:
+        raise LinksimError(f"{folder} holds files but no figure (no run.json): {way_out}")
+    there, here = dict(run["config"]), config.model_dump(mode="json")
+    gone = [text for text in there.get("scheme", []) if text not in here["scheme"]]
+    for facts in (there, here):
+        facts.pop("scheme", None)
+        facts.pop("data_dir", None)
+    if named := provenance.difference(there, here):
+        raise LinksimError(f"{folder} holds another sweep ({named}): {way_out}")
+    if gone:
+        raise LinksimError(f"{folder} holds curves that this figure has not ({', '.join(gone)}): {way_out}")
+
+
+def _finished(place: Path, part: SweepConfig) -> bool:
+    """Whether a part was finished before, with whatever weights it had then."""
+    if not (place / TABLE).is_file() or not (place / PER_IMAGE).is_file():
+        return False
+    run = provenance.read_run(place)
+    there, here = dict(run["config"] if run else {}), part.model_dump(mode="json")
+    return {**there, "data_dir": None} == {**here, "data_dir": None}
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

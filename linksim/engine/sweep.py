@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from linksim.data import Grouping, ImageSet
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FEATURES_FOLDER, Context, features_path, setting_of
+from linksim.engine.context import FEATURES_FOLDER, Context, fact_name, features_path, setting_of
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
@@ -59,7 +59,8 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     require(config.metrics)
     data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
     grouping = Grouping(len(data), config.users)
-    multiple, systems = 1, {}
+    multiple = 1
+    systems: dict[str, str] = {}
     outline = make_plan(config, grouping.n_groups, data.image_shape)
     for variant in collect.variants_of(outline):
         for channel in config.channel:
@@ -67,8 +68,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 setting = setting_of(config, data, channel, rho, device)
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
-                if facts:
-                    systems[f"{variant.label} {channel} {rho}"] = facts
+                systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     for name in config.metrics:
         smallest = getattr(METRICS[name], "min_side", 1)
@@ -145,7 +145,7 @@ def run_sweep(
     tag = f"shard{shard[0]:03d}of{shard[1]:03d}"
     journals = folder / journal.FOLDER
     journals.mkdir(exist_ok=True)
-    with _lock(journals / f"{tag}.lock", folder):
+    with exclusive(journals / f"{tag}.lock", folder):
         _work(prepared, folder, journals, tag, workers, shard, device, progress)
     return finish(prepared, folder, figures=figures, device=device)
 
@@ -195,12 +195,13 @@ def data_facts(prepared: Prepared) -> dict[str, Any]:
 
 def _refuse_if_busy(folder: Path) -> None:
     for path in sorted((folder / journal.FOLDER).glob("*.lock")):
-        with _lock(path, folder):
+        with exclusive(path, folder):
             pass
 
 
 @contextlib.contextmanager
-def _lock(path: Path, folder: Path) -> Iterator[None]:
+def exclusive(path: Path, folder: Path) -> Iterator[None]:
+    """Holds the lock file `path`. Raises LinksimError where another process works in `folder`."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -270,7 +271,8 @@ def _work(
     if workers is None:
         workers = 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
-    context = Context(config, prepared.data.fingerprint, sweep, device, folder / FEATURES_FOLDER)
+    facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
+    context = Context(config, prepared.data.fingerprint, sweep, device, folder / FEATURES_FOLDER, facts)
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns)
     else:

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from linksim.errors import LinksimError
+
 
 class Network(nn.Module, ABC):
     """N users' transmitters and the base station's receiver as one module.
@@ -32,15 +34,22 @@ class Network(nn.Module, ABC):
         """Starts from what `source` has learned: every tensor of equal name and shape.
 
         Raises:
-            ValueError: a network of another kind.
+            LinksimError: a network of another kind.
         """
         if type(source) is not type(self):
-            raise ValueError(f"a {type(self).__name__} cannot start from a {type(source).__name__}")
+            raise cannot_start(self, source)
         own = self.state_dict()
         learned = source.state_dict()
         self.load_state_dict(
             {n: learned[n].clone() if n in learned and learned[n].shape == v.shape else v for n, v in own.items()}
         )
+
+
+def cannot_start(network: Network, source: Network) -> LinksimError:
+    """The error for a warm start from a network of another kind."""
+    return LinksimError(
+        f"a {type(network).__name__} cannot start from a {type(source).__name__}: take a model of the same kind"
+    )
 
 
 def to_symbols(features: Tensor) -> Tensor:

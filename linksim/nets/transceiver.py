@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from linksim.link.power import normalise
 from linksim.nets.codec import CodecShape, Decoder, Encoder
-from linksim.nets.network import Network, to_features, to_symbols, with_planes
+from linksim.nets.network import Network, cannot_start, to_features, to_symbols, with_planes
 
 
 class Transceiver(Network):
@@ -60,10 +60,10 @@ class Transceiver(Network):
 
         Where they differ in M, the maps that both have are taken, half of them from the real and half from the
         imaginary part; side information that `source` did not know starts without influence; a shared decoder becomes
-        every user's. Raises ValueError for a network of another kind.
+        every user's. Raises LinksimError for a network of another kind.
         """
         if not isinstance(source, Transceiver):
-            raise ValueError(f"a {type(self).__name__} cannot start from a {type(source).__name__}")
+            raise cannot_start(self, source)
         learned = source.state_dict()
         own = self.state_dict()
         for name, value in own.items():
@@ -91,6 +91,6 @@ def _fit(source: Tensor, target: Tensor) -> Tensor:
             continue
         if want > have:
             return target
-        half = torch.arange(want // 2)
-        fitted = fitted.index_select(axis, torch.cat([half, have // 2 + half]))
+        real, imaginary = torch.arange(want - want // 2), torch.arange(want // 2)
+        fitted = fitted.index_select(axis, torch.cat([real, have // 2 + imaginary]))
     return fitted

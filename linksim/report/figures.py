@@ -113,11 +113,11 @@ def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "p
     from linksim.train.logs import LOSSES as LOG
 
     try:
-        log = pd.read_csv(run / LOG)
-    except (OSError, ValueError) as error:
+        log = pd.read_csv(run / LOG).apply(pd.to_numeric)
+    except (OSError, ValueError, TypeError) as error:
         raise LinksimError(f"{run / LOG} cannot be read ({error}): give the folder of a training run") from None
     shown = [column for column in LOSSES if column in log]
-    if not shown:
+    if not shown or "step" not in log or log.empty:
         raise LinksimError(f"{run / LOG} holds no losses: give the folder of a training run")
     folder.mkdir(parents=True, exist_ok=True)
     style: Any = {**sns.axes_style("whitegrid"), **_style()}

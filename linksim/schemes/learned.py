@@ -94,7 +94,7 @@ class Learned(Scheme):
     def _model(self) -> Network:
         from linksim.weights import load
 
-        return ready(load(self._spec), self.setting.device)
+        return ready(load(self._spec, self._card), self.setting.device)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""

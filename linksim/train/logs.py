@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from linksim.engine.provenance import write_atomic
 
 LOSSES, VALIDATION = "train.csv", "validation.csv"
 
@@ -44,7 +47,7 @@ class Logs:
         path = self._folder / name
         new = not path.exists()
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *values])
+            writer = csv.DictWriter(file, ["step", *values], lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow({"step": step, **values})
@@ -56,6 +59,13 @@ class Logs:
 def _cut(path: Path, step: int) -> None:
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.partition(",")[0]) <= step]
-    path.write_text("".join([*lines[:1], *kept]))
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines[1:] if line.endswith("\n") and _step(line) <= step]
+    write_atomic(path, "".join([*lines[:1], *kept]).encode())
+
+
+def _step(line: str) -> float:
+    try:
+        return int(line.partition(",")[0])
+    except ValueError:
+        return math.inf

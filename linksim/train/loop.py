@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,9 +33,14 @@ from linksim.train.spec import ModelSpec
 #: The training set's last images are for validation: 45,000 / 5,000 for CIFAR-10 (KDD paper, section VI-A).
 VALIDATION = 5000
 VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
+
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 _VALIDATION_GROUPS = 256
 _VALIDATION_SEED = 2**40
 _CALIBRATION_STEPS = 12
+
+#: Steps of a run, at the most.
+MAX_STEPS = 10**9
 _LOG_STEPS = 50
 
 
@@ -48,6 +55,7 @@ class State:
         best: highest mean validation PSNR so far, dB.
         validation: PSNR in dB at each of VALIDATION_SNRS_DB, of the best weights.
         lineage_pairs: image groups that the weights this run began with had seen.
+        start: name of the model that this run began with; none where it began from scratch.
     """
 
     step: int = 0
@@ -56,6 +64,16 @@ class State:
     best: float = -math.inf
     validation: tuple[float, ...] = ()
     lineage_pairs: int = 0
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to start warm from: its name, its network, and the image groups that it has seen."""
+
+    name: str
+    network: Network
+    lineage_pairs: int
 
 
 def train(
@@ -69,7 +87,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     compiled: bool | None = None,
-    start: tuple[Network, int] | None = None,
+    start: Start | None = None,
     teacher: Network | None = None,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
@@ -87,7 +105,7 @@ def train(
         seed: of every draw.
         device: torch device.
         compiled: whether networks go through torch.compile; by default they do on a GPU (on a CPU it is slower).
-        start: a model to start warm from, and the image groups that it has seen.
+        start: a model to start warm from; a run that is gone on with has had its start.
         teacher: for a scheme that has one, the frozen orthogonal model.
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
@@ -100,8 +118,8 @@ def train(
     model = spec.build(recipe.layer_scale).to(device).to(memory_format=torch.channels_last)
     state = State()
     if start is not None:
-        source, state.lineage_pairs = start
-        model.adopt(source.to(device))
+        model.adopt(start.network.to(device))
+        state.start, state.lineage_pairs = start.name, start.lineage_pairs
     if spec.teacher is not None and teacher is None:
         raise LinksimError(f"{spec.method} learns from a teacher: train it first: {spec.teacher.command}")
     if teacher is not None:
@@ -113,8 +131,8 @@ def train(
     pool = torch.from_numpy(np.ascontiguousarray(images[: len(images) - VALIDATION])).to(device)
     held_out = images[len(images) - VALIDATION :]
     identity = _plain({"spec": spec.to_json(), "recipe": asdict(recipe), "seed": seed})
-    checkpoint = folder / "checkpoint.pt"
-    saved = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else None
+    checkpoint = folder / CHECKPOINT
+    saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
     if saved is not None and saved["identity"] != identity:
         raise LinksimError(f"{checkpoint} is of another run: take another --out")
     if saved is None and steps is None and seconds is None:
@@ -144,8 +162,8 @@ def train(
     def stop_if_diverged(value: float) -> None:
         if not math.isfinite(value):
             raise LinksimError(
-                f"the loss is not finite at step {state.step}: the last good weights are kept in {folder}; "
-                "take a lower learning rate"
+                f"the loss is not finite at step {state.step}: what was good before is kept in {folder}; take another "
+                "--out and a lower learning rate"
             )
 
     def save() -> None:
@@ -166,7 +184,7 @@ def train(
         if mean > state.best:
             state.best, state.validation = mean, tuple(found.values())
             best = {"identity": identity, "model": average.model(model).state_dict(), "state": _plain(asdict(state))}
-            save_atomic(folder / "best.pt", best)
+            save_atomic(folder / BEST, best)
         save()
 
     optimizer, average = new_optimizer(), Average(model, recipe.ema)
@@ -270,6 +288,11 @@ def _fidelity(recipe: Recipe, shown: Tensor, images: Tensor) -> Tensor:
     return error.abs().mean() if recipe.loss == "mae" else error.square().mean()
 
 
+def validation_groups(spec: ModelSpec, images: int = VALIDATION) -> int:
+    """Image groups that a validation is on."""
+    return min(_VALIDATION_GROUPS, images // spec.users)
+
+
 @torch.no_grad()
 def validate(
     spec: ModelSpec,
@@ -281,7 +304,7 @@ def validate(
 ) -> dict[float, float]:
     """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise; `exact` computes in float32."""
     model.eval()
-    groups = min(_VALIDATION_GROUPS, len(images) // spec.users)
+    groups = validation_groups(spec, len(images))
     chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
     h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
     noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
@@ -360,15 +383,33 @@ def _steps_in(seconds: float, one_step: Callable[[int], object], model: Network,
         if len(times) >= 3 and sum(times) > seconds / 10:
             break
     model.load_state_dict(before)
-    steps = int(seconds / float(np.median(times)))
+    steps = int(min(seconds / float(np.median(times)), MAX_STEPS))
     if steps < 1:
         raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {np.median(times):.2f} s at least")
     return steps
 
 
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """What `save_atomic` wrote. Raises LinksimError for a file that it did not write."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        missing = {"identity", "model", "state"} - set(content)
+        if missing:
+            raise ValueError(f"no {min(missing)} in it")
+        State(**content["state"])
+    except FileNotFoundError:
+        raise LinksimError(f"{path} is gone: train again into another --out") from None
+    except OSError:
+        raise
+    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        said = " ".join(str(error).split())[:80]
+        raise LinksimError(f"{path} is damaged ({said}): take it away, or take another --out") from None
+    return dict(content)
+
+
 def save_atomic(path: Path, content: dict[str, Any]) -> None:
     """`torch.save` that never leaves half a file."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     torch.save(content, part)
     part.replace(path)
 

@@ -12,12 +12,13 @@ from linksim.errors import LinksimError
 from linksim.train.spec import ModelSpec
 
 
-def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs: int) -> None:
+def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs: int, warm: str | None) -> None:
     """Trains models wave by wave, `jobs` of them at once.
 
     Args:
         waves: models that wait for those of the waves before.
         options: of `linksim train`, the same for all.
+        warm: start of those that have no teacher to start from.
         jobs: processes; several have one thread each, since spinning threads would slow all of them down.
 
     Raises:
@@ -31,8 +32,9 @@ def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs
             while waiting or running:
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
+                    start = ["--warm", warm] if warm is not None and spec.teacher is None else []
                     running[spec] = subprocess.Popen(
-                        [sys.executable, "-m", "linksim.cli", *spec.words, *options],
+                        [sys.executable, "-m", "linksim.cli", *spec.words, *options, *start],
                         env=environment, stdin=subprocess.DEVNULL,
                     )  # fmt: skip
                 _reap(running)

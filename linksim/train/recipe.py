@@ -13,8 +13,9 @@ from linksim.errors import LinksimError, unknown
 from linksim.train.losses import FaNorm
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Decibel = Annotated[float, Field(ge=-200, le=200)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Recipe:
     name: str = "fast"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
     warmup: Share = 0.03
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: Share = 0.999
@@ -50,7 +51,7 @@ class Recipe:
     loss: Literal["mae", "mse"] = "mae"
     layer_scale: Positive = 0.1
     flip: bool = True
-    snr_db: tuple[float, float] = (0.0, 20.0)
+    snr_db: tuple[Decibel, Decibel] = (0.0, 20.0)
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
     fa_norm: FaNorm = "released"
     cross_layer: Annotated[int, Field(ge=0, le=8)] = 4
@@ -102,10 +103,13 @@ def make_recipe(name: str, changes: Mapping[str, str]) -> Recipe:
             raise unknown("recipe value", key, known)
         values[key] = text.split("/") if isinstance(getattr(RECIPES[name], key), tuple) else text
     try:
-        return TypeAdapter(Recipe).validate_python({**asdict(RECIPES[name]), **values})
+        recipe = TypeAdapter(Recipe).validate_python({**asdict(RECIPES[name]), **values})
     except ValidationError as error:
         first = error.errors()[0]
         raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if recipe.snr_db[0] > recipe.snr_db[1]:
+        raise LinksimError(f"--set snr_db={_text(recipe.snr_db)}: write the lower end first")
+    return recipe
 
 
 def _text(value: object) -> str:

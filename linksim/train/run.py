@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 _GOLDEN_GROUPS = 32
 
+#: Seconds of a run, at the most.
+_MAX_BUDGET = 1e9
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -31,7 +36,7 @@ def parse_budget(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) <= 0:
         raise LinksimError(f"--budget {text!r}: write a time like 40m, 2h or 90s")
-    return float(match[1]) * _UNITS[match[2]]
+    return min(float(match[1]) * _UNITS[match[2]], _MAX_BUDGET)
 
 
 def trainable() -> list[str]:
@@ -80,7 +85,7 @@ def model_spec(
     return spec
 
 
-def models_for(config: SweepConfig, image_shape: tuple[int, int, int] = (3, 32, 32)) -> list[ModelSpec]:
+def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -> list[ModelSpec]:
     """The models that a sweep's learned schemes need, in the order in which they are trained."""
     from linksim.schemes.learned import Learned
     from linksim.schemes.registry import find
@@ -92,10 +97,21 @@ def models_for(config: SweepConfig, image_shape: tuple[int, int, int] = (3, 32, 
             continue
         for channel in config.channel:
             for rho in config.rhos:
-                setting = Setting(config.link(channel), image_shape, rho)
+                setting = Setting(config.link(channel), shape, rho)
                 spec = system.model(setting, system.Params(**dict(variant.params)))
                 found |= {spec} if spec.teacher is None else {spec, spec.teacher}
     return [spec for wave in waves(found) for spec in wave]
+
+
+def image_shape(config: SweepConfig) -> tuple[int, int, int]:
+    """(C, H, W) of a sweep's images. Raises LinksimError where they lie nowhere."""
+    if config.image_size is not None:
+        return 3, config.image_size, config.image_size
+    if not config.dataset.startswith("folder:"):
+        return 3, 32, 32
+    from linksim.data import load_dataset
+
+    return load_dataset(config.dataset).image_shape
 
 
 def waves(specs: Iterable[ModelSpec]) -> list[list[ModelSpec]]:
@@ -148,13 +164,17 @@ def run_training(
     seed: int,
     device: str,
     warm: str | None,
+    replace: bool = False,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Trains and installs; returns the weights' files and their card's facts.
 
+    There are no files where better weights of the same model are there: those stay.
+
     Args:
         warm: name of a model to start from; "auto" is the `nearest`; None starts a scheme that has a teacher from it
             (KDD paper, section IV) and every other from scratch.
+        replace: put these weights in the place of better ones.
 
     Raises:
         LinksimError: no such model to start from, no teacher, no data, and what `train` raises.
@@ -162,42 +182,91 @@ def run_training(
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.engine.provenance import code_version
-    from linksim.train.loop import VALIDATION_SNRS_DB, train
+    from linksim.train.loop import (
+        BEST,
+        CHECKPOINT,
+        VALIDATION_SNRS_DB,
+        Start,
+        load_checkpoint,
+        train,
+        validation_groups,
+    )
 
+    if spec.image_shape != weights.TRAINED_SHAPE:
+        raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
+    weights.ready_to_install()
     teacher = weights.load(spec.teacher) if spec.teacher is not None else None
-    if warm == "auto":
-        warm = nearest(spec)
-    if spec.teacher is not None:
-        warm = spec.teacher.name
-    start = None
-    if warm is not None:
-        card = weights.cards()[chosen(list(weights.cards()), warm)]
-        start = weights.load(ModelSpec.from_json(card["model"])), card["lineage_pairs"]
     images = load_cifar10_train(data_dir)
-    try:
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone_in(out):
+        saved = load_checkpoint(out / CHECKPOINT)["state"]["start"] if (out / CHECKPOINT).exists() else None
+        name = _start_name(spec, warm) if saved is None else saved
+        if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
+            raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
+        start = None
+        if name and saved is None:
+            card = weights.cards()[name]
+            start = Start(name, weights.load(ModelSpec.from_json(card["model"])), card["lineage_pairs"])
         state = train(
             spec, recipe, images, out, seconds=seconds, steps=steps, seed=seed, device=device, start=start,
             teacher=teacher, report=report,
         )  # fmt: skip
-    except ValueError as error:
-        raise LinksimError(f"--warm {warm}: {error}: take a model of the same kind of network") from error
+        best = spec.build()
+        best.load_state_dict(load_checkpoint(out / BEST)["model"])
     pairs = state.step * recipe.batch
     facts = {
-        "data": "CIFAR-10 training split, 45,000 images; validation on 512 of the other 5,000",
+        "data": "CIFAR-10 training split, 45,000 images; validation on "
+        f"{validation_groups(spec) * spec.users} of the other 5,000",
         "recipe": recipe.words,
         "steps": state.step,
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
-        "warm_start": warm,
+        "warm_start": state.start or None,
         "seconds": round(state.seconds),
         "device": _device_name(device),
         "validation_psnr_db": {
             f"{s:g}": round(p, 3) for s, p in zip(VALIDATION_SNRS_DB, state.validation, strict=True)
         },
         "code": code_version(),
-        "golden_psnr_db": round(golden_psnr(spec, best := _best(spec, out)), 4),
+        "golden_psnr_db": round(golden_psnr(spec, best), 4),
     }
+    there = weights.own_card(spec)
+    if there is not None and not replace and _mean(there) > _mean(facts):
+        return [], facts
     return weights.install(spec, best, facts), facts
+
+
+def _mean(card: Mapping[str, Any]) -> float:
+    values: Iterable[float] = card["validation_psnr_db"].values()
+    return float(np.mean(list(values)))
+
+
+def _start_name(spec: ModelSpec, warm: str | None) -> str:
+    """Name of the model that `--warm` means; empty for a start from scratch."""
+    from linksim import weights
+
+    if spec.teacher is not None:
+        if warm not in (None, "auto", spec.teacher.name):
+            raise LinksimError(
+                f"--warm {warm}: {spec.method} starts from its teacher, {spec.teacher.name}: leave it out"
+            )
+        return spec.teacher.name
+    if warm == "auto":
+        return nearest(spec) or ""
+    return chosen(list(weights.cards()), warm) if warm is not None else ""
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LinksimError(f"{folder}: another process trains there: wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def golden_psnr(spec: ModelSpec, model: Network) -> float:
@@ -221,14 +290,6 @@ def verify(name: str) -> tuple[float, float]:
     card = weights.cards()[name]
     spec = ModelSpec.from_json(card["model"])
     return card["golden_psnr_db"], golden_psnr(spec, weights.load(spec))
-
-
-def _best(spec: ModelSpec, out: Path) -> Any:
-    import torch
-
-    model = spec.build()
-    model.load_state_dict(torch.load(out / "best.pt", map_location="cpu", weights_only=True)["model"])
-    return model
 
 
 def _device_name(device: str) -> str:

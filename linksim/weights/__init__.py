@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
+from linksim.train.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from linksim.nets.network import Network
-    from linksim.train.spec import ModelSpec
 
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent
+
+#: Images that there is training data for.
+TRAINED_SHAPE = (3, 32, 32)
 
 #: Bytes of one file at the most; larger models are cut into several.
 SHARD = 16 * 2**20
@@ -32,13 +37,32 @@ SHARD = 16 * 2**20
 Card = Mapping[str, Any]
 
 
+class _Card(BaseModel):
+    """What every card holds; what else it holds is for its readers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    files: dict[str, str] = Field(min_length=1)
+    model: dict[str, Any]
+    lineage_pairs: int
+    golden_psnr_db: float
+    validation_psnr_db: dict[str, float]
+
+
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST
     try:
-        cards = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        cards = json.loads(path.read_text(encoding="utf-8"))
+        for card in TypeAdapter(dict[str, _Card]).validate_python(cards).values():
+            ModelSpec.from_json(card.model)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise LinksimError(f"{folder / MANIFEST} cannot be read ({error}): repair it or take it away") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise LinksimError(f"{path} is no list of cards ({where}: {first['msg']}): repair it or take it away") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise LinksimError(f"{path} cannot be read ({error}): repair it or take it away") from None
     return {name: {**card, "folder": str(folder)} for name, card in cards.items()}
 
 
@@ -48,27 +72,65 @@ def cards() -> dict[str, dict[str, Any]]:
 
 
 def card(spec: ModelSpec) -> dict[str, Any]:
-    """The card of a model whose weights are there.
+    """The card of a model whose weights are there and whole.
 
-    Raises NoWeights where they are not: which are there, and how to train it.
+    Raises:
+        NoWeights: they are not: which are there, and how to train it.
+        LinksimError: a model that no network fits, or a card of another model.
     """
     known = cards()
     if spec.name not in known:
+        spec.build()
         near = sorted(name for name in known if name.startswith(f"{spec.method}_"))
         there = f"there are {', '.join(near)}" if near else f"there are none for {spec.method}"
-        raise NoWeights(f"no weights {spec.name}: {there}; train them: {spec.command}")
-    if not present(known[spec.name]):
-        raise NoWeights(f"{spec.name}: weights not shipped, their card alone is; train them: {spec.command}")
-    return known[spec.name]
+        raise NoWeights(f"no weights {spec.name}: {there}; {_training(spec)}")
+    found = known[spec.name]
+    if ModelSpec.from_json(found["model"]) != spec:
+        raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {spec.name} is of another model: repair it")
+    if not present(found):
+        raise NoWeights(f"{spec.name}: weights {missing_words(found)}, their card alone is there; {_training(spec)}")
+    for _ in contents(found):
+        pass
+    return found
+
+
+def own_card(spec: ModelSpec) -> dict[str, Any] | None:
+    """The card of a model in the user's own folder, where its weights are there."""
+    found = _read(weights_dir()).get(spec.name)
+    return found if found is not None and present(found) else None
+
+
+def _training(spec: ModelSpec) -> str:
+    if spec.image_shape != TRAINED_SHAPE:
+        return f"linksim trains on CIFAR-10, {'x'.join(map(str, TRAINED_SHAPE))}, alone"
+    return f"train them: {spec.command}"
 
 
 def present(found: Card) -> bool:
     """Whether a card's weights are there, and not the card alone."""
-    return all(path.is_file() for path in _paths(found))
+    return all((Path(found["folder"]) / name).is_file() for name in found["files"])
 
 
-def _paths(found: Card) -> list[Path]:
-    return [Path(found["folder"]) / name for name in found["files"]]
+def missing_words(found: Card) -> str:
+    """Why a card has no weights: those of the package are left out on purpose, the user's own are not."""
+    return "not shipped" if found["folder"] == str(SHIPPED) else f"gone from {found['folder']}"
+
+
+def contents(found: Card) -> Iterator[bytes]:
+    """The bytes of each of a card's files. Raises NoWeights for a file that is not what the card says."""
+    for name, sha256 in found["files"].items():
+        path = Path(found["folder"]) / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NoWeights(f"{path}: {error.strerror}: {_again(found)}") from None
+        if digest(data) != sha256:
+            raise NoWeights(f"{path} is damaged (its SHA-256 is not its card's): {_again(found)}")
+        yield data
+
+
+def _again(found: Card) -> str:
+    return f"install linksim again, or train: {ModelSpec.from_json(found['model']).command}"
 
 
 def digest(data: bytes) -> str:
@@ -76,53 +138,75 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load(spec: ModelSpec) -> Network:
+def load(spec: ModelSpec, found: Card | None = None) -> Network:
     """The trained network, ready to evaluate.
+
+    Args:
+        found: its card, where it was read before.
 
     Raises:
         NoWeights: no such weights.
         LinksimError: not what their card says.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
-    found = card(spec)
+    found = found or card(spec)
     tensors: dict[str, Tensor] = {}
-    for path, sha256 in zip(_paths(found), found["files"].values(), strict=True):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise LinksimError(f"{path}: {error.strerror}: install linksim again, or train: {spec.command}") from None
-        if digest(data) != sha256:
-            raise LinksimError(
-                f"{path} is damaged (its SHA-256 is not its card's): install linksim again, or train: {spec.command}"
-            )
-        tensors |= load_tensors(data)
     model = spec.build()
-    model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    try:
+        for data in contents(found):
+            tensors |= load_tensors(data)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise LinksimError(f"the weights {spec.name} are of another network ({said}): {_again(found)}") from None
     return model.eval().requires_grad_(False)
 
 
-def install(spec: ModelSpec, model: Network, facts: Card, folder: Path | None = None) -> list[Path]:
-    """Writes a model's weights in half precision with their card, into the user's own folder unless told otherwise."""
+def ready_to_install() -> None:
+    """Makes the user's folder of weights. Raises LinksimError where nothing can be written, before hours are spent."""
+    folder = weights_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise LinksimError(
+            f"{folder} cannot hold weights ({error.strerror}): set LINKSIM_WEIGHTS to another folder"
+        ) from None
+    _read(folder)
+
+
+def install(spec: ModelSpec, model: Network, facts: Card) -> list[Path]:
+    """Writes a model's weights in half precision with their card, into the user's own folder.
+
+    A file's name holds a piece of its hash: what is there stays whole until the manifest names the new files.
+    """
     import torch
     from safetensors.torch import save
 
     from linksim.engine.provenance import write_atomic
 
-    folder = folder or weights_dir()
+    folder = weights_dir()
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(_shards({n: v.to(torch.float16).contiguous() for n, v in model.state_dict().items()}))
     files: dict[str, str] = {}
     # Several models are trained side by side and end when they like.
     with FileLock(folder / f".{MANIFEST}.lock"):
+        known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
+        before = known.get(spec.name, {"files": {}})["files"]
         for number, tensors in enumerate(shards, 1):
             part = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
             data = save(tensors)
-            write_atomic(folder / f"{spec.name}{part}.safetensors", data)
-            files[f"{spec.name}{part}.safetensors"] = digest(data)
-        known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
+            name = f"{spec.name}{part}.{digest(data)[:8]}.safetensors"
+            write_atomic(folder / name, data)
+            files[name] = digest(data)
         known[spec.name] = {"files": files, "model": spec.to_json(), **facts, "command": spec.command}
         write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+        for name in before:
+            if name not in files:
+                (folder / name).unlink(missing_ok=True)
     return [folder / name for name in files]
 
 

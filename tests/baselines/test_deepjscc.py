@@ -151,7 +151,7 @@ def test_a_start_over_another_channel_keeps_what_fits_and_another_network_is_ref
     torch.testing.assert_close(target.encoder[2].branch[0].weight, source.encoder[2].branch[0].weight)
     convnext = ModelSpec("semoma", "compact", "awgn", Fraction(1, 6)).build()
     for one, other in ((target, convnext), (convnext, target)):
-        with pytest.raises(ValueError, match="cannot start from"):
+        with pytest.raises(LinksimError, match="cannot start from"):
             one.adopt(other)
 
 

@@ -19,12 +19,14 @@ CONFIG = make_config(
     {"scheme": "semoma,bpg-capacity", "rho": "1/6,1/12", "channel": "rayleigh", "snr": "0:20:10", "groups": 8}
 )
 
+FACTS = {"lineage_pairs": 0, "validation_psnr_db": {"0": 0.0, "10": 0.0, "20": 0.0}}
+
 
 def install(rho: Fraction, seed: int = 0) -> None:
     spec = ModelSpec("semoma", "compact", "rayleigh", rho)
     torch.manual_seed(seed)
     model = spec.build(0.5)
-    weights.install(spec, model, {"lineage_pairs": 0, "golden_psnr_db": golden_psnr(spec, model)})
+    weights.install(spec, model, {**FACTS, "golden_psnr_db": golden_psnr(spec, model)})
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,57 @@ def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.
     assert main([*words, "--set", "groups=5"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
     assert main([*words, "--set", "groups=5", "--force-new"]) == 0
+
+
+def test_what_was_drawn_before_stays_when_weights_go(tmp_path: Path) -> None:
+    folder = tmp_path / "figure"
+    for rho in (Fraction(1, 12), Fraction(1, 24)):
+        install(rho)
+    before = reproduce(CONFIG, folder, workers=1).table
+    for path in (tmp_path / "weights").glob("*1-24*"):
+        path.unlink()
+    again = reproduce(CONFIG, folder, workers=1)
+    assert "its curve of before stays" in again.lacking["semoma_rayleigh_1-12"]
+    pd.testing.assert_frame_equal(again.table, before)
+    fewer = CONFIG.model_copy(update={"scheme": ("bpg-capacity",)})
+    with pytest.raises(LinksimError, match="curves that this figure has not"):
+        reproduce(fewer, folder, workers=1)
+    assert len(linksim.load(folder)) == 12
+
+
+def test_a_folder_with_files_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    install(Fraction(1, 12))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.csv").write_text("precious")
+    with pytest.raises(LinksimError, match="holds files but no figure"):
+        reproduce(CONFIG, tmp_path / "mine", workers=1)
+    assert (tmp_path / "mine" / "table.csv").read_text() == "precious"
+
+
+def test_a_figure_that_was_cut_is_gone_on_with_and_never_mixed(tmp_path: Path) -> None:
+    install(Fraction(1, 12))
+
+    class Cut(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Cut
+
+    with pytest.raises(Cut):
+        reproduce(CONFIG, tmp_path / "figure", workers=1, progress=lambda name: stop)
+    other = CONFIG.model_copy(update={"seed": 3})
+    with pytest.raises(LinksimError, match="holds another sweep"):
+        reproduce(other, tmp_path / "figure", workers=1)
+    assert len(reproduce(CONFIG, tmp_path / "figure", workers=1).table) == 9
+
+
+def test_damaged_weights_leave_out_their_curve_alone(tmp_path: Path) -> None:
+    for rho in (Fraction(1, 12), Fraction(1, 24)):
+        install(rho)
+    next((tmp_path / "weights").glob("*1-24*.safetensors")).write_bytes(b"")
+    done = reproduce(CONFIG, tmp_path / "figure", workers=1)
+    assert "is damaged" in done.lacking["semoma_rayleigh_1-12"]
+    assert len(done.table) == 9
 
 
 def test_figures_without_a_file_and_without_any_weights_are_refused(tmp_path: Path) -> None:

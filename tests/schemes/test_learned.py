@@ -17,6 +17,7 @@ from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+FACTS = {"lineage_pairs": 0, "validation_psnr_db": {"0": 0.0, "10": 0.0, "20": 0.0}}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     model = SPEC.build(0.5)
     golden = golden_psnr(SPEC, model)
-    return weights.install(SPEC, model, {"lineage_pairs": 0, "golden_psnr_db": golden})[0]
+    return weights.install(SPEC, model, {**FACTS, "golden_psnr_db": golden})[0]
 
 
 def sweep(tmp_path: Path, **settings: Any) -> Any:
@@ -76,19 +77,83 @@ def test_tampered_or_truncated_weights_are_refused(
         assert main(["verify"]) == 2
         assert "BAD" in capsys.readouterr().out
     untrained.unlink()
+    with pytest.raises(NoWeights, match="weights gone from"):
+        weights.load(SPEC)
+    assert main(["verify"]) == 2
+    assert f"BAD  {SPEC.name}: {SPEC.name}: weights gone" in capsys.readouterr().out
+
+
+def test_a_card_without_weights_is_of_a_model_that_is_not_shipped(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", untrained.parent)
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "none"))
+    assert main(["verify"]) == 0
+    untrained.unlink()
     with pytest.raises(NoWeights, match="weights not shipped"):
         weights.load(SPEC)
     assert main(["verify"]) == 0
-    assert f"{SPEC.name}: weights not shipped" in capsys.readouterr().out
+    assert main(["list", "weights"]) == 0
+    assert capsys.readouterr().out.count("weights not shipped") == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", "null", '{"a": "b"}', "{", '{"a": {"files": {"x": "y"}}}', "[" * 100_000],
+    ids=["list", "null", "text", "torn", "no model", "deep"],
+)
+def test_a_manifest_that_is_none_is_named(text: str, untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = untrained.parent / weights.MANIFEST
+    manifest.write_text(text)
+    for words in (["verify"], ["list", "weights"], ["sweep", "--scheme", "semoma", "--out", "never"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert str(manifest) in said
+        assert said.count("\n") == 1
+
+
+def test_a_card_of_another_model_and_weights_of_another_network_are_refused(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = untrained.parent / weights.MANIFEST
+    cards = json.loads(manifest.read_text())
+    good = json.dumps(cards)
+    cards[SPEC.name]["model"]["power"] = "per-ue"
+    manifest.write_text(json.dumps(cards))
+    with pytest.raises(LinksimError, match="of another model"):
+        weights.load(SPEC)
+    cards = json.loads(good)
+    from safetensors.torch import save
+
+    untrained.write_bytes(save({"x": torch.zeros(3)}))
+    cards[SPEC.name]["files"] = {untrained.name: weights.digest(untrained.read_bytes())}
+    manifest.write_text(json.dumps(cards))
+    with pytest.raises(LinksimError, match="of another network"):
+        weights.load(SPEC)
+    assert main(["verify"]) == 2
+    assert "of another network" in capsys.readouterr().out
+
+
+def test_weights_that_change_while_a_sweep_runs_stop_it(untrained: Path, tmp_path: Path) -> None:
+    from linksim.engine import evaluate
+    from linksim.engine.config import make_config
+    from linksim.engine.sweep import prepare, run_sweep
+
+    prepared = prepare(make_config({"scheme": "semoma", "snr": "10", "groups": 4, "metrics": "psnr"}))
+    torch.manual_seed(1)
+    weights.install(SPEC, SPEC.build(0.5), {**FACTS, "golden_psnr_db": 0.0})
+    evaluate._system.cache_clear()
+    with pytest.raises(LinksimError, match="weights of semoma changed since the sweep began"):
+        run_sweep(prepared, tmp_path / "x", workers=1)
 
 
 def test_large_models_are_cut_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(weights, "SHARD", 2**20)
     model = SPEC.build(0.5)
-    paths = weights.install(SPEC, model, {"lineage_pairs": 0})
-    assert [path.name for path in paths] == [
-        f"{SPEC.name}-{n:05d}-of-{len(paths):05d}.safetensors" for n in range(1, len(paths) + 1)
+    paths = weights.install(SPEC, model, {**FACTS, "golden_psnr_db": 0.0})
+    assert [path.name.split(".")[0] for path in paths] == [
+        f"{SPEC.name}-{n:05d}-of-{len(paths):05d}" for n in range(1, len(paths) + 1)
     ]
     assert len(paths) > 3
     assert all(path.stat().st_size <= 2**20 for path in paths)
@@ -134,7 +199,7 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
 
 def test_images_and_side_information_that_no_network_fits_are_refused() -> None:
     awgn = LinkConfig("awgn", 2)
-    with pytest.raises(LinksimError, match="no weights"):
+    with pytest.raises(LinksimError, match="are laid out for"):
         SemNoma(Setting(awgn, (3, 64, 64), Fraction(1, 6)), LearnedParams())
     with pytest.raises(LinksimError, match="leave csi out"):
         SemNoma(Setting(awgn, (3, 32, 32), Fraction(1, 6)), LearnedParams(csi="all"))

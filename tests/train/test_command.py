@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from linksim import LinksimError, weights
 from linksim.cli import main
@@ -82,7 +83,17 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "bpg-capacity", "--steps", "1"), "unknown scheme"),
         (("--scheme", "deepjscc-noma", "--steps", "1", "--csi", "all"), "unknown csi"),
         (("--scheme", "deepjscc-noma", "--steps", "1", "--warm", "semoma_awgn_1-3_n2_own_sum_32px_compact"),
-         "same kind of network"),
+         "same kind"),
+        (("--scheme", "semoma", "--steps", "1", "--seed", "4294967296"), "--seed"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "snr_db=20/0"), "lower end first"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "snr_db=0/1e5"), "less than or equal to 200"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "learning_rate=inf"), "less than or equal to"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "batch=1000000000"), "less than or equal to 4096"),
+        (("--scheme", "kd", "--rho", "1/3", "--steps", "1", "--warm", "semoma_awgn_1-6_n2_own_sum_32px_compact"),
+         "starts from its teacher"),
+        (("--scheme", "semoma", "--steps", "1", "--warm", "nosuch"), "unknown"),
+        (("--for", "sweeps/fig06.yaml", "--steps", "1", "--size", "paper"), "leave it out with --for"),
+        (("--for", "sweeps/fig08.yaml", "--steps", "1"), "images of 256x256"),
         (("--scheme", "semoma", "--budget", "1s", "--set", "batch=40", "--device", "cud"), "cpu and cuda"),
         (("--scheme", "semoma", "--budget", "0.000001s"), "too short for one step"),
     ],
@@ -177,3 +188,73 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
         **{replace(BASE, method=method).name: cards[BASE.name]["lineage_pairs"] for method in ("kd", "semnoma")},
     }
     assert start().wait(60) == 0
+
+
+def test_better_weights_stay_unless_told_otherwise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
+    assert train(folder, *words) == 0
+    manifest = folder / "weights" / weights.MANIFEST
+    cards = json.loads(manifest.read_text())
+    cards[BASE.name]["validation_psnr_db"] = {"0": 50.0, "10": 50.0, "20": 50.0}
+    manifest.write_text(json.dumps(cards))
+    other = (*words, "--seed", "1", "--out", str(folder / "other"))
+    assert train(folder, *other) == 0
+    assert "better weights are there and stay" in capsys.readouterr().out
+    assert weights.cards()[BASE.name]["files"] == cards[BASE.name]["files"]
+    assert train(folder, *other, "--resume", "--replace") == 0
+    found = weights.cards()[BASE.name]["files"]
+    assert found != cards[BASE.name]["files"]
+    assert {path.name for path in (folder / "weights").glob("*.safetensors")} == set(found)
+
+
+def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = "semoma_awgn_1-3_n2_own_sum_32px_compact"
+    words = ("--scheme", "semnoma", "--rho", "1/12", "--steps", "1")
+    assert train(folder, *words, "--warm", first) == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    assert train(folder, *words, "--warm", "auto", "--resume") == 0
+    card = weights.cards()[replace(BASE, method="semnoma").name]
+    assert (card["warm_start"], card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
+    capsys.readouterr()
+    assert train(folder, *words, "--warm", BASE.name, "--resume") == 2
+    assert f"began from {first}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"garbage", b"PK\x03\x04 torn"], ids=["gone", "empty", "garbage", "torn"]
+)
+def test_a_damaged_checkpoint_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None
+) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1", "--resume")
+    assert train(folder, *words) == 0
+    path = folder / "runs" / BASE.name / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    elif name == "checkpoint.pt":
+        return
+    capsys.readouterr()
+    assert train(folder, *words) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "runs" / BASE.name
+    out.mkdir(parents=True)
+    with FileLock(out / ".lock"):
+        assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 2
+    assert "another process trains there" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_hold_weights_is_named_before_anything_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("")
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(folder / "file" / "x"))
+    assert train(folder, "--scheme", "semoma", "--steps", "1") == 2
+    assert "set LINKSIM_WEIGHTS" in capsys.readouterr().err
+    assert not (folder / "runs").exists()

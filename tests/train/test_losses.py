@@ -104,3 +104,10 @@ def test_a_start_from_a_wider_link_keeps_half_of_the_maps_from_each_part() -> No
     before, after = wide.encoder.layers[2].encode_side[0], narrow.encoder.layers[2].encode_side[0]  # type: ignore
     torch.testing.assert_close(after.weight[:, :1], before.weight)
     assert not after.weight[:, 1:].any()
+
+
+def test_a_start_from_another_number_of_maps_fits_odd_ones_too() -> None:
+    wide, odd = (ModelSpec("semoma", "compact", "awgn", rho).build(0.5) for rho in (Fraction(1, 6), Fraction(5, 96)))
+    odd.adopt(wide)
+    ours, theirs = odd.encoder.layers[8][1], wide.encoder.layers[8][1]  # type: ignore[index]
+    torch.testing.assert_close(ours.weight, theirs.weight[[0, 1, 2, 8, 9]])
