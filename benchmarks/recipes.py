@@ -1,7 +1,8 @@
 """Compares training recipes at one fixed budget: `python benchmarks/recipes.py --data-dir DIR`.
 
 Every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one choice
-of the recipe changed, and gives the validation PSNR. Rows that `results/recipes/recipes.csv` holds are not run again.
+of the recipe changed, and gives the validation PSNR. Rows whose choices `results/recipes/recipes.csv` holds are not run
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.spec import ModelSpec
 
 TABLE = Path(__file__).parent.parent / "results" / "recipes" / "recipes.csv"
+CHOICES = ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip")
 FAST = RECIPES["fast"]
 ROWS: dict[str, Recipe] = {
     "paper": RECIPES["paper"],
@@ -42,13 +44,14 @@ def main() -> None:
     options = parser.parse_args()
     images = load_cifar10_train(options.data_dir)
     spec = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
-    done = {row["recipe"] for row in csv.DictReader(TABLE.open())} if TABLE.exists() else set()
+    done = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
     for name, recipe in ROWS.items():
-        if name in done:
+        choices = {key: str(getattr(recipe, key)) for key in CHOICES} | {"pairs": str(options.pairs)}
+        if any(all(row[key] == value for key, value in choices.items()) for row in done):
             continue
         with tempfile.TemporaryDirectory() as folder:
             state = train(spec, recipe, images, Path(folder), steps=options.pairs // recipe.batch)
-        row = {"recipe": name, "pairs": state.step * recipe.batch, "seconds": round(state.seconds)}
+        row = {"recipe": name, **choices, "seconds": round(state.seconds)}
         row |= {f"psnr_{snr}db": f"{psnr:.2f}" for snr, psnr in zip((0, 10, 20), state.validation, strict=True)}
         row["mean_db"] = f"{state.best:.2f}"
         new = not TABLE.exists()

@@ -26,7 +26,7 @@ from linksim.link.channel import transmit_over
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.network import Network, side_information
 from linksim.schemes.learned import ready
-from linksim.train.loop import compile_networks, draw_batch, model_losses
+from linksim.train.loop import Average, compile_networks, draw_batch, model_losses
 from linksim.train.recipe import RECIPES
 from linksim.train.run import model_spec
 from linksim.train.spec import ModelSpec
@@ -70,6 +70,7 @@ def training_step(
     """One step of the loop, or of the plain loop."""
     recipe = replace(RECIPES["fast"], batch=batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fast)
+    average = Average(network, recipe.ema)
     step = 0
 
     def run() -> None:
@@ -82,6 +83,7 @@ def training_step(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
+        average.update(network, step)
 
     return run
 
@@ -131,9 +133,13 @@ def main() -> None:
         spec = model_spec(*words, options.size, 2, None, "sum")
         slow = plain(spec.build(0.1)).to(device)
         fast = copy.deepcopy(spec.build(0.1)).to(device).to(memory_format=torch.channels_last)
+        evaluated = ready(copy.deepcopy(fast), device)
         teacher = spec.teacher.build(0.1).to(device).requires_grad_(False).eval() if spec.teacher else None
         slow_teacher = plain(teacher) if teacher is not None else None
+        if teacher is not None:
+            teacher = teacher.to(memory_format=torch.channels_last)
         if device != "cpu":
+            torch._dynamo.reset()
             compile_networks(fast, teacher)
         steps = [
             training_step(spec, slow, slow_teacher, PLAIN_BATCH, False, pool),
@@ -144,7 +150,7 @@ def main() -> None:
         batch = 64
         runs = [
             evaluation(spec, slow.eval(), PLAIN_BATCH, False, pool),
-            evaluation(spec, ready(fast, device), batch, True, pool),
+            evaluation(spec, evaluated, batch, True, pool),
         ]
         work = flops(runs[0]) / PLAIN_BATCH
         _row("evaluate", spec, batch, seconds(runs, device, 2 * options.rounds), work, peaks[torch.bfloat16])

@@ -145,7 +145,7 @@ def _parser() -> _Parser:
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     train.add_argument("--seed", default="0", metavar="SEED")
     train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
-    train.add_argument("--jobs", default="1", metavar="N", help="with --for: models that are trained side by side")
+    train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
     verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
     _debug(train)
     _debug(verify)
@@ -176,6 +176,9 @@ def _device(name: str) -> str:
 
     if not torch.cuda.is_available():
         raise LinksimError(f"--device {name}: no CUDA device here: leave the option out")
+    index = name.partition(":")[2]
+    if index and not (index.isdecimal() and int(index) < torch.cuda.device_count()):
+        raise LinksimError(f"--device {name}: there are {torch.cuda.device_count()}: cuda:0 is the first")
     return name
 
 
@@ -392,6 +395,8 @@ def _train(args: argparse.Namespace) -> int:
         raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
     if args.sweep:
         return _train_for(args)
+    if args.jobs is not None:
+        raise LinksimError("--jobs is for --for: one model is one process")
     spec = model_spec(
         args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
         _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
@@ -427,10 +432,10 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.train.many import train_all
     from linksim.train.run import image_shape, models_for, waves
 
-    for option in ("channel", "rho", "size", "users", "csi", "power", "replace"):
+    for option in ("channel", "rho", "size", "users", "csi", "power"):
         if getattr(args, option):
             raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
-    jobs = _whole(args.jobs, "--jobs") or 1
+    jobs = _whole(args.jobs or "1", "--jobs") or 1
     config = make_config(read_sweep_file(args.sweep))
     if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
         raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")

@@ -206,9 +206,7 @@ def exclusive(path: Path, folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise LinksimError(
-            f"{folder}: another process works on this part of the sweep: wait for it or stop it"
-        ) from None
+        raise LinksimError(f"{folder}: another process works there: wait for it or stop it") from None
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from linksim.link.config import Access, PowerConvention
 from linksim.link.units import P_AVG
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 #: Relative excess that the audit forgives: rounding of complex64 sums, nothing more.
@@ -78,9 +80,17 @@ def normalise(symbols: Tensor, powers: Sequence[float]) -> Tensor:
     import torch
 
     measured = symbol_power(symbols)
-    target = torch.tensor(powers, dtype=measured.dtype, device=measured.device)
+    target = _targets(tuple(powers), measured.dtype, measured.device)
     scale = torch.where(measured > 0, torch.sqrt(target / measured.clamp_min(1e-30)), torch.zeros_like(measured))
     return symbols * scale[..., None]
+
+
+@functools.cache
+def _targets(powers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Powers as a tensor, made once: a copy to a GPU at every step would have the host wait for it."""
+    import torch
+
+    return torch.tensor(powers, dtype=dtype, device=device)
 
 
 def symbol_power(symbols: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from linksim.nets.layers import (
     ConvNextBlock,
     Downsample,
     LayerNorm2d,
+    OutputLayer,
     Upsample,
 )
 
@@ -144,7 +145,7 @@ class Decoder(nn.Module):
         for (width, after), depth in zip(pairwise([*widths, widths[-1]]), shape.decoder_depths, strict=True):
             layers += [_blocks(width, depth, rates, shape.layer_scale), AFModule(width, shape.side_dim)]
             layers += [AttentionBlock(width), Upsample(width, after)]
-        layers.append(nn.Sequential(nn.Conv2d(widths[-1], shape.image_shape[0], 1), nn.Sigmoid()))
+        layers.append(OutputLayer(widths[-1], shape.image_shape[0]))
         self.layers = Conditioned(*layers)
         self.apply(_initialise)
 

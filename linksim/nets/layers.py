@@ -113,6 +113,18 @@ class Upsample(nn.Sequential):
         )
 
 
+class OutputLayer(nn.Sequential):
+    """1x1 convolution and sigmoid, in float32: values of eight bits would show in a PSNR of 35 dB and more."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.Conv2d(in_channels, out_channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in_channels, H, W] to [B, out_channels, H, W] in [0, 1]."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class Downsample(nn.Sequential):
     """LayerNorm, 2x2 convolution of stride 2: half the side."""
 

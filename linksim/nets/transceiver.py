@@ -58,9 +58,12 @@ class Transceiver(Network):
     def adopt(self, source: Network) -> None:
         """Starts from what another transceiver has learned, of another link if need be.
 
-        Where they differ in M, the maps that both have are taken, half of them from the real and half from the
-        imaginary part; side information that `source` did not know starts without influence; a shared decoder becomes
-        every user's. Raises LinksimError for a network of another kind.
+        Where M is smaller here, the maps are taken half from the real and half from the imaginary part; where it is
+        larger, the layers at the channel start anew. Side information that `source` did not have starts without
+        influence; every user's h ("all") does so as a whole. A shared decoder becomes every user's.
+
+        Raises:
+            LinksimError: a network of another kind.
         """
         if not isinstance(source, Transceiver):
             raise cannot_start(self, source)
@@ -71,11 +74,12 @@ class Transceiver(Network):
             if name.startswith("decoders.") and source.shared_decoder:
                 origin = "decoders.0." + name.split(".", 2)[2]
             if origin in learned:
-                own[name] = _fit(learned[origin], value)
+                own[name] = _fit(learned[origin], value, kept=1 if max(self.side_dim, source.side_dim) > 3 else 3)
         self.load_state_dict(own)
 
 
-def _fit(source: Tensor, target: Tensor) -> Tensor:
+def _fit(source: Tensor, target: Tensor, kept: int) -> Tensor:
+    """`source` in the shape of `target`; of columns for side information the first `kept` stay, the rest are zero."""
     if source.shape == target.shape:
         return source.clone()
     if source.dim() != target.dim():
@@ -85,12 +89,12 @@ def _fit(source: Tensor, target: Tensor) -> Tensor:
         if have == want:
             continue
         if source.dim() == 2 and axis == 1:
-            fitted = torch.cat(
-                [fitted[:, : min(have, want)], fitted.new_zeros(len(fitted), max(want - have, 0))], dim=1
-            )
+            stay = min(have, want, kept)
+            fitted = torch.cat([fitted[:, :stay], fitted.new_zeros(len(fitted), want - stay)], dim=1)
             continue
         if want > have:
             return target
-        real, imaginary = torch.arange(want - want // 2), torch.arange(want // 2)
+        real = torch.arange(want - want // 2, device=source.device)
+        imaginary = torch.arange(want // 2, device=source.device)
         fitted = fitted.index_select(axis, torch.cat([real, have // 2 + imaginary]))
     return fitted

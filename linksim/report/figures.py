@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,8 +128,22 @@ def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "p
             panel.plot(log["step"], log[column], linewidth=0.8)
             panel.set_title(LOSSES[column])
             panel.set_xlabel("step")
-        figure.suptitle(run.name, fontsize=7)
+        figure.suptitle(f"{run.name}{_settings(run)}", fontsize=7)
     return _save(figure, folder / "losses", formats)
+
+
+def _settings(run: Path) -> str:
+    """What of a run's settings its losses' scale depends on."""
+    from linksim.train.loop import SETTINGS
+    from linksim.train.recipe import Recipe
+
+    try:
+        settings = json.loads((run / SETTINGS).read_text())
+        recipe = Recipe(**settings["recipe"])
+        channel = settings["spec"]["channel"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(channel)}, weights {recipe.weights}"
 
 
 def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:

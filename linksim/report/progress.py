@@ -1,4 +1,4 @@
-"""The progress bar of a sweep."""
+"""Progress bars: of a sweep, a figure, a download, a training run."""
 
 from __future__ import annotations
 

@@ -64,8 +64,7 @@ class Learned(Scheme):
         from linksim.train.spec import ModelSpec
 
         link, shape = setting.link, setting.image_shape
-        if link.channel == "awgn" and params.csi != cls.Params.model_fields["csi"].default:
-            raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+        cls.check_csi(link.channel, params.csi)
         symbols = cls._symbols(setting, params)
         rho = Fraction(symbols, source_size(shape))
         # There is no training over Rician fading: what was trained over Rayleigh fading has met every h.
@@ -73,9 +72,16 @@ class Learned(Scheme):
         return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape)
 
     @classmethod
+    def check_csi(cls, channel: str, csi: str) -> None:
+        """Raises LinksimError where there is no h to be told of, and it is asked for."""
+        if channel == "awgn" and csi != cls.Params.model_fields["csi"].default:
+            raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+
+    @classmethod
     def _symbols(cls, setting: Setting, params: Any) -> int:
+        """Complex symbols of one user. Raises LinksimError where the channel uses do not divide."""
         k, users = setting.channel_uses, setting.link.users
-        if cls.access == "noma" or getattr(params, "overhead", "same") == "twice":
+        if cls.access == "noma":
             return k
         if k % users:
             raise LinksimError(f"{k} channel uses do not divide among {users} users: take another rho")
@@ -127,9 +133,15 @@ def ready(network: Network, device: str) -> Network:
     from torch import nn
 
     from linksim.nets.depthwise import DepthwiseConv2d
+    from linksim.nets.layers import OutputLayer
 
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    exact = {part for module in network.modules() if isinstance(module, OutputLayer) for part in module}
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and not isinstance(module, DepthwiseConv2d):
+        if (
+            isinstance(module, nn.Linear | nn.Conv2d)
+            and not isinstance(module, DepthwiseConv2d)
+            and module not in exact
+        ):
             module.to(torch.bfloat16)
     return network

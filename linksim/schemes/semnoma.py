@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from linksim.link.config import Access
+from linksim.link.config import Access, Setting
 from linksim.schemes.base import Params
 from linksim.schemes.learned import Learned, LearnedParams
 
@@ -60,6 +60,10 @@ class SemOma(ConvNext):
     summary: ClassVar[str] = "SemOMA: the same transceivers in orthogonal channel uses (KDD paper)"
     Params: ClassVar[type[Params]] = OrthogonalParams
     access: ClassVar[Access] = "oma"
+
+    @classmethod
+    def _symbols(cls, setting: Setting, params: Any) -> int:
+        return setting.channel_uses if params.overhead == "twice" else super()._symbols(setting, params)
 
     @property
     def overhead(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from linksim.engine.provenance import write_atomic
 from linksim.errors import LinksimError
 from linksim.link.channel import transmit_over, unit_noise
 from linksim.link.fading import draw_coefficients
@@ -34,10 +36,13 @@ from linksim.train.spec import ModelSpec
 VALIDATION = 5000
 VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+CHECKPOINT, BEST, SETTINGS = "checkpoint.pt", "best.pt", "settings.json"
 _VALIDATION_GROUPS = 256
 _VALIDATION_SEED = 2**40
 _CALIBRATION_STEPS = 12
+
+#: A validation this far below the best, dB, is no noise.
+_COLLAPSE_DB = 5.0
 
 #: Steps of a run, at the most.
 MAX_STEPS = 10**9
@@ -97,8 +102,8 @@ def train(
         spec: the model.
         recipe: how.
         images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
-        folder: for `checkpoint.pt`, `best.pt`, `train.csv`, `validation.csv` and TensorBoard's events; a checkpoint
-            there is gone on with.
+        folder: for `checkpoint.pt`, `best.pt`, `settings.json`, `train.csv`, `validation.csv` and TensorBoard's events;
+            a checkpoint there is gone on with.
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
@@ -124,8 +129,6 @@ def train(
         raise LinksimError(f"{spec.method} learns from a teacher: train it first: {spec.teacher.command}")
     if teacher is not None:
         teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    if isinstance(model, Transceiver) and not 0 <= recipe.cross_layer < model.decoder_layers - 1:
-        raise LinksimError(f"cross_layer {recipe.cross_layer}: take 0 to {model.decoder_layers - 2}")
     if compiled if compiled is not None else device != "cpu":
         compile_networks(model, teacher)
     pool = torch.from_numpy(np.ascontiguousarray(images[: len(images) - VALIDATION])).to(device)
@@ -181,6 +184,11 @@ def train(
         stop_if_diverged(sum(found.values()))
         logs.validation(state.step, found)
         mean = sum(found.values()) / len(found)
+        if mean < state.best - _COLLAPSE_DB:
+            raise LinksimError(
+                f"training diverged: {mean:.1f} dB at step {state.step}, {state.best:.1f} dB before; the best weights "
+                f"are kept in {folder}; take another --out and a lower learning rate"
+            )
         if mean > state.best:
             state.best, state.validation = mean, tuple(found.values())
             best = {"identity": identity, "model": average.model(model).state_dict(), "state": _plain(asdict(state))}
@@ -195,6 +203,7 @@ def train(
         state = State(**{**saved["state"], "validation": tuple(saved["state"]["validation"])})
         state.steps = max(steps or state.steps, state.step)
     else:
+        write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
         optimizer, average = new_optimizer(), Average(model, recipe.ema)
         save()
@@ -267,15 +276,16 @@ def model_losses(
         return {recipe.loss: fidelity, "total": fidelity}
     assert isinstance(model, Transceiver)
     assert isinstance(teacher, Transceiver)
+    j = recipe.j(spec.channel)
     features = model.received_features(received)
-    crossing = model.decode(features, side, 0, recipe.cross_layer + 1)
-    fidelity = _fidelity(recipe, model.decode(crossing, side, recipe.cross_layer + 1).float(), batch.images)
+    crossing = model.decode(features, side, 0, j + 1)
+    fidelity = _fidelity(recipe, model.decode(crossing, side, j + 1).float(), batch.images)
     with torch.no_grad():
         teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
         heard = transmit_over("oma", teacher_symbols, batch.h, batch.teacher_noise, noise_var)
         teacher_features = teacher.received_features(heard)
         teacher_shown = teacher.decode(teacher_features, side).float()
-    crossed = teacher.decode(crossing, side, recipe.cross_layer + 1).float()
+    crossed = teacher.decode(crossing, side, j + 1).float()
     fa = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
     cross = (crossed - teacher_shown).abs().mean()
     total = sum(weight * loss for weight, loss in zip(recipe.weights, (fidelity, fa, cross), strict=True))
@@ -377,7 +387,7 @@ def _steps_in(seconds: float, one_step: Callable[[int], object], model: Network,
         begin = time.perf_counter()
         one_step(step)
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
         # A short budget is not spent on finding out what fits into it.
         if len(times) >= 3 and sum(times) > seconds / 10:
@@ -408,10 +418,10 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def save_atomic(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save` that never leaves half a file."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save(content, part)
-    part.replace(path)
+    """`torch.save` that never leaves half a file. Raises OSError (a full disk)."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
@@ -78,8 +77,7 @@ def model_spec(
     fraction, shape = parse_rho(rho), (3, image_size, image_size)
     channel_uses(fraction, shape)
     words = {what: word for what, (word, _) in choices.items()}
-    if channel == "awgn" and words["csi"] != fields["csi"].default:
-        raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+    system.check_csi(channel, words["csi"])
     spec = ModelSpec(system.name, rho=fraction, users=users, image_shape=shape, **words)  # type: ignore[arg-type]
     spec.build()
     return spec
@@ -182,6 +180,7 @@ def run_training(
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.engine.provenance import code_version
+    from linksim.engine.sweep import exclusive
     from linksim.train.loop import (
         BEST,
         CHECKPOINT,
@@ -198,7 +197,7 @@ def run_training(
     teacher = weights.load(spec.teacher) if spec.teacher is not None else None
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone_in(out):
+    with exclusive(out / ".lock", out):
         saved = load_checkpoint(out / CHECKPOINT)["state"]["start"] if (out / CHECKPOINT).exists() else None
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
@@ -218,6 +217,7 @@ def run_training(
         "data": "CIFAR-10 training split, 45,000 images; validation on "
         f"{validation_groups(spec) * spec.users} of the other 5,000",
         "recipe": recipe.words,
+        "settings": {**asdict(recipe), **({"cross_layer": recipe.j(spec.channel)} if spec.teacher else {})},
         "steps": state.step,
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
@@ -230,8 +230,8 @@ def run_training(
         "code": code_version(),
         "golden_psnr_db": round(golden_psnr(spec, best), 4),
     }
-    there = weights.own_card(spec)
-    if there is not None and not replace and _mean(there) > _mean(facts):
+    there = weights.cards().get(spec.name)
+    if there is not None and weights.present(there) and not replace and _mean(there) > _mean(facts):
         return [], facts
     return weights.install(spec, best, facts), facts
 
@@ -254,19 +254,6 @@ def _start_name(spec: ModelSpec, warm: str | None) -> str:
     if warm == "auto":
         return nearest(spec) or ""
     return chosen(list(weights.cards()), warm) if warm is not None else ""
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LinksimError(f"{folder}: another process trains there: wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def golden_psnr(spec: ModelSpec, model: Network) -> float:

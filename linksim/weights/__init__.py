@@ -67,8 +67,9 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """Every card by the name of its model; the user's own go before those that are shipped."""
-    return {**_read(SHIPPED), **_read(weights_dir())}
+    """Every card by the name of its model; the user's own, where the weights are there, go before those shipped."""
+    shipped, own = _read(SHIPPED), _read(weights_dir())
+    return {**shipped, **{name: card for name, card in own.items() if name not in shipped or present(card)}}
 
 
 def card(spec: ModelSpec) -> dict[str, Any]:
@@ -92,12 +93,6 @@ def card(spec: ModelSpec) -> dict[str, Any]:
     for _ in contents(found):
         pass
     return found
-
-
-def own_card(spec: ModelSpec) -> dict[str, Any] | None:
-    """The card of a model in the user's own folder, where its weights are there."""
-    found = _read(weights_dir()).get(spec.name)
-    return found if found is not None and present(found) else None
 
 
 def _training(spec: ModelSpec) -> str:

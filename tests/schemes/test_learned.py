@@ -214,6 +214,8 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
     total = 0
     for name, card in weights.cards().items():
         assert ModelSpec.from_json(card["model"]).name == name
+        if not weights.present(card):
+            continue
         said, measured = verify(name)
         assert measured == pytest.approx(said, abs=0.01)
         sizes = [(weights.SHIPPED / file).stat().st_size for file in card["files"]]

@@ -13,7 +13,7 @@ from linksim.train.spec import ModelSpec
 
 KD = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 12))
 TEACHER = replace(KD, method="semoma")
-RECIPE = replace(RECIPES["fast"], batch=2)
+RECIPE = replace(RECIPES["fast"], batch=2, cross_layer=4)
 
 
 def literal_affinity(features: np.ndarray) -> np.ndarray:
@@ -36,6 +36,9 @@ def test_feature_affinity_is_that_of_equations_13_and_14() -> None:
     wanted = np.abs(literal[0] - literal[1]).mean()
     loss = feature_affinity_loss(torch.tensor(student), torch.tensor(teacher))
     np.testing.assert_allclose(float(loss), wanted, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = feature_affinity_loss(torch.tensor(student).bfloat16(), torch.tensor(teacher).bfloat16())
+    assert inside.dtype == torch.float32
     released = feature_affinity_loss(torch.tensor(student), torch.tensor(teacher), "released")
     np.testing.assert_allclose(float(released), wanted / 256**2, rtol=1e-4)
 
@@ -111,3 +114,16 @@ def test_a_start_from_another_number_of_maps_fits_odd_ones_too() -> None:
     odd.adopt(wide)
     ours, theirs = odd.encoder.layers[8][1], wide.encoder.layers[8][1]  # type: ignore[index]
     torch.testing.assert_close(ours.weight, theirs.weight[[0, 1, 2, 8, 9]])
+
+
+def test_crosskd_crosses_over_where_table_iv_says() -> None:
+    assert (RECIPES["fast"].j("awgn"), RECIPES["fast"].j("rayleigh"), RECIPE.j("rayleigh")) == (4, 2, 4)
+
+
+def test_side_information_of_every_user_starts_without_influence() -> None:
+    own = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12)).build(0.5)
+    everyone = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12), csi="all").build(0.5)
+    everyone.adopt(own)
+    weight = everyone.decoders[1].layers[2].encode_side[0].weight
+    torch.testing.assert_close(weight[:, :1], own.decoders[1].layers[2].encode_side[0].weight[:, :1])
+    assert not weight[:, 1:].any()
