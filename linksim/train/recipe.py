@@ -81,7 +81,7 @@ class Recipe:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-#: Presets by name. `fast` won `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,
+#: Presets by name. `fast`: see `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,
 #: section VI-A3), for the steps that are asked for: its stop after ten epochs without improvement is not there.
 RECIPES = {
     "fast": Recipe(),

@@ -89,13 +89,13 @@ def test_the_parts_hold_the_numbers_of_one_sweep(tmp_path: Path) -> None:
 
 
 def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    install(Fraction(1, 12))
+    install(Fraction(1, 24))
     file = tmp_path / "mine.yaml"
-    file.write_text('scheme: [semoma, kd]\nchannel: rayleigh\nsnr: "10"\ngroups: 4\n')
+    file.write_text('scheme: [semoma, kd]\nchannel: rayleigh\nrho: 1/12\nsnr: "10"\ngroups: 4\n')
     words = ["reproduce", str(file), "--out", str(tmp_path / "figure"), "--workers", "1", "--quiet"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "left out  kd_rayleigh_1-6: no weights kd_rayleigh_1-6" in out
+    assert "left out  kd_rayleigh_1-12: no weights kd_rayleigh_1-12" in out
     assert "1 curves lack weights" in out
     assert (tmp_path / "figure" / "figures" / "psnr_db_rayleigh.png").exists()
     assert main([*words, "--set", "groups=5"]) == 2

@@ -16,7 +16,7 @@ from linksim.schemes.semnoma import LearnedParams, OrthogonalParams, SemNoma, Se
 from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec
 
-SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 FACTS = {"lineage_pairs": 0, "validation_psnr_db": {"0": 0.0, "10": 0.0, "20": 0.0}}
 
 
@@ -31,24 +31,26 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sweep(tmp_path: Path, **settings: Any) -> Any:
-    defaults: dict[str, Any] = {"scheme": "semoma", "snr": "0:10:10", "groups": 8, "metrics": "psnr", "progress": False}
+    defaults: dict[str, Any] = {
+        "scheme": "semoma", "rho": "1/12", "snr": "0:10:10", "groups": 8, "metrics": "psnr", "progress": False
+    }  # fmt: skip
     return linksim.sweep(tmp_path / "x", **{**defaults, **settings})
 
 
 def test_installed_weights_run_in_the_harness_at_the_systems_bandwidth(untrained: Path, tmp_path: Path) -> None:
     table = sweep(tmp_path)
-    assert (table["channel_uses"] == 512).all()
-    assert table["rho_user"].iloc[0] == pytest.approx(1 / 12)
+    assert (table["channel_uses"] == 256).all()
+    assert table["rho_user"].iloc[0] == pytest.approx(1 / 24)
     assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     run = json.loads((tmp_path / "x" / "run.json").read_text())
     assert weights.digest(untrained.read_bytes()) in run["identity"].values()
 
 
 def test_twice_the_overhead_is_shown_in_the_channel_uses(untrained: Path, tmp_path: Path) -> None:
-    table = sweep(tmp_path, scheme="semoma:overhead=twice", rho="1/12")
-    assert (table["channel_uses"] == 512).all()
-    assert (table["rho"] == 1 / 12).all()
-    assert table["rho_total"].iloc[0] == pytest.approx(1 / 6)
+    table = sweep(tmp_path, scheme="semoma:overhead=twice", rho="1/24")
+    assert (table["channel_uses"] == 256).all()
+    assert (table["rho"] == 1 / 24).all()
+    assert table["rho_total"].iloc[0] == pytest.approx(1 / 12)
 
 
 def test_missing_weights_name_what_is_there_and_how_to_train(untrained: Path, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_weights_that_change_while_a_sweep_runs_stop_it(untrained: Path, tmp_pat
     from linksim.engine.config import make_config
     from linksim.engine.sweep import prepare, run_sweep
 
-    prepared = prepare(make_config({"scheme": "semoma", "snr": "10", "groups": 4, "metrics": "psnr"}))
+    prepared = prepare(make_config({"scheme": "semoma", "rho": "1/12", "snr": "10", "groups": 4, "metrics": "psnr"}))
     torch.manual_seed(1)
     weights.install(SPEC, SPEC.build(0.5), {**FACTS, "golden_psnr_db": 0.0})
     evaluate._system.cache_clear()

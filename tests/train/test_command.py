@@ -22,7 +22,7 @@ from linksim.train.spec import ModelSpec
 from tests.data.fake_cifar import install_fake, write_binary
 
 OFFICIAL = os.environ.get("LINKSIM_TEST_CIFAR10")
-BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def train(folder: Path, *words: str) -> int:
 
 
 def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(folder, "--scheme", "kd", "--rho", "1/12", "--steps", "2") == 2
-    assert "no weights semoma_awgn_1-12" in capsys.readouterr().err
-    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "3", "--set", "loss=mse") == 0
-    assert train(folder, "--scheme", "kd-semnoma", "--rho", "1/12", "--steps", "2", "--set", "cross_layer=2") == 0
+    assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
+    assert "no weights semoma_awgn_1-24" in capsys.readouterr().err
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "3", "--set", "loss=mse") == 0
+    assert train(folder, "--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2") == 0
     cards = weights.cards()
     teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
     assert (teacher["pairs"], teacher["lineage_pairs"], teacher["warm_start"]) == (6, 6, None)
@@ -61,7 +61,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
 def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
+    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1")
     assert train(folder, *words) == 0
     assert train(folder, *words) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
@@ -118,14 +118,14 @@ def test_a_folder_without_the_training_batches_is_refused(folder: Path, capsys: 
 def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     before = weights.load(BASE).state_dict()
 
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("linksim.engine.provenance.write_atomic", full)
-    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "2", "--seed", "1",
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "2", "--seed", "1",
                  "--out", str(folder / "other")) == 2  # fmt: skip
     assert "No space left" in capsys.readouterr().err
     after = weights.load(BASE).state_dict()
@@ -153,14 +153,14 @@ def test_models_come_in_the_order_of_who_learns_from_whom(folder: Path) -> None:
 def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
     assert nearest(replace(BASE, rho=Fraction(1, 3), channel="rayleigh")) == "semoma_awgn_1-3_n2_own_sum_32px_compact"
     assert nearest(replace(BASE, size="paper")) is None
-    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     assert nearest(replace(BASE, method="semnoma")) == BASE.name
     assert nearest(replace(BASE, channel="rayleigh")) == BASE.name
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
 def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/12\n")
+    (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/24\n")
     words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
     words += ["--data-dir", str(OFFICIAL), "--out", "runs"]
     environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights")}
@@ -193,7 +193,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
 def test_better_weights_stay_unless_told_otherwise(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
+    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1")
     assert train(folder, *words) == 0
     manifest = folder / "weights" / weights.MANIFEST
     cards = json.loads(manifest.read_text())
@@ -211,9 +211,9 @@ def test_better_weights_stay_unless_told_otherwise(
 
 def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = "semoma_awgn_1-3_n2_own_sum_32px_compact"
-    words = ("--scheme", "semnoma", "--rho", "1/12", "--steps", "1")
+    words = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1")
     assert train(folder, *words, "--warm", first) == 0
-    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
     assert (card["warm_start"], card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
@@ -229,7 +229,7 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
 def test_a_damaged_checkpoint_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1", "--resume")
+    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--resume")
     assert train(folder, *words) == 0
     path = folder / "runs" / BASE.name / name
     path.unlink()
@@ -247,7 +247,7 @@ def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.C
     out = folder / "runs" / BASE.name
     out.mkdir(parents=True)
     with FileLock(out / ".lock"):
-        assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 2
+        assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 2
     assert "another process works there" in capsys.readouterr().err
 
 
