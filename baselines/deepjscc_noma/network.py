@@ -36,58 +36,55 @@ class Gdn(nn.Module):
         return x * (energy.sqrt() if self.inverse else energy.rsqrt())
 
 
-class ResidualBlock(nn.Module):
+class _Residual(nn.Module):
+    """A branch and a skip, added."""
+
+    def __init__(self, branch: nn.Module, skip: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.skip = branch, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H', W'] to [B, outputs, H'', W'']."""
+        return self.skip(x) + self.branch(x)
+
+
+class ResidualBlock(_Residual):
     """Two 3x3 convolutions with LeakyReLU and a skip, which is a 1x1 convolution where the channels change."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, padding=1),
             nn.LeakyReLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
             nn.LeakyReLU(),
         )
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H', W'] to [B, outputs, H', W']."""
-        return self.skip(x) + self.branch(x)
+        super().__init__(branch, nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1))
 
 
-class ResidualDown(nn.Module):
+class ResidualDown(_Residual):
     """A residual block that halves the side: 3x3 of stride 2, LeakyReLU, 3x3, GDN; the skip is a 1x1 of stride 2."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride=2, padding=1),
             nn.LeakyReLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
             Gdn(outputs),
         )
-        self.skip = nn.Conv2d(inputs, outputs, 1, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H', W'] to [B, outputs, H'/2, W'/2]."""
-        return self.skip(x) + self.branch(x)
+        super().__init__(branch, nn.Conv2d(inputs, outputs, 1, stride=2))
 
 
-class ResidualUp(nn.Module):
+class ResidualUp(_Residual):
     """A residual block that doubles the side: sub-pixel 3x3, LeakyReLU, 3x3, inverse GDN; the skip is sub-pixel too."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             _sub_pixel(inputs, outputs),
             nn.LeakyReLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
             Gdn(outputs, inverse=True),
         )
-        self.skip = _sub_pixel(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H', W'] to [B, outputs, 2H', 2W']."""
-        return self.skip(x) + self.branch(x)
+        super().__init__(branch, _sub_pixel(inputs, outputs))
 
 
 def _sub_pixel(inputs: int, outputs: int) -> nn.Sequential:

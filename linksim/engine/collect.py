@@ -192,7 +192,11 @@ def point_rows(
 
 def point_frame(plan: Plan, rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table: rows in the plan's order, envelopes after their members; text columns without NaN."""
-    frame = _with_envelopes(plan, pd.DataFrame(rows))
+    return without_gaps(_with_envelopes(plan, pd.DataFrame(rows)))
+
+
+def without_gaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with empty text where a text column has no value."""
     texts = frame.select_dtypes(include=["object", "string"]).columns
     frame[texts] = frame[texts].fillna("")
     return frame

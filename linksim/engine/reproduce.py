@@ -8,26 +8,26 @@ schemes of one sweep are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linksim.engine import provenance
+from linksim.engine.collect import without_gaps
 from linksim.engine.config import SweepConfig
 from linksim.engine.sweep import (
     FIGURES,
     PER_IMAGE,
     TABLE,
-    TABLE_CSV,
     Prepared,
     Progress,
     data_facts,
     exclusive,
-    parquet,
     prepare,
     run_sweep,
+    write_tables,
 )
 from linksim.errors import LinksimError, NoWeights, unknown
 
@@ -137,11 +137,13 @@ def reproduce(
         shown = [
             name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)
         ]
-        table = _joined([pd.read_parquet(folder / PARTS / name / TABLE) for name in shown])
-        images = _joined([pd.read_parquet(folder / PARTS / name / PER_IMAGE) for name in shown])
-        provenance.write_atomic(folder / PER_IMAGE, parquet(images))
-        provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
-        provenance.write_atomic(folder / TABLE, parquet(table))
+        table, images = (
+            without_gaps(
+                pd.concat([pd.read_parquet(folder / PARTS / name / file) for name in shown], ignore_index=True)
+            )
+            for file in (TABLE, PER_IMAGE)
+        )
+        write_tables(folder, table, images)
         parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
         kept_keys = ("linksim", "python", "platform", "started", "finished")
         run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in parts.items()}
@@ -181,12 +183,3 @@ def _finished(place: Path, part: SweepConfig) -> bool:
     run = provenance.read_run(place)
     there, here = dict(run["config"] if run else {}), part.model_dump(mode="json")
     return {**there, "data_dir": None} == {**here, "data_dir": None}
-
-
-def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
-    whole = pd.concat(frames, ignore_index=True)
-    texts = whole.select_dtypes(include=["object", "string"]).columns
-    whole[texts] = whole[texts].fillna("")
-    return whole

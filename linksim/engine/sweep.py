@@ -307,9 +307,7 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
     rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
     table = collect.point_frame(plan, rows)
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
-    provenance.write_atomic(folder / PER_IMAGE, parquet(per_image))
-    provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
-    provenance.write_atomic(folder / TABLE, parquet(table))
+    write_tables(folder, table, per_image)
     run = provenance.read_run(folder)
     if run is not None and run.get("finished") is None:
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -321,8 +319,14 @@ def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str =
     return table
 
 
-def parquet(frame: pd.DataFrame) -> bytes:
-    """A table as the bytes of a Parquet file with checksums."""
+def write_tables(folder: Path, table: pd.DataFrame, per_image: pd.DataFrame) -> None:
+    """Writes the two tables of a results folder; the one of points, which says that all is there, last."""
+    provenance.write_atomic(folder / PER_IMAGE, _parquet(per_image))
+    provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
+    provenance.write_atomic(folder / TABLE, _parquet(table))
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False, write_page_checksum=True)
     return buffer.getvalue()
