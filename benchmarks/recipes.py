@@ -18,6 +18,7 @@ from linksim.data import load_cifar10_train
 from linksim.train.loop import train
 from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.spec import ModelSpec
+from linksim.train.transceivers import TransceiverTask
 
 TABLE = Path(__file__).parent.parent / "results" / "recipes" / "recipes.csv"
 CHOICES = ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip")
@@ -50,9 +51,9 @@ def main() -> None:
         if any(all(row[key] == value for key, value in choices.items()) for row in done):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            state = train(spec, recipe, images, Path(folder), steps=options.pairs // recipe.batch)
+            state = train(TransceiverTask(spec, recipe, images), Path(folder), steps=options.pairs // recipe.batch)
         row = {"recipe": name, **choices, "seconds": round(state.seconds)}
-        row |= {f"psnr_{snr}db": f"{psnr:.2f}" for snr, psnr in zip((0, 10, 20), state.validation, strict=True)}
+        row |= {name: f"{psnr:.2f}" for name, psnr in state.validation.items()}
         row["mean_db"] = f"{state.best:.2f}"
         new = not TABLE.exists()
         with TABLE.open("a", newline="") as file:

@@ -26,10 +26,11 @@ from linksim.link.channel import transmit_over
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.network import Network, side_information
 from linksim.schemes.learned import ready
-from linksim.train.loop import Average, compile_networks, draw_batch, model_losses
+from linksim.train.loop import Average
 from linksim.train.recipe import RECIPES
 from linksim.train.run import model_spec
 from linksim.train.spec import ModelSpec
+from linksim.train.transceivers import compile_networks, draw_batch, model_losses
 
 PLAIN_BATCH = 32
 

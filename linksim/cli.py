@@ -11,9 +11,12 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from linksim.errors import LinksimError, unknown
+
+if TYPE_CHECKING:
+    from linksim.train.spec import Spec
 
 _SETTINGS = {
     "scheme": ("NAME[:KEY=VALUE,...],...", "schemes and their parameters (linksim list schemes)"),
@@ -120,6 +123,10 @@ def _parser() -> _Parser:
     _debug(again)
     train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
     train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
+    train.add_argument("--refiner", metavar="NAME", help="cgan: train this refiner on the scheme's output, frozen")
+    train.add_argument(
+        "--prior", nargs="?", const="small", metavar="SIZE", help="a diffusion prior: small (default) or large"
+    )
     train.add_argument(
         "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
     )
@@ -345,13 +352,15 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _card_words(card: Mapping[str, Any]) -> str:
+    from linksim.train.spec import spec_from_json
     from linksim.weights import SHIPPED, missing_words, present
 
-    shown = "/".join(f"{psnr:.2f}" for psnr in card["validation_psnr_db"].values())
+    from linksim.report.progress import figures
+
     place = "shipped" if card["folder"] == str(SHIPPED) else "your own"
     if not present(card):
         place = f"weights {missing_words(card)}"
-    return f"{shown} dB at 0/10/20 dB, {card['lineage_pairs']} pairs, {place}"
+    return f"{figures(card['validation'])}; {card['lineage_pairs']} {spec_from_json(card['model']).unit}, {place}"
 
 
 def _assets(args: argparse.Namespace) -> int:
@@ -384,30 +393,29 @@ def _assets(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from linksim.train.recipe import make_recipe
-    from linksim.train.run import model_spec, parse_budget, run_training
+    from linksim.train.run import parse_budget, run_training
 
     seconds = parse_budget(args.budget) if args.budget else None
     steps = _whole(args.steps, "--steps")
-    recipe = make_recipe(args.recipe, _assignments(args.set))
-    if (args.scheme is None) == (args.sweep is None):
-        raise LinksimError("give either --scheme NAME or --for FILE")
+    if sum(value is not None for value in (args.scheme, args.sweep, args.prior)) != 1:
+        raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
+    if args.refiner is not None and args.scheme is None:
+        raise LinksimError(f"--refiner {args.refiner}: name the scheme that it refines: --scheme kd")
     if not re.fullmatch(r"[0-9]{1,9}", args.seed):
         raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
     if args.sweep:
         return _train_for(args)
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
-    spec = model_spec(
-        args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
-        _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
-    )  # fmt: skip
+    spec = _spec(args)
+    recipe = make_recipe(args.recipe, _assignments(args.set), spec.recipe)
     out = args.out / spec.name
     if (out / "checkpoint.pt").exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
-    from linksim.report.progress import TrainingBar
+    from linksim.report.progress import TrainingBar, figures
 
     try:
-        with TrainingBar(spec.name, recipe.batch) as bar:
+        with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
             paths, facts = run_training(
                 spec, recipe, args.data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
                 device=_device(args.device), warm=args.warm, replace=args.replace, report=bar.update,
@@ -417,12 +425,34 @@ def _train(args: argparse.Namespace) -> int:
         words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
         print(f"\nstopped: {words}", file=sys.stderr)
         return 130
-    result = f"validation PSNR {facts['validation_psnr_db']} dB after {facts['lineage_pairs']} pairs"
+    result = f"validation {figures(facts['validation'])} after {facts['lineage_pairs']} {spec.unit}"
     if paths:
         print(f"{paths[0]}: {result}")
     else:
         print(f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place)")
     return 0
+
+
+def _spec(args: argparse.Namespace) -> Spec:
+    """The one model that the words of `linksim train` ask for."""
+    from linksim.train.run import model_spec
+
+    if args.prior is not None:
+        from linksim.refine.specs import prior_spec
+
+        for option in ("channel", "rho", "size", "users", "csi", "power"):
+            if getattr(args, option):
+                raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
+        return prior_spec(args.prior)
+    first = model_spec(
+        args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
+        _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
+    )  # fmt: skip
+    if args.refiner is None:
+        return first
+    from linksim.refine.specs import refiner_spec
+
+    return refiner_spec(args.refiner, first)
 
 
 def _train_for(args: argparse.Namespace) -> int:

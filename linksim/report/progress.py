@@ -91,6 +91,11 @@ class Download:
         self.close()
 
 
+def figures(validation: Mapping[str, float]) -> str:
+    """The figures of a validation in a few words: `20.76/26.15/28.22 psnr_0db/10db/20db` is all that is long."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in validation.items())
+
+
 class TrainingBar:
     """A bar over a run's image groups with speed, time left, loss and validation PSNR.
 
@@ -98,14 +103,15 @@ class TrainingBar:
 
     Args:
         name: of the model.
-        batch: image groups a step.
+        batch: image groups (or images) a step.
+        unit: "pairs" or "images", what `batch` counts.
     """
 
-    def __init__(self, name: str, batch: int) -> None:
-        self._name, self._batch = name, batch
+    def __init__(self, name: str, batch: int, unit: str = "pairs") -> None:
+        self._name, self._batch, self._unit = name, batch, unit
         self._bar: tqdm | None = None
         self._lines = not sys.stderr.isatty()
-        self._told: tuple[float, ...] = ()
+        self._told: Mapping[str, float] = {}
         self._begin = (0, 0.0)
 
     def __enter__(self) -> TrainingBar:
@@ -114,16 +120,16 @@ class TrainingBar:
 
     def update(self, state: State, losses: Mapping[str, float]) -> None:
         """Sets the bar to the state of a run."""
-        shown = "/".join(f"{value:.2f}" for value in state.validation) or "-"
+        shown = figures(state.validation) or "-"
         if self._lines:
             self._line(state, shown)
             return
         done, total = state.step * self._batch, state.steps * self._batch
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=done, unit="pair", desc=self._name, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, unit=f" {self._unit}", desc=self._name, dynamic_ncols=True)
         self._bar.update(done - self._bar.n)
         loss = f"loss {losses['total']:.4f}, " if losses else ""
-        self._bar.set_postfix_str(f"{loss}best {shown} dB", refresh=False)
+        self._bar.set_postfix_str(f"{loss}best {shown}", refresh=False)
 
     def _line(self, state: State, shown: str) -> None:
         now = time.monotonic()
@@ -135,7 +141,7 @@ class TrainingBar:
         speed = (state.step - self._begin[0]) / max(now - self._begin[1], 1e-9)
         left = (state.steps - state.step) / speed / 60 if speed else 0.0
         print(
-            f"{self._name}: {state.step}/{state.steps} steps, {speed * self._batch:.0f} pairs/s, best {shown} dB, "
+            f"{self._name}: {state.step}/{state.steps} steps, {speed * self._batch:.0f} {self._unit}/s, best {shown}, "
             f"{left:.0f} min left",
             file=sys.stderr, flush=True,
         )  # fmt: skip

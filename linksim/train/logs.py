@@ -15,7 +15,7 @@ LOSSES, VALIDATION = "train.csv", "validation.csv"
 
 
 class Logs:
-    """Writes a run's losses and validation PSNR; rows of steps that a run goes over again are taken out first.
+    """Writes a run's losses and validations; rows of steps that a run goes over again are taken out first.
 
     Args:
         folder: of the run.
@@ -37,11 +37,11 @@ class Logs:
         for name, value in means.items():
             self._events.add_scalar(f"loss/{name}", value, step)
 
-    def validation(self, step: int, psnr_db: Mapping[float, float]) -> None:
-        """PSNR in dB by SNR in dB."""
-        self._row(VALIDATION, step, {f"psnr_{snr:g}db": value for snr, value in psnr_db.items()})
-        for snr, value in psnr_db.items():
-            self._events.add_scalar(f"validation/psnr_{snr:g}db", value, step)
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures of a validation by name."""
+        self._row(VALIDATION, step, figures)
+        for name, value in figures.items():
+            self._events.add_scalar(f"validation/{name}", value, step)
 
     def _row(self, name: str, step: int, values: Mapping[str, float]) -> None:
         path = self._folder / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -19,25 +19,19 @@ Decibel = Annotated[float, Field(ge=-200, le=200)]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Choices of a training run.
+class BaseRecipe:
+    """Choices of every training run.
 
     Args:
         name: of the preset.
         learning_rate: AdamW's, at its peak.
         weight_decay: AdamW's.
-        batch: image groups a step.
+        batch: image groups (a prior's images) a step.
         warmup: share of the steps in which the learning rate rises.
         schedule: "constant", or "cosine" down to a hundredth after the warm-up.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
-        loss: "mae" (the paper) or "mse".
-        layer_scale: start of the ConvNeXt blocks' layer scale.
         flip: mirror images at random.
-        snr_db: gamma is drawn uniformly from this range for each group.
-        weights: of MAE, FA and CrossKD (eq. 17).
-        fa_norm: scale of FA.
-        cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
     """
 
     name: str = "fast"
@@ -48,27 +42,20 @@ class Recipe:
     schedule: Literal["constant", "cosine"] = "cosine"
     ema: Share = 0.999
     clip: NotNegative = 1.0
-    loss: Literal["mae", "mse"] = "mae"
-    layer_scale: Positive = 0.1
     flip: bool = True
-    snr_db: tuple[Decibel, Decibel] = (0.0, 20.0)
-    weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
-    fa_norm: FaNorm = "released"
-    cross_layer: Annotated[int, Field(ge=0, le=8)] | None = None
+
+    @classmethod
+    def presets(cls) -> dict[str, Any]:
+        """Presets by name."""
+        return {"fast": cls()}
 
     @property
     def words(self) -> str:
         """The preset's name and what was changed in it, as `--recipe` and `--set` ask for it."""
-        preset = RECIPES[self.name]
+        preset = self.presets()[self.name]
         changes = [f"{f.name}={_text(value)}" for f in fields(self) if (value := getattr(self, f.name)) !=
                    getattr(preset, f.name)]  # fmt: skip
         return " ".join([self.name, *changes])
-
-    def j(self, channel: str) -> int:
-        """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
-        if self.cross_layer is not None:
-            return self.cross_layer
-        return 4 if channel == "awgn" else 2
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of `steps`."""
@@ -79,6 +66,54 @@ class Recipe:
             return self.learning_rate
         done = (step - rise) / max(1.0, steps - rise)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """How a transceiver is trained.
+
+    Args:
+        loss: "mae" (the paper) or "mse".
+        layer_scale: start of the ConvNeXt blocks' layer scale.
+        snr_db: gamma is drawn uniformly from this range for each group.
+        weights: of MAE, FA and CrossKD (eq. 17).
+        fa_norm: scale of FA.
+        cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
+    """
+
+    loss: Literal["mae", "mse"] = "mae"
+    layer_scale: Positive = 0.1
+    snr_db: tuple[Decibel, Decibel] = (0.0, 20.0)
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
+    fa_norm: FaNorm = "released"
+    cross_layer: Annotated[int, Field(ge=0, le=8)] | None = None
+
+    @classmethod
+    def presets(cls) -> dict[str, Recipe]:
+        """See `RECIPES`."""
+        return RECIPES
+
+    def j(self, channel: str) -> int:
+        """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
+        if self.cross_layer is not None:
+            return self.cross_layer
+        return 4 if channel == "awgn" else 2
+
+
+@dataclass(frozen=True)
+class PriorRecipe(BaseRecipe):
+    """How a diffusion prior is trained.
+
+    Args:
+        early_steps: a refinement starts at a step T' of some tens to two hundred of the thousand, so that steps below
+            this one are trained more often.
+        early_share: share of the images that is drawn below `early_steps`; the others are drawn from all steps.
+    """
+
+    weight_decay: NotNegative = 0.0
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    early_steps: Annotated[int, Field(ge=1, le=1000)] = 250
+    early_share: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 #: Presets by name. `fast`: see `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,
@@ -99,23 +134,28 @@ RECIPES = {
 }
 
 
-def make_recipe(name: str, changes: Mapping[str, str]) -> Recipe:
-    """A preset with some of its values changed, given as text. Raises LinksimError."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    known = [field.name for field in fields(Recipe) if field.name != "name"]
+R = TypeVar("R", bound=BaseRecipe)
+
+
+def make_recipe(name: str, changes: Mapping[str, str], kind: type[R]) -> R:
+    """A preset of `kind` with some of its values changed, given as text. Raises LinksimError."""
+    presets = kind.presets()
+    if name not in presets:
+        raise unknown("recipe", name, presets)
+    known = [field.name for field in fields(kind) if field.name != "name"]
     values: dict[str, Any] = {}
     for key, text in changes.items():
         if key not in known:
             raise unknown("recipe value", key, known)
-        values[key] = text.split("/") if isinstance(getattr(RECIPES[name], key), tuple) else text
+        values[key] = text.split("/") if isinstance(getattr(presets[name], key), tuple) else text
     try:
-        recipe = TypeAdapter(Recipe).validate_python({**asdict(RECIPES[name]), **values})
+        recipe = TypeAdapter(kind).validate_python({**asdict(presets[name]), **values})
     except ValidationError as error:
         first = error.errors()[0]
         raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if recipe.snr_db[0] > recipe.snr_db[1]:
-        raise LinksimError(f"--set snr_db={_text(recipe.snr_db)}: write the lower end first")
+    low, high = snr_db = getattr(recipe, "snr_db", (0.0, 0.0))
+    if low > high:
+        raise LinksimError(f"--set snr_db={_text(snr_db)}: write the lower end first")
     return recipe
 
 

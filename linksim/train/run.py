@@ -8,21 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, Spec, spec_from_json
 
 if TYPE_CHECKING:
-    from linksim.engine.config import SweepConfig
-    from linksim.nets.network import Network
-    from linksim.train.loop import State
-    from linksim.train.recipe import Recipe
+    from torch import nn
 
-_GOLDEN_GROUPS = 32
+    from linksim.engine.config import SweepConfig
+    from linksim.train.loop import State
+    from linksim.train.recipe import BaseRecipe
 
 #: Seconds of a run, at the most.
 _MAX_BUDGET = 1e9
@@ -134,8 +131,7 @@ def nearest(spec: ModelSpec) -> str | None:
     from linksim.schemes.registry import names
 
     ranks: dict[str, tuple[bool, bool, bool, int]] = {}
-    for name, card in weights.cards().items():
-        other = ModelSpec.from_json(card["model"])
+    for name, (other, card) in weights.transceivers().items():
         if (
             other == spec
             or not weights.present(card)
@@ -152,8 +148,8 @@ def nearest(spec: ModelSpec) -> str | None:
 
 
 def run_training(
-    spec: ModelSpec,
-    recipe: Recipe,
+    spec: Spec,
+    recipe: BaseRecipe,
     data_dir: Path | None,
     out: Path,
     *,
@@ -175,26 +171,19 @@ def run_training(
         replace: put these weights in the place of better ones.
 
     Raises:
-        LinksimError: no such model to start from, no teacher, no data, and what `train` raises.
+        LinksimError: no such model to start from, no teacher, no first stage, no data, and what `train` raises.
     """
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.engine.provenance import code_version
     from linksim.engine.sweep import exclusive
-    from linksim.train.loop import (
-        BEST,
-        CHECKPOINT,
-        VALIDATION_SNRS_DB,
-        Start,
-        load_checkpoint,
-        train,
-        validation_groups,
-    )
+    from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
+    from linksim.train.task import VALIDATION
 
-    if spec.image_shape != weights.TRAINED_SHAPE:
+    if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
     weights.ready_to_install()
-    teacher = weights.load(spec.teacher) if spec.teacher is not None else None
+    spec.ready()
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
@@ -202,49 +191,44 @@ def run_training(
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
             raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
-        start = None
+        start, lineage = None, (name, 0)
         if name and saved is None:
             card = weights.cards()[name]
-            start = Start(name, weights.load(ModelSpec.from_json(card["model"])), card["lineage_pairs"])
-        state = train(
-            spec, recipe, images, out, seconds=seconds, steps=steps, seed=seed, device=device, start=start,
-            teacher=teacher, report=report,
-        )  # fmt: skip
+            start, lineage = weights.load(spec_from_json(card["model"])), (name, card["lineage_pairs"])
+        task = spec.task(recipe, images, seed, device, start)
+        state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
         best = spec.build()
-        best.load_state_dict(load_checkpoint(out / BEST)["model"])
+        best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
     pairs = state.step * recipe.batch
     facts = {
         "data": "CIFAR-10 training split, 45,000 images; validation on "
-        f"{validation_groups(spec) * spec.users} of the other 5,000",
+        f"{task.validated} of the other {VALIDATION:,}",
         "recipe": recipe.words,
-        "settings": {**asdict(recipe), **({"cross_layer": recipe.j(spec.channel)} if spec.teacher else {})},
+        "settings": {**asdict(recipe), **task.settings()},
         "steps": state.step,
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
         "warm_start": state.start or None,
         "seconds": round(state.seconds),
         "device": _device_name(device),
-        "validation_psnr_db": {
-            f"{s:g}": round(p, 3) for s, p in zip(VALIDATION_SNRS_DB, state.validation, strict=True)
-        },
+        "validation": {name: round(value, 4) for name, value in state.validation.items()},
+        "score": round(state.best, 5),
         "code": code_version(),
         "golden_psnr_db": round(golden_psnr(spec, best), 4),
     }
     there = weights.cards().get(spec.name)
-    if there is not None and weights.present(there) and not replace and _mean(there) > _mean(facts):
+    if there is not None and weights.present(there) and not replace and there["score"] > facts["score"]:
         return [], facts
     return weights.install(spec, best, facts), facts
 
 
-def _mean(card: Mapping[str, Any]) -> float:
-    values: Iterable[float] = card["validation_psnr_db"].values()
-    return float(np.mean(list(values)))
-
-
-def _start_name(spec: ModelSpec, warm: str | None) -> str:
+def _start_name(spec: Spec, warm: str | None) -> str:
     """Name of the model that `--warm` means; empty for a start from scratch."""
     from linksim import weights
 
+    if not isinstance(spec, ModelSpec):
+        alike = [name for name, card in weights.cards().items() if card["model"].get("kind") == spec.kind]
+        return chosen(alike, warm) if warm not in (None, "auto") else ""
     if spec.teacher is not None:
         if warm not in (None, "auto", spec.teacher.name):
             raise LinksimError(
@@ -253,21 +237,17 @@ def _start_name(spec: ModelSpec, warm: str | None) -> str:
         return spec.teacher.name
     if warm == "auto":
         return nearest(spec) or ""
-    return chosen(list(weights.cards()), warm) if warm is not None else ""
+    return chosen(list(weights.transceivers()), warm) if warm is not None else ""
 
 
-def golden_psnr(spec: ModelSpec, model: Network) -> float:
-    """Mean PSNR in dB at 10 dB on the first embedded images, in float32: what `linksim verify` measures again."""
+def golden_psnr(spec: Spec, model: nn.Module) -> float:
+    """A PSNR in dB of a model's shipped, half-precision weights: what `linksim verify` measures again."""
     import torch
 
-    from linksim.data import load_dataset
-    from linksim.train.loop import validate
-
-    images = load_dataset("cifar10-mini").images[np.arange(_GOLDEN_GROUPS * spec.users)]
     half = {name: value.to(torch.float16).float() for name, value in model.state_dict().items()}
-    copy = spec.build()
+    copy = spec.build().eval()
     copy.load_state_dict(half)
-    return validate(spec, copy, images, "cpu", (10.0,), exact=True)[10.0]
+    return spec.golden_psnr(copy)
 
 
 def verify(name: str) -> tuple[float, float]:
@@ -275,7 +255,7 @@ def verify(name: str) -> tuple[float, float]:
     from linksim import weights
 
     card = weights.cards()[name]
-    spec = ModelSpec.from_json(card["model"])
+    spec = spec_from_json(card["model"])
     return card["golden_psnr_db"], golden_psnr(spec, weights.load(spec))
 
 

@@ -2,23 +2,104 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
 from linksim.schemes.registry import find
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
     from linksim.nets.network import Network
     from linksim.schemes.learned import Learned
+    from linksim.train.recipe import BaseRecipe
+    from linksim.train.task import Task
+
+
+_GOLDEN_GROUPS = 32
+
+
+class Spec(ABC):
+    """One set of weights: a transceiver's, a diffusion prior's, a refiner's.
+
+    Class attributes:
+        kind: the word in a card that says which subclass it is of.
+        unit: what its training counts: image groups ("pairs", for two users) or "images".
+    """
+
+    kind: ClassVar[str]
+    unit: ClassVar[str] = "pairs"
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """File name of the weights."""
+
+    @property
+    @abstractmethod
+    def words(self) -> list[str]:
+        """The words of `linksim` that ask for it, all but budget and recipe."""
+
+    @property
+    def command(self) -> str:
+        """The command that trains it."""
+        return " ".join(["linksim", *self.words, "--budget", "40m"])
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A network with fresh weights. Raises LinksimError where it fits nothing."""
+
+    def ready(self) -> None:  # noqa: B027
+        """Raises LinksimError where a model that the training needs (a teacher, a first stage) is not there."""
+
+    @abstractmethod
+    def task(
+        self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+    ) -> Task:
+        """Its training.
+
+        Args:
+            recipe: of the spec's own kind.
+            images: the training split, uint8 [T, C, H, W].
+            seed, device: see `Task`.
+            start: a model to start warm from.
+        """
+
+    @property
+    @abstractmethod
+    def recipe(self) -> type[BaseRecipe]:
+        """The kind of recipe that its training takes."""
+
+    @abstractmethod
+    def golden_psnr(self, model: nn.Module) -> float:
+        """A PSNR in dB on embedded images, in float32, that tells whether `model` still does what it did."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a card."""
+
+
+def spec_from_json(values: Mapping[str, Any]) -> Spec:
+    """The inverse of `Spec.to_json`. Raises TypeError, ValueError or KeyError."""
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    kind = values.get("kind", ModelSpec.kind)
+    if kind == ModelSpec.kind:
+        return ModelSpec.from_json(rest)
+    from linksim.refine.specs import KINDS
+
+    return KINDS[kind].from_json(rest)
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """One set of weights.
+class ModelSpec(Spec):
+    """The weights of a transceiver.
 
     Args:
         method: name of the scheme, a `Learned`.
@@ -39,6 +120,8 @@ class ModelSpec:
     csi: str = "own"
     power: PowerConvention = "sum"
     image_shape: tuple[int, int, int] = (3, 32, 32)
+
+    kind: ClassVar[str] = "transceiver"
 
     @property
     def scheme(self) -> type[Learned]:
@@ -92,11 +175,6 @@ class ModelSpec:
         return words
 
     @property
-    def command(self) -> str:
-        """The command that trains it."""
-        return " ".join(["linksim", *self.words, "--budget", "40m"])
-
-    @property
     def link(self) -> LinkConfig:
         """The link that it is trained on."""
         return LinkConfig(self.channel, self.users, self.power)
@@ -104,6 +182,44 @@ class ModelSpec:
     def build(self, layer_scale: float = 1e-6) -> Network:
         """A network with fresh weights. Raises LinksimError where it does not fit the images or the symbols."""
         return self.scheme.network(self, layer_scale)
+
+    def ready(self) -> None:
+        """See `Spec`."""
+        if self.teacher is not None:
+            from linksim import weights
+
+            weights.card(self.teacher)
+
+    def task(
+        self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+    ) -> Task:
+        """See `Spec`."""
+        from linksim import weights
+        from linksim.train.transceivers import TransceiverTask
+
+        teacher = weights.load(self.teacher) if self.teacher is not None else None
+        return TransceiverTask(
+            self, recipe, images, seed, device, cast("Network | None", start), cast("Network | None", teacher)
+        )
+
+    @property
+    def recipe(self) -> type[BaseRecipe]:
+        """See `Spec`."""
+        from linksim.train.recipe import Recipe
+
+        return Recipe
+
+    def golden_psnr(self, model: nn.Module) -> float:
+        """Mean PSNR in dB at 10 dB on the first embedded images."""
+        import numpy as np
+
+        from linksim.data import load_dataset
+        from linksim.nets.network import Network
+        from linksim.train.transceivers import validate
+
+        assert isinstance(model, Network)
+        images = load_dataset("cifar10-mini").images[np.arange(_GOLDEN_GROUPS * self.users)]
+        return validate(self, model, images, "cpu", (10.0,), exact=True)[10.0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a card."""

@@ -18,12 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, Spec, spec_from_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from linksim.nets.network import Network
+    from torch import Tensor, nn
 
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent
@@ -46,7 +44,8 @@ class _Card(BaseModel):
     model: dict[str, Any]
     lineage_pairs: int
     golden_psnr_db: float
-    validation_psnr_db: dict[str, float]
+    validation: dict[str, float]
+    score: float
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -54,7 +53,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         cards = json.loads(path.read_text(encoding="utf-8"))
         for card in TypeAdapter(dict[str, _Card]).validate_python(cards).values():
-            ModelSpec.from_json(card.model)
+            spec_from_json(card.model)
     except FileNotFoundError:
         return {}
     except ValidationError as error:
@@ -72,7 +71,13 @@ def cards() -> dict[str, dict[str, Any]]:
     return {**shipped, **{name: card for name, card in own.items() if name not in shipped or present(card)}}
 
 
-def card(spec: ModelSpec) -> dict[str, Any]:
+def transceivers() -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
+    """Model and card of every transceiver, by name."""
+    found = ((name, spec_from_json(card["model"]), card) for name, card in cards().items())
+    return {name: (spec, card) for name, spec, card in found if isinstance(spec, ModelSpec)}
+
+
+def card(spec: Spec) -> dict[str, Any]:
     """The card of a model whose weights are there and whole.
 
     Raises:
@@ -82,11 +87,12 @@ def card(spec: ModelSpec) -> dict[str, Any]:
     known = cards()
     if spec.name not in known:
         spec.build()
-        near = sorted(name for name in known if name.startswith(f"{spec.method}_"))
-        there = f"there are {', '.join(near)}" if near else f"there are none for {spec.method}"
+        family = spec.name.partition("_")[0]
+        near = sorted(name for name in known if name.startswith(f"{family}_"))
+        there = f"there are {', '.join(near)}" if near else f"there are none for {family}"
         raise NoWeights(f"no weights {spec.name}: {there}; {_training(spec)}")
     found = known[spec.name]
-    if ModelSpec.from_json(found["model"]) != spec:
+    if spec_from_json(found["model"]) != spec:
         raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {spec.name} is of another model: repair it")
     if not present(found):
         raise NoWeights(f"{spec.name}: weights {missing_words(found)}, their card alone is there; {_training(spec)}")
@@ -95,8 +101,8 @@ def card(spec: ModelSpec) -> dict[str, Any]:
     return found
 
 
-def _training(spec: ModelSpec) -> str:
-    if spec.image_shape != TRAINED_SHAPE:
+def _training(spec: Spec) -> str:
+    if isinstance(spec, ModelSpec) and spec.image_shape != TRAINED_SHAPE:
         return f"linksim trains on CIFAR-10, {'x'.join(map(str, TRAINED_SHAPE))}, alone"
     return f"train them: {spec.command}"
 
@@ -125,7 +131,7 @@ def contents(found: Card) -> Iterator[bytes]:
 
 
 def _again(found: Card) -> str:
-    return f"install linksim again, or train: {ModelSpec.from_json(found['model']).command}"
+    return f"install linksim again, or train: {spec_from_json(found['model']).command}"
 
 
 def digest(data: bytes) -> str:
@@ -133,7 +139,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load(spec: ModelSpec, found: Card | None = None) -> Network:
+def load(spec: Spec, found: Card | None = None) -> nn.Module:
     """The trained network, ready to evaluate.
 
     Args:
@@ -173,7 +179,7 @@ def ready_to_install() -> None:
     _read(folder)
 
 
-def install(spec: ModelSpec, model: Network, facts: Card) -> list[Path]:
+def install(spec: Spec, model: nn.Module, facts: Card) -> list[Path]:
     """Writes a model's weights in half precision with their card, into the user's own folder.
 
     A file's name holds a piece of its hash: what is there stays whole until the manifest names the new files.

@@ -17,7 +17,7 @@ from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
-FACTS = {"lineage_pairs": 0, "validation_psnr_db": {"0": 0.0, "10": 0.0, "20": 0.0}}
+FACTS = {"lineage_pairs": 0, "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: py
 
 def test_half_precision_evaluation_equals_single_precision_within_a_fiftieth_of_a_decibel(untrained: Path) -> None:
     from linksim.data import load_dataset
-    from linksim.train.loop import validate
+    from linksim.train.transceivers import validate
 
     model = weights.load(SPEC)
     images = load_dataset("cifar10-mini").images[:64]

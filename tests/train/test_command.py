@@ -50,7 +50,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     assert (student["pairs"], student["lineage_pairs"], student["warm_start"]) == (4, 10, BASE.name)
     assert teacher["recipe"] == "fast batch=2 loss=mse"
     assert student["recipe"] == "fast batch=2 cross_layer=2"
-    assert set(student["validation_psnr_db"]) == {"0", "10", "20"}
+    assert set(student["validation"]) == {"psnr_0db", "psnr_10db", "psnr_20db"}
     for key in ("data", "seconds", "device", "code", "files", "command", "golden_psnr_db"):
         assert student[key] or student[key] == 0
     losses = (folder / "runs" / replace(BASE, method="kd").name / "train.csv").read_text().splitlines()
@@ -197,7 +197,7 @@ def test_better_weights_stay_unless_told_otherwise(
     assert train(folder, *words) == 0
     manifest = folder / "weights" / weights.MANIFEST
     cards = json.loads(manifest.read_text())
-    cards[BASE.name]["validation_psnr_db"] = {"0": 50.0, "10": 50.0, "20": 50.0}
+    cards[BASE.name]["score"] = 50.0
     manifest.write_text(json.dumps(cards))
     other = (*words, "--seed", "1", "--out", str(folder / "other"))
     assert train(folder, *other) == 0

@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from linksim.train.loop import draw_batch, model_losses
 from linksim.train.losses import affinity, feature_affinity_loss
 from linksim.train.recipe import RECIPES
 from linksim.train.spec import ModelSpec
+from linksim.train.transceivers import draw_batch, model_losses
 
 KD = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 12))
 TEACHER = replace(KD, method="semoma")

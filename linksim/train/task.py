@@ -1,0 +1,80 @@
+"""What the training loop trains: networks, the losses of a step, a score. Everything else is the loop's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from linksim.train.recipe import BaseRecipe
+
+#: The training set's last images are for validation: 45,000 / 5,000 for CIFAR-10 (KDD paper, section VI-A).
+VALIDATION = 5000
+
+
+class Task(ABC):
+    """One kind of training.
+
+    Args:
+        recipe: how.
+        seed: of every draw.
+        device: torch device.
+
+    Class attributes:
+        collapse: a mean validation this far below the best is no noise, and ends the run; in the validation's unit.
+    """
+
+    collapse: ClassVar[float]
+
+    def __init__(self, recipe: BaseRecipe, seed: int = 0, device: str = "cpu") -> None:
+        self.recipe, self.seed, self.device = recipe, seed, device
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to, beside the recipe and the seed, as plain values."""
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """Everything that is trained, with fresh weights or those of a warm start."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+        """The losses of step `step`, from (seed, step) alone, with the one that is minimised as "total"."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Named figures on held-out images; the best weights are those with the highest mean."""
+
+    def compile(self, model: nn.Module) -> None:  # noqa: B027
+        """Has what is worth it compiled; on a GPU."""
+
+    @property
+    def validated(self) -> int:
+        """Images that a validation is on."""
+        return VALIDATION
+
+    def settings(self) -> dict[str, Any]:
+        """What a card says beside the recipe's values."""
+        return {}
+
+    def shipped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the state of what was trained, the part that is kept as weights."""
+        return state
+
+    def score(self, found: Mapping[str, float]) -> float:
+        """The figure that decides which weights are kept."""
+        return sum(found.values()) / len(found)
+
+
+def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The images to train on and those for validation."""
+    return images[: len(images) - VALIDATION], images[len(images) - VALIDATION :]
+
+
+def seed_of(seed: int, step: int) -> int:
+    """Seed of a step's draws."""
+    return (seed << 32) + step

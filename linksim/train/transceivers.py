@@ -1,0 +1,216 @@
+"""Training of the transceivers: the draws of a step, the losses, the validation (KDD paper, section IV)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from linksim.errors import LinksimError
+from linksim.link.channel import transmit_over, unit_noise
+from linksim.link.fading import draw_coefficients
+from linksim.link.units import noise_variance
+from linksim.metrics import mse, psnr_from_mse
+from linksim.nets.layers import Conditioned
+from linksim.nets.network import Network, side_information
+from linksim.nets.transceiver import Transceiver
+from linksim.train.losses import feature_affinity_loss
+from linksim.train.recipe import Recipe
+from linksim.train.spec import ModelSpec
+from linksim.train.task import VALIDATION, Task, seed_of, split
+
+VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
+_VALIDATION_GROUPS = 256
+_VALIDATION_SEED = 2**40
+
+
+class TransceiverTask(Task):
+    """A transceiver, from scratch, from a model to start warm from, or under a teacher.
+
+    Args:
+        spec: the model.
+        recipe: how.
+        images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
+        seed, device: see `Task`.
+        start: the network of a model to start warm from.
+        teacher: for a scheme that has one, the frozen orthogonal model.
+
+    Raises:
+        LinksimError: no teacher where one is needed.
+    """
+
+    recipe: Recipe
+    collapse: ClassVar[float] = 5.0
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        recipe: Recipe,
+        images: NDArray[np.uint8],
+        seed: int = 0,
+        device: str = "cpu",
+        start: Network | None = None,
+        teacher: Network | None = None,
+    ) -> None:
+        super().__init__(recipe, seed, device)
+        if spec.teacher is not None and teacher is None:
+            raise LinksimError(f"{spec.method} learns from a teacher: train it first: {spec.teacher.command}")
+        if teacher is not None:
+            teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._spec, self._start, self._teacher = spec, start, teacher
+        pool, self._held_out = split(images)
+        self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"spec": self._spec.to_json()}
+
+    def network(self) -> Network:
+        """See `Task`."""
+        model = self._spec.build(self.recipe.layer_scale)
+        if self._start is not None:
+            model.adopt(self._start)
+        return model
+
+    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+        """See `Task`."""
+        assert isinstance(model, Network)
+        batch = draw_batch(self._spec, self.recipe, self._pool, self.seed, step)
+        return model_losses(self._spec, self.recipe, model, self._teacher, batch)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Mean per-image PSNR in dB at each of VALIDATION_SNRS_DB."""
+        assert isinstance(model, Network)
+        found = validate(self._spec, model, self._held_out, self.device)
+        return {f"psnr_{snr:g}db": value for snr, value in found.items()}
+
+    @property
+    def validated(self) -> int:
+        """See `Task`."""
+        return validation_groups(self._spec) * self._spec.users
+
+    def settings(self) -> dict[str, Any]:
+        """The layer that CrossKD crosses over at."""
+        return {"cross_layer": self.recipe.j(self._spec.channel)} if self._spec.teacher else {}
+
+    def compile(self, model: nn.Module) -> None:
+        """See `Task`."""
+        compile_networks(model, self._teacher)
+
+
+def compile_networks(*networks: nn.Module | None, backend: str = "inductor") -> None:
+    """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
+    for network in networks:
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, Conditioned):
+                module.compile(dynamic=False, backend=backend)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's draws: images [B, N, C, H, W] in [0, 1], gamma [B], h [B, N], unit noise of student and teacher."""
+
+    images: Tensor
+    snr_db: Tensor
+    h: Tensor
+    noise: Tensor
+    teacher_noise: Tensor
+
+
+def draw_batch(spec: ModelSpec, recipe: Recipe, pool: Tensor, seed: int, step: int) -> Batch:
+    """The draws of a step, from (seed, step) alone; they seed dropout and stochastic depth too."""
+    torch.manual_seed(seed_of(seed, step))
+    device, shape = pool.device, (recipe.batch, spec.users)
+    images = pool[torch.randint(len(pool), shape, device=device)].float() / 255
+    if recipe.flip:
+        mirrored = torch.rand(*shape, 1, 1, 1, device=device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    low, high = recipe.snr_db
+    snr_db = low + (high - low) * torch.rand(recipe.batch, device=device)
+    h = torch.ones(shape, dtype=torch.complex64, device=device)
+    if spec.channel != "awgn":
+        h = torch.randn(shape, dtype=torch.complex64, device=device)
+    noises = [
+        torch.randn((recipe.batch, spec.symbols) if access == "noma" else (*shape, spec.symbols), dtype=torch.complex64,
+                    device=device)
+        for access in (spec.access, "oma")
+    ]  # fmt: skip
+    return Batch(images, snr_db, h, *noises)
+
+
+def model_losses(
+    spec: ModelSpec, recipe: Recipe, model: Network, teacher: Network | None, batch: Batch
+) -> dict[str, Tensor]:
+    """The losses of a batch: "mae" or "mse", with a teacher "fa" and "crosskd", and their "total" (eq. 17)."""
+    side = side_information(batch.snr_db, batch.h, spec.side_dim)
+    noise_var = 10 ** (-batch.snr_db / 10)
+    symbols = model.encode(batch.images, side, spec.powers)
+    received = transmit_over(spec.access, symbols, batch.h, batch.noise, noise_var)
+    if teacher is None:
+        fidelity = _fidelity(recipe, model.receive(received, side), batch.images)
+        return {recipe.loss: fidelity, "total": fidelity}
+    assert isinstance(model, Transceiver)
+    assert isinstance(teacher, Transceiver)
+    j = recipe.j(spec.channel)
+    features = model.received_features(received)
+    crossing = model.decode(features, side, 0, j + 1)
+    fidelity = _fidelity(recipe, model.decode(crossing, side, j + 1).float(), batch.images)
+    with torch.no_grad():
+        teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
+        heard = transmit_over("oma", teacher_symbols, batch.h, batch.teacher_noise, noise_var)
+        teacher_features = teacher.received_features(heard)
+        teacher_shown = teacher.decode(teacher_features, side).float()
+    crossed = teacher.decode(crossing, side, j + 1).float()
+    fa = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
+    cross = (crossed - teacher_shown).abs().mean()
+    total = sum(weight * loss for weight, loss in zip(recipe.weights, (fidelity, fa, cross), strict=True))
+    assert isinstance(total, Tensor)
+    return {recipe.loss: fidelity, "fa": fa, "crosskd": cross, "total": total}
+
+
+def _fidelity(recipe: Recipe, shown: Tensor, images: Tensor) -> Tensor:
+    error = shown - images
+    return error.abs().mean() if recipe.loss == "mae" else error.square().mean()
+
+
+def validation_groups(spec: ModelSpec, images: int = VALIDATION) -> int:
+    """Image groups that a validation is on."""
+    return min(_VALIDATION_GROUPS, images // spec.users)
+
+
+@torch.no_grad()
+def validate(
+    spec: ModelSpec,
+    model: Network,
+    images: NDArray[np.uint8],
+    device: str,
+    snrs_db: Sequence[float] = VALIDATION_SNRS_DB,
+    exact: bool = False,
+) -> dict[float, float]:
+    """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise; `exact` computes in float32."""
+    model.eval()
+    groups = validation_groups(spec, len(images))
+    chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
+    h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
+    noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
+    found: dict[float, float] = {}
+    for snr_db in snrs_db:
+        values = []
+        for part in torch.arange(groups).split(64):
+            sent = chosen[part].to(device).float() / 255
+            gamma = torch.full((len(part),), snr_db, device=device)
+            side = side_information(gamma, h[part], spec.side_dim)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not exact):
+                symbols = model.encode(sent, side, spec.powers)
+                received = transmit_over(
+                    spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
+                )
+                shown = model.receive(received, side).clamp(0, 1)
+            values.append(psnr_from_mse(mse(sent.flatten(0, 1), shown.flatten(0, 1))))
+        found[snr_db] = float(torch.cat(values).mean())
+    return found
