@@ -53,6 +53,7 @@ def sweep(
             device=device,
             force_new=force_new,
             progress=bar.update,
+            steps=bar.steps,
             figures=figures,
         )
     assert table is not None, "a sweep without shards ends complete"

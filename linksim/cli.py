@@ -40,6 +40,9 @@ _SETTINGS = {
     "mcs": ("MCS", "for schemes that have it: qpsk-1/2, 16qam-3/4, ..., or envelope"),
     "split": ("SHARES", "for schemes that have it: 0.8/0.2, equal, sic"),
     "csi": ("KIND", "for schemes that have it: the side information of the users"),
+    "start": ("T", "for refiners that have it: T', at which the diffusion starts, or auto (by SNR)"),
+    "steps": ("N", "for refiners that have it: steps from T' to 0"),
+    "prior": ("NAME", "for refiners that have it: small, large, a checkpoint or a diffusers folder"),
 }
 _KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
 
@@ -100,8 +103,8 @@ def _parser() -> _Parser:
     merge = commands.add_parser("merge", help="bring the shards of a sweep together and write its tables")
     merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
     merge.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the first folder)")
-    listing = commands.add_parser("list", help="what there is: schemes, channels, metrics, datasets, weights")
-    listing.add_argument("what", metavar="schemes|channels|metrics|datasets|weights")
+    listing = commands.add_parser("list", help="what there is: schemes, refiners, channels, metrics, ...")
+    listing.add_argument("what", metavar="schemes|refiners|channels|metrics|datasets|weights")
     assets = commands.add_parser("assets", help="weights of metrics and data sets: list, get, check")
     actions = assets.add_subparsers(dest="action", metavar="list|get|check", parser_class=_Parser, required=True)
     actions.add_parser("list", help="what there is and what is installed")
@@ -190,7 +193,7 @@ def _device(name: str) -> str:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.config import SHARED, make_config, read_sweep_file
     from linksim.engine.plan import parse_shard
     from linksim.engine.sweep import default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
@@ -201,7 +204,7 @@ def _sweep(args: argparse.Namespace) -> int:
     values: dict[str, Any] = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
     if "scheme" in given:
         # Schemes named on the command line replace the file's, and with them what the file asked of those.
-        values = {key: value for key, value in values.items() if key not in ("mcs", "split", "csi")}
+        values = {key: value for key, value in values.items() if key not in SHARED}
     workers = _whole(args.workers, "--workers")
     shard = parse_shard(args.shard) if args.shard else (0, 1)
     device = _device(args.device)
@@ -219,6 +222,7 @@ def _sweep(args: argparse.Namespace) -> int:
                 device=device,
                 force_new=args.force_new,
                 progress=bar.update,
+                steps=bar.steps,
             )
     except KeyboardInterrupt:
         print(f"\nstopped: what is done is kept in {folder}; the same command goes on with it", file=sys.stderr)
@@ -329,6 +333,19 @@ def _list(args: argparse.Namespace) -> int:
             rows.append((name, system.summary))
             for key, field in system.Params.model_fields.items():
                 rows.append((f"  {key}={field.default}", field.description or ""))
+    elif args.what == "refiners":
+        from linksim.refine.registry import find as find_refiner
+        from linksim.refine.registry import names as refiners
+
+        rows = []
+        for name in refiners():
+            try:
+                refiner = find_refiner(name)
+            except LinksimError as error:
+                rows.append((name, f"BAD: {error}"))
+                continue
+            rows.append((name, refiner.summary))
+            rows += [(f"  {key}={f.default}", f.description or "") for key, f in refiner.Params.model_fields.items()]
     elif args.what == "channels":
         from linksim.link.fading import CHANNELS
 
@@ -346,7 +363,7 @@ def _list(args: argparse.Namespace) -> int:
 
         rows = list(DATASETS.items())
     else:
-        raise unknown("list", args.what, ["schemes", "channels", "metrics", "datasets", "weights"])
+        raise unknown("list", args.what, ["schemes", "refiners", "channels", "metrics", "datasets", "weights"])
     _print_rows(rows)
     return 0
 

@@ -76,7 +76,6 @@ def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
 
 SOURCES = {
     "vgg16": ("LINKSIM_TEST_WEIGHTS", "vgg16_imagenet_features.pth"),
-    "alexnet": ("LINKSIM_TEST_WEIGHTS", "alexnet_imagenet_features.pth"),
     "inception-fid": ("LINKSIM_TEST_FID", ""),
 }
 

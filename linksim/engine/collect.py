@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from linksim.data import Grouping
 from linksim.engine.config import SweepConfig
+from linksim.engine.context import FIRST
 from linksim.engine.plan import Plan, Point
 from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
 from linksim.engine.workers import until_means
@@ -35,6 +36,11 @@ class PointResult:
     def groups(self) -> int:
         """Image groups that were evaluated."""
         return sum(record["stop"] - record["start"] for record in self.records)
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages, the first before the refined."""
+        return list(self.records[0]["stages"])
 
     def column(self, stage: str, name: str) -> np.ndarray:
         """A per-image column, float64 [groups, users]."""
@@ -93,7 +99,7 @@ def per_image_frame(config: SweepConfig, plan: Plan, results: Iterable[PointResu
             if all(record["lost"] is not None for record in result.records)
             else None
         )
-        for stage in result.records[0]["stages"]:
+        for stage in result.stages:
             frame = pd.DataFrame(
                 {
                     "variant": point.variant.label,
@@ -133,7 +139,7 @@ def point_rows(
         point, records = result.point, result.records
         system = find(point.variant.name)
         params = dict(point.variant.params)
-        for stage in records[0]["stages"]:
+        for stage in result.stages:
             row: dict[str, Any] = {
                 "scheme": point.variant.name,
                 "variant": point.variant.label,
@@ -183,11 +189,32 @@ def point_rows(
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),
                 "stop_reason": result.stop_reason,
-                "seconds": sum(sum(record["seconds"].values()) for record in records),
+                "seconds": _seconds(records, lambda lap: stage != FIRST or lap not in REFINEMENT),
+                **_refinement(result, stage, config.users),
                 "seed": config.seed,
             }
             rows.append(row)
     return rows
+
+
+#: Laps of a unit that belong to the second stage.
+REFINEMENT = ("refine", "refined_metrics")
+
+
+def _seconds(records: Sequence[Record], counts: Callable[[str], bool]) -> float:
+    return sum(value for record in records for lap, value in record["seconds"].items() if counts(lap))
+
+
+def _refinement(result: PointResult, stage: str, users: int) -> dict[str, float]:
+    """What the second stage cost; nothing for the first."""
+    if stage == FIRST:
+        return {}
+    seconds = _seconds(result.records, lambda lap: lap == "refine")
+    return {
+        "refine_steps": result.records[0]["refine_steps"],
+        "refine_seconds": seconds,
+        "refine_images_per_s": result.groups * users / seconds if seconds else np.nan,
+    }
 
 
 def point_frame(plan: Plan, rows: list[dict[str, Any]]) -> pd.DataFrame:

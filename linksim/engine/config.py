@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from numbers import Real
@@ -75,6 +76,13 @@ def _listed(value: Any) -> list[str]:
     if any(isinstance(word, bool) or not isinstance(word, str | Real) for word in words):
         raise LinksimError(f"{value!r}: write words or numbers in a row, like a,b,c")
     return [str(word) for word in words]
+
+
+#: Parameters that can be asked of every scheme that has them.
+SHARED = ("mcs", "split", "csi", "start", "steps", "prior")
+
+#: A refined scheme on the embedded images ends in minutes, unless told otherwise.
+REFINED_DEFAULTS: dict[str, Any] = {"groups": 32, "snr": "0:20:5", "metrics": ("psnr", "ssim", "lpips-alex")}
 
 
 class SweepConfig(BaseModel):
@@ -204,6 +212,13 @@ class SweepConfig(BaseModel):
         return self
 
     @property
+    def refined(self) -> bool:
+        """Whether a scheme of this sweep has a second stage."""
+        from linksim.schemes.refined import Refined
+
+        return any(issubclass(find(variant.name), Refined) for variant in self.variants)
+
+    @property
     def least_groups(self) -> int:
         """Groups that `until` evaluates in any case."""
         return LEAST_GROUPS if self.min_groups is None else self.min_groups
@@ -245,10 +260,10 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     Raises LinksimError in one line for an unknown key (with the nearest), a value out of range or a name unknown.
     """
     given = {key: value for key, value in values.items() if value is not None}
-    shared = [(key, str(given.pop(key))) for key in ("mcs", "split", "csi") if key in given]
+    shared = [(key, str(given.pop(key))) for key in SHARED if key in given]
     for key in given:
         if key not in SweepConfig.model_fields:
-            raise unknown("setting", str(key), [*SweepConfig.model_fields, "mcs", "split", "csi"])
+            raise unknown("setting", str(key), [*SweepConfig.model_fields, *SHARED])
     if "scheme" not in given:
         raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
     texts = scheme_texts(given["scheme"])
@@ -257,7 +272,14 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
             raise LinksimError(f"none of the schemes has a parameter {key!r}: see `linksim list schemes`")
     given["scheme"] = [parse(text, shared).label for text in texts]
     try:
-        return SweepConfig(**given)
+        config = SweepConfig(**given)
+        short = {key: value for key, value in REFINED_DEFAULTS.items() if key not in given}
+        if not config.refined or config.dataset != "cifar10-mini" or given.keys() & {"until", "data_dir"}:
+            return config
+        if short:
+            said = ", ".join(f"{key} {','.join(value) if key == 'metrics' else value}" for key, value in short.items())
+            warnings.warn(f"refinement on the embedded images, unless told otherwise: {said}", stacklevel=2)
+        return SweepConfig(**given, **short)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "sweep"

@@ -15,6 +15,9 @@ from linksim.schemes.registry import Variant
 
 FEATURES_FOLDER = "features"
 
+#: The stage that every scheme has.
+FIRST = "first"
+
 
 @dataclass(frozen=True)
 class Context:
@@ -42,9 +45,9 @@ def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
     return f"{variant.label} {channel} {rho} {key}"
 
 
-def features_path(folder: Path, point: Point, start: int, metric: str) -> Path:
+def features_path(folder: Path, point: Point, start: int, stage: str, metric: str) -> Path:
     """The file of a unit's features."""
-    return folder / f"{hashlib.sha256(point.key.encode()).hexdigest()[:16]}-{start:06d}-{metric}.npy"
+    return folder / f"{hashlib.sha256(point.key.encode()).hexdigest()[:16]}-{start:06d}-{stage}-{metric}.npy"
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from linksim.data import Grouping, ImageSet, load_dataset
 from linksim.engine.audit import audit_symbols, power_note
-from linksim.engine.context import Context, fact_name, features_path, setting_of
+from linksim.engine.context import FIRST, Context, fact_name, features_path, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
 from linksim.link.channel import to_complex64, transmit_over, unit_noise
@@ -24,7 +24,9 @@ from linksim.link.config import SideInfo
 from linksim.link.fading import draw_coefficients, estimate_coefficients
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
+from linksim.refine.base import Steps
 from linksim.schemes.base import Received, Reference, Scheme, System
+from linksim.schemes.refined import Refined
 
 
 @functools.lru_cache(maxsize=2)
@@ -88,8 +90,11 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
     return received
 
 
-def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
+def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> dict[str, Any]:
     """Simulates one unit and measures it.
+
+    Args:
+        report: told the steps of a refinement, done and in all.
 
     Returns:
         A record for the journal: the unit's key; per-image columns, each [groups, users] nested lists; the audit's
@@ -139,14 +144,23 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
 
         # A scheme that changed the default type must not change the metrics.
         torch.set_default_dtype(torch.float32)
-        columns = _measure(context, unit, images, received)
+        stages = {FIRST: _measure(context, unit, FIRST, images, received)}
         clock.lap("metrics")
+        steps = None
+        if isinstance(system, Refined):
+            received = _checked(system.refine(received, side, report), images.shape, system)
+            clock.lap("refine")
+            name = system.refiner.name
+            stages[name] = _measure(context, unit, name, images, received)
+            clock.lap("refined_metrics")
+            steps = system.refiner.evaluations(point.snr_db)
     return {
         "sweep": context.sweep,
         "point": point.key,
         "start": unit.start,
         "stop": unit.stop,
-        "stages": {"first": columns},
+        "stages": stages,
+        "refine_steps": steps,
         "lost": received.lost.tolist() if received.lost is not None else None,
         "blocks": received.blocks,
         "block_errors": received.block_errors,
@@ -159,7 +173,7 @@ def evaluate_unit(context: Context, unit: Unit) -> dict[str, Any]:
     }
 
 
-def _measure(context: Context, unit: Unit, images: torch.Tensor, received: Received) -> dict[str, Any]:
+def _measure(context: Context, unit: Unit, stage: str, images: torch.Tensor, received: Received) -> dict[str, Any]:
     """Per-image columns of one stage; features of set metrics go to files of their own."""
     batch = images.shape[:2]
     reference = images.flatten(0, 1)
@@ -172,7 +186,7 @@ def _measure(context: Context, unit: Unit, images: torch.Tensor, received: Recei
         if isinstance(metric, ImageMetric):
             columns[metric.column] = metric(reference, shown).double().reshape(batch).tolist()
         else:
-            path = features_path(context.features_dir, unit.point, unit.start, name)
+            path = features_path(context.features_dir, unit.point, unit.start, stage, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:

@@ -15,6 +15,10 @@ from linksim.schemes.registry import Variant, expand
 _UNIT_GROUPS = ((64, 64), (256, 8))
 _UNIT_GROUPS_LARGE = 4
 
+#: The same for a sweep with a refiner, whose batches take long and are what a killed sweep goes on at.
+_REFINED_GROUPS = ((64, 32), (256, 2))
+_REFINED_GROUPS_LARGE = 1
+
 
 @dataclass(frozen=True)
 class Point:
@@ -72,10 +76,13 @@ class Plan:
             yield from (Unit(point, *run) for run in self.runs for point in self.points)
 
 
-def unit_groups(image_shape: tuple[int, int, int]) -> int:
-    """Image groups of a unit for images of this shape."""
+def unit_groups(image_shape: tuple[int, int, int], refined: bool = False) -> int:
+    """Image groups of a unit for images of this shape; fewer where a refiner works on them."""
     side = max(image_shape[1:])
-    return next((groups for largest, groups in _UNIT_GROUPS if side <= largest), _UNIT_GROUPS_LARGE)
+    sizes, large = (
+        (_REFINED_GROUPS, _REFINED_GROUPS_LARGE) if refined else (_UNIT_GROUPS, _UNIT_GROUPS_LARGE)
+    )
+    return next((groups for largest, groups in sizes if side <= largest), large)
 
 
 def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, int], multiple: int = 1) -> Plan:
@@ -95,7 +102,7 @@ def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, 
     groups = config.groups or config.max_groups or available
     if config.until and groups < config.least_groups:
         raise LinksimError(f"--min-groups {config.least_groups}: only {groups} groups are at hand: take that or fewer")
-    size = -(-unit_groups(image_shape) // multiple) * multiple
+    size = -(-unit_groups(image_shape, config.refined) // multiple) * multiple
     variants, derived = expand(config.variants)
     points = tuple(
         Point(variant, channel, rho, snr_db)

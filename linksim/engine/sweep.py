@@ -123,6 +123,7 @@ def run_sweep(
     device: str = "cpu",
     force_new: bool = False,
     progress: Progress | None = None,
+    steps: Progress | None = None,
     figures: bool = True,
 ) -> pd.DataFrame | None:
     """Runs, or goes on with, a sweep in `folder`.
@@ -133,6 +134,7 @@ def run_sweep(
         device: torch device.
         force_new: sets a folder of another sweep aside (renamed, never deleted).
         progress: called with (units done, units in all).
+        steps: called with (steps done, steps in all) of a refinement.
         figures: draw them when the sweep is complete.
 
     Returns:
@@ -146,7 +148,7 @@ def run_sweep(
     journals = folder / journal.FOLDER
     journals.mkdir(exist_ok=True)
     with exclusive(journals / f"{tag}.lock", folder):
-        _work(prepared, folder, journals, tag, workers, shard, device, progress)
+        _work(prepared, folder, journals, tag, workers, shard, device, progress, steps)
     return finish(prepared, folder, figures=figures, device=device)
 
 
@@ -222,6 +224,7 @@ def _work(
     shard: tuple[int, int],
     device: str,
     progress: Progress | None,
+    steps: Progress | None,
 ) -> None:
     config, plan = prepared.config, prepared.plan
     columns = {name: METRICS[name].column for name in config.half_widths}
@@ -272,7 +275,7 @@ def _work(
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
     context = Context(config, prepared.data.fingerprint, sweep, device, folder / FEATURES_FOLDER, facts)
     if workers == 1:
-        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns)
+        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps)
     else:
         for point in plan.points:
             if is_local(point.variant.name):
@@ -280,7 +283,9 @@ def _work(
                     f"scheme {point.variant.name!r} is registered in this process alone: run it with one worker, or "
                     "install it with an entry point"
                 )
-        finished = run_workers(context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers)
+        finished = run_workers(
+            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps
+        )
     with contextlib.closing(finished):  # type: ignore[type-var]
         for result in finished:
             done += 1
@@ -351,12 +356,12 @@ def _set_values(
     try:
         for name in names:
             metric: SetMetric | None = None
-            for result in results:
-                key = (result.point.key, "first", name)
+            for result, stage in ((result, stage) for result in results for stage in result.stages):
+                key = (result.point.key, stage, name)
                 if key in known:
                     continue
                 files = [
-                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], name)
+                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], stage, name)
                     for record in result.records
                 ]
                 missing = [file for file in files if not file.exists()]

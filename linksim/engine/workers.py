@@ -23,6 +23,7 @@ from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
+from linksim.refine.base import Steps
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
@@ -34,6 +35,14 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NU
 
 
 @dataclass(frozen=True)
+class Step:
+    """Steps of a refinement, done and in all."""
+
+    done: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Done:
     """A unit that stands in the journal, and the group means that a stopping rule looks at."""
 
@@ -42,8 +51,9 @@ class Done:
 
 
 def until_means(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
-    """metric -> group means of a record's first stage, for the metrics (name -> column) of a stopping rule."""
-    return {name: group_means(record["stages"]["first"][column]) for name, column in columns.items()}
+    """metric -> group means of a record's last stage, for the metrics (name -> column) of a stopping rule."""
+    last = list(record["stages"].values())[-1]
+    return {name: group_means(last[column]) for name, column in columns.items()}
 
 
 def failure(unit: Unit, error: BaseException) -> LinksimError:
@@ -67,15 +77,17 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
     )
 
 
-def run_here(context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str]) -> Iterator[Done]:
-    """Evaluates units one by one in this process."""
+def run_here(
+    context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str], report: Steps | None = None
+) -> Iterator[Done]:
+    """Evaluates units one by one in this process; `report` is told the steps of refinements."""
     from linksim.engine.evaluate import evaluate_unit
 
     writer = JournalWriter(journal)
     try:
         for unit in units:
             try:
-                record = evaluate_unit(context, unit)
+                record = evaluate_unit(context, unit, report)
                 writer.append(record)
             except _FAILURES as error:
                 raise failure(unit, error) from error
@@ -96,7 +108,7 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
                 from linksim.engine.evaluate import evaluate_unit
 
                 writer = writer or JournalWriter(journal)
-                record = evaluate_unit(context, unit)
+                record = evaluate_unit(context, unit, lambda done, steps: pipe.send(Step(done, steps)))
                 writer.append(record)
             except (*_FAILURES, KeyboardInterrupt) as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
@@ -110,10 +122,11 @@ def run_workers(
     journal_of: Callable[[int], Path],
     columns: Mapping[str, str],
     workers: int,
+    report: Steps | None = None,
 ) -> Iterator[Done]:
     """Evaluates units in `workers` processes of one thread each; yields them as they end, in no fixed order.
 
-    `units` is asked for the next one only when a worker is free, so that a stopping rule can end points meanwhile.
+    `report` is told the steps of refinements, whichever worker they are from. `units` is asked for the next one only when a worker is free, so that a stopping rule can end points meanwhile.
     """
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[Connection, SpawnProcess] = {}
@@ -146,9 +159,14 @@ def run_workers(
         while at_work:
             for ready in wait(list(at_work)):
                 assert isinstance(ready, Connection)
-                unit = at_work.pop(ready)
+                unit = at_work[ready]
                 try:
                     answer = ready.recv()
+                    if isinstance(answer, Step):
+                        if report is not None:
+                            report(answer.done, answer.steps)
+                        continue
+                    del at_work[ready]
                 except (EOFError, ConnectionResetError):
                     pipes[ready].join(5)
                     raise LinksimError(

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from linksim import assets
+from linksim.errors import LinksimError
 from linksim.metrics.base import ImageMetric
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+
+_ALEXNET = "1e79dbde62a13caeaf6d1d6491a66ee816a833dfa42fb3532b5a74ed1cda2da2"
 
 
 class _Lpips(ImageMetric):
     """LPIPS version 0.1 over one backbone.
 
-    The package holds the heads; the backbone's features come from the asset, so that nothing is downloaded.
+    The package holds the heads; the backbone's features are shipped or an asset, so that nothing is downloaded.
     """
 
     higher_is_better = False
     backbone: ClassVar[str]
-    asset: ClassVar[str]
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         super().__init__(device)
-        tensors = assets.load_weights(self.asset)
+        tensors = self.features()
         import lpips
         import torch
 
@@ -40,11 +49,20 @@ class _Lpips(ImageMetric):
         network.net.load_state_dict(state)
         self._network = network.eval().requires_grad_(False).to(device)
 
+    @classmethod
+    @abstractmethod
+    def features(cls) -> Mapping[str, NDArray[np.float32]]:
+        """The backbone's convolutions under torchvision's names. Raises LinksimError where they are not whole."""
+
+    def loss(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """The distance [B] of images [B, 3, H, W] in [0, 1], with its gradient: for training."""
+        return self._network(reference, image, normalize=True).flatten()
+
     def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         import torch
 
         with torch.inference_mode():
-            return self._network(reference, image, normalize=True).flatten()
+            return self.loss(reference, image)
 
 
 class LpipsVgg(_Lpips):
@@ -58,14 +76,35 @@ class LpipsVgg(_Lpips):
     backbone = "vgg"
     min_side = 16
 
+    @classmethod
+    def features(cls) -> Mapping[str, NDArray[np.float32]]:
+        """See `_Lpips`."""
+        return assets.load_weights("vgg16")
+
 
 class LpipsAlex(_Lpips):
-    """LPIPS over AlexNet."""
+    """LPIPS over AlexNet, whose features come with the package in half precision: one number for everybody."""
 
     name = "lpips-alex"
     column = "lpips_alex"
-    summary = "learned perceptual distance over AlexNet (needs the asset alexnet)"
-    convention = "mean of per-image LPIPS 0.1 over AlexNet of the lpips package, images mapped to [-1, 1], not resized"
-    asset = "alexnet"
+    summary = "learned perceptual distance over AlexNet (its weights come along)"
+    convention = (
+        "mean of per-image LPIPS 0.1 over AlexNet (features rounded to half precision) of the lpips package, images "
+        "mapped to [-1, 1], not resized"
+    )
     backbone = "alex"
     min_side = 31
+
+    @classmethod
+    def features(cls) -> Mapping[str, NDArray[np.float32]]:
+        """See `_Lpips`."""
+        from safetensors.numpy import load
+
+        path = Path(__file__).parent / "alexnet_features.safetensors"
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise LinksimError(f"{path}: {error.strerror}: install linksim again") from None
+        if hashlib.sha256(data).hexdigest() != _ALEXNET:
+            raise LinksimError(f"{path} is damaged (its SHA-256 is another): install linksim again")
+        return {name: value.astype(np.float32) for name, value in load(data).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from linksim.nets.network import Network
     from linksim.train.recipe import BaseRecipe
     from linksim.train.task import Task
 
 PriorSize = Literal["small", "large"]
+PRIOR_SIZES: tuple[str, ...] = get_args(PriorSize)
 
-#: UNet2DModel's widths by level, and residual blocks a level. `large` has the widths of improved-diffusion's network for
-#: CIFAR-10 but two levels of attention less, and 35 M parameters.
-_WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"small": ((32, 64, 128, 128), 1), "large": ((128, 256, 256, 256), 2)}
+#: UNet2DModel's widths by level, and residual blocks a level. `large` is close to improved-diffusion's network for
+#: CIFAR-10, with less attention and 35 M parameters.
+_WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"small": ((32, 64, 128, 128), 1), "large": ((128, 224, 256, 256), 2)}
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,100 @@ class PriorSpec(Spec):
 
 def prior_spec(size: str) -> PriorSpec:
     """The prior of a size. Raises LinksimError."""
-    if size not in get_args(PriorSize):
-        raise unknown("size of a prior", size, get_args(PriorSize))
+    if size not in PRIOR_SIZES:
+        raise unknown("size of a prior", size, PRIOR_SIZES)
     return PriorSpec(size)  # type: ignore[arg-type]
 
 
-KINDS: dict[str, Any] = {PriorSpec.kind: PriorSpec}
+#: Channels of the generator at full resolution, by the size of the first stage.
+_GENERATOR_WIDTHS = {"compact": 32, "paper": 64}
+
+
+@dataclass(frozen=True)
+class CganSpec(Spec):
+    """The generator of SemNOMA-CGAN.
+
+    Args:
+        first: the frozen first stage's model.
+    """
+
+    first: ModelSpec
+    kind: ClassVar[str] = "cgan"
+
+    @property
+    def name(self) -> str:
+        """See `Spec`."""
+        return f"cgan_{self.first.name}"
+
+    @property
+    def width(self) -> int:
+        """Channels of the generator at full resolution."""
+        return _GENERATOR_WIDTHS[self.first.size]
+
+    @property
+    def words(self) -> list[str]:
+        """See `Spec`."""
+        return ["train", "--refiner", "cgan", *self.first.words[1:]]
+
+    def build(self) -> nn.Module:
+        """See `Spec`."""
+        from linksim.nets.cgan import Generator
+
+        return Generator(self.width)
+
+    def ready(self) -> None:
+        """See `Spec`."""
+        from linksim import weights
+
+        weights.card(self.first)
+
+    @property
+    def recipe(self) -> type[BaseRecipe]:
+        """See `Spec`."""
+        from linksim.train.recipe import CganRecipe
+
+        return CganRecipe
+
+    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
+        """See `Spec`."""
+        from linksim.train.adversarial import CganTask
+
+        return CganTask(self, recipe, images, self._first(), seed, device, start)
+
+    def golden_psnr(self, model: nn.Module) -> float:
+        """Mean PSNR in dB of the refined images at 10 dB on the first embedded images."""
+        from linksim.data import load_dataset
+        from linksim.train.adversarial import golden_psnr
+
+        images = load_dataset("cifar10-mini").images[: 32 * self.first.users]
+        return golden_psnr(self, model, self._first(), images)
+
+    def _first(self) -> Network:
+        from linksim import weights
+        from linksim.nets.network import Network
+
+        network = weights.load(self.first)
+        assert isinstance(network, Network)
+        return network
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Spec`."""
+        return {"kind": self.kind, "first": self.first.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CganSpec:
+        """The inverse of `to_json`."""
+        return cls(ModelSpec.from_json(values["first"]))
+
+
+KINDS: dict[str, Any] = {spec.kind: spec for spec in (PriorSpec, CganSpec)}
+
+#: Refiners that are trained on the output of a first stage.
+TRAINED: dict[str, Callable[[ModelSpec], Spec]] = {"cgan": CganSpec}
 
 
 def refiner_spec(name: str, first: ModelSpec) -> Spec:
     """The refiner of that name behind a first stage. Raises LinksimError."""
-    raise unknown("refiner", name, [])
+    if name not in TRAINED:
+        raise unknown("refiner to train", name, TRAINED)
+    return TRAINED[name](first)

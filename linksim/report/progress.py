@@ -39,6 +39,11 @@ class Bar:
             # Nobody can see the bar; the sweep goes on.
             self._shown, self._bar = False, None
 
+    def steps(self, done: int, total: int) -> None:
+        """Shows the steps of the refinement that is at work."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"refining: step {done} of {total}")
+
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -47,8 +47,8 @@ class Learned(Scheme):
         super().__init__(setting, params)
         from linksim.weights import card
 
-        self._spec = self.model(setting, params)
-        self._card = card(self._spec)
+        self.spec = self.model(setting, params)
+        self._card = card(self.spec)
 
     @classmethod
     @abstractmethod
@@ -98,9 +98,12 @@ class Learned(Scheme):
 
     @cached_property
     def _model(self) -> Network:
+        from linksim.nets.network import Network
         from linksim.weights import load
 
-        return ready(load(self._spec, self._card), self.setting.device)
+        network = load(self.spec, self._card)
+        assert isinstance(network, Network)
+        return ready(network, self.setting.device)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""

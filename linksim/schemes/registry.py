@@ -23,7 +23,8 @@ RESERVED = frozenset(
         "scheme", "variant", "kind", "stage", "dataset", "channel", "rho", "users", "snr_db", "power", "csi_error_var",
         "n_images", "n_groups", "n_left_out", "n_blocks", "n_block_errors", "bler", "loss_rate", "tx_power",
         "power_note", "channel_uses", "rho_total", "rho_user", "stop_reason", "seconds", "seed", "group", "user",
-        "image", "mse", "lost", "psnr_db", "ssim", "fid", "envelope_of",
+        "image", "mse", "lost", "psnr_db", "ssim", "fid", "kid", "envelope_of", "refine_steps", "refine_seconds",
+        "refine_images_per_s",
     }
 )  # fmt: skip
 
@@ -64,7 +65,7 @@ def names() -> list[str]:
 
 def is_local(name: str) -> bool:
     """True for a scheme registered in this process alone, which worker processes cannot import."""
-    return name in _registered
+    return name in _registered or (name not in _entry_points() and name.partition("+")[0] in _registered)
 
 
 def find(name: str) -> type[System]:
@@ -72,6 +73,12 @@ def find(name: str) -> type[System]:
     if name in _registered:
         return _registered[name]
     points = _entry_points()
+    if name not in points and "+" in name:
+        from linksim.refine.registry import find as find_refiner
+        from linksim.schemes.refined import refined
+
+        first, _, refiner = name.partition("+")
+        return refined(find(first), find_refiner(refiner))
     if name not in points:
         raise unknown("scheme", name, names())
     values = sorted({point.value for point in points[name]})
@@ -183,7 +190,7 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
         raise LinksimError(f"scheme {text!r}: {where}: {first['msg']}") from None
     values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
     # An alias is a second entry point of the same class: everything goes by the class's own name.
-    if system.name in names():
+    if system.name in names() or "+" in name:
         name = system.name
     return Variant(name, tuple(values.items()), tuple(sorted(asked)), next(iter(envelope), None))
 

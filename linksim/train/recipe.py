@@ -69,13 +69,23 @@ class BaseRecipe:
 
 
 @dataclass(frozen=True)
-class Recipe(BaseRecipe):
+class LinkRecipe(BaseRecipe):
+    """Choices of a training over the link.
+
+    Args:
+        snr_db: gamma is drawn uniformly from this range for each group.
+    """
+
+    snr_db: tuple[Decibel, Decibel] = (0.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Recipe(LinkRecipe):
     """How a transceiver is trained.
 
     Args:
         loss: "mae" (the paper) or "mse".
         layer_scale: start of the ConvNeXt blocks' layer scale.
-        snr_db: gamma is drawn uniformly from this range for each group.
         weights: of MAE, FA and CrossKD (eq. 17).
         fa_norm: scale of FA.
         cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
@@ -83,7 +93,6 @@ class Recipe(BaseRecipe):
 
     loss: Literal["mae", "mse"] = "mae"
     layer_scale: Positive = 0.1
-    snr_db: tuple[Decibel, Decibel] = (0.0, 20.0)
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
     fa_norm: FaNorm = "released"
     cross_layer: Annotated[int, Field(ge=0, le=8)] | None = None
@@ -114,6 +123,22 @@ class PriorRecipe(BaseRecipe):
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     early_steps: Annotated[int, Field(ge=1, le=1000)] = 250
     early_share: Annotated[float, Field(ge=0, le=1)] = 0.75
+
+
+@dataclass(frozen=True)
+class CganRecipe(LinkRecipe):
+    """How SemNOMA-CGAN is trained (KDD paper, section VI-A3).
+
+    Args:
+        weights: of MAE, LPIPS and the adversarial loss.
+        lpips: network of LPIPS: "vgg" (needs the asset vgg16) or "alex".
+    """
+
+    learning_rate: Positive = 5e-4
+    batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (1.0, 0.1, 1e-4)
+    lpips: Literal["vgg", "alex"] = "vgg"
 
 
 #: Presets by name. `fast`: see `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from linksim.nets.layers import Conditioned
 from linksim.nets.network import Network, side_information
 from linksim.nets.transceiver import Transceiver
 from linksim.train.losses import feature_affinity_loss
-from linksim.train.recipe import Recipe
+from linksim.train.recipe import LinkRecipe, Recipe
 from linksim.train.spec import ModelSpec
 from linksim.train.task import VALIDATION, Task, seed_of, split
 
@@ -122,7 +122,7 @@ class Batch:
     teacher_noise: Tensor
 
 
-def draw_batch(spec: ModelSpec, recipe: Recipe, pool: Tensor, seed: int, step: int) -> Batch:
+def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor, seed: int, step: int) -> Batch:
     """The draws of a step, from (seed, step) alone; they seed dropout and stochastic depth too."""
     torch.manual_seed(seed_of(seed, step))
     device, shape = pool.device, (recipe.batch, spec.users)
@@ -184,6 +184,32 @@ def validation_groups(spec: ModelSpec, images: int = VALIDATION) -> int:
 
 
 @torch.no_grad()
+def validation_pass(
+    spec: ModelSpec, model: Network, images: NDArray[np.uint8], device: str, snr_db: float, exact: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What was sent and what is shown, float32 [M, C, H, W] in [0, 1], on fixed groups, fading and noise.
+
+    Args:
+        exact: computes in float32.
+    """
+    model.eval()
+    groups = validation_groups(spec, len(images))
+    chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
+    h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
+    noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
+    for part in torch.arange(groups).split(64):
+        sent = chosen[part].to(device).float() / 255
+        gamma = torch.full((len(part),), snr_db, device=device)
+        side = side_information(gamma, h[part], spec.side_dim)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not exact):
+            symbols = model.encode(sent, side, spec.powers)
+            received = transmit_over(
+                spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
+            )
+            shown = model.receive(received, side).float().clamp(0, 1)
+        yield sent.flatten(0, 1), shown.flatten(0, 1)
+
+
 def validate(
     spec: ModelSpec,
     model: Network,
@@ -193,24 +219,11 @@ def validate(
     exact: bool = False,
 ) -> dict[float, float]:
     """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise; `exact` computes in float32."""
-    model.eval()
-    groups = validation_groups(spec, len(images))
-    chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
-    h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
-    noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
-    found: dict[float, float] = {}
-    for snr_db in snrs_db:
-        values = []
-        for part in torch.arange(groups).split(64):
-            sent = chosen[part].to(device).float() / 255
-            gamma = torch.full((len(part),), snr_db, device=device)
-            side = side_information(gamma, h[part], spec.side_dim)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not exact):
-                symbols = model.encode(sent, side, spec.powers)
-                received = transmit_over(
-                    spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
-                )
-                shown = model.receive(received, side).clamp(0, 1)
-            values.append(psnr_from_mse(mse(sent.flatten(0, 1), shown.flatten(0, 1))))
-        found[snr_db] = float(torch.cat(values).mean())
-    return found
+    return {
+        snr_db: float(
+            torch.cat(
+                [psnr_from_mse(mse(*pair)) for pair in validation_pass(spec, model, images, device, snr_db, exact)]
+            ).mean()
+        )
+        for snr_db in snrs_db
+    }

@@ -38,7 +38,7 @@ def test_metrics_without_weights_need_nothing() -> None:
     require(["psnr", "ssim"])
 
 
-@pytest.mark.parametrize(("name", "asset"), [("lpips", "vgg16"), ("lpips-alex", "alexnet"), ("fid", "inception-fid")])
+@pytest.mark.parametrize(("name", "asset"), [("lpips", "vgg16"), ("fid", "inception-fid")])
 def test_missing_weights_are_named_with_their_command_before_anything_runs(name: str, asset: str) -> None:
     for ask in (lambda: require(["psnr", name]), lambda: make_metric(name)):
         with pytest.raises(LinksimError, match=rf"^{asset} is not installed: linksim assets get {asset}$"):

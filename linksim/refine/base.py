@@ -1,0 +1,114 @@
+"""What a refiner is: a second stage behind any scheme."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from linksim.errors import LinksimError
+from linksim.link.draws import Stream, generator
+from linksim.schemes.base import Params
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from linksim.link.config import Setting, SideInfo
+    from linksim.schemes.base import Scheme
+    from linksim.train.spec import Spec
+
+#: Told the steps done and the steps in all while a batch is refined.
+Steps = Callable[[int, int], None]
+
+
+class Refiner(ABC):
+    """A stage that takes a scheme's images and gives others of the same shape.
+
+    Class attributes:
+        name: behind the `+` in `--scheme`, and in the table's column `stage`.
+        summary: one line for `linksim list refiners`.
+        Params: its parameters; they stand beside the scheme's own (`--scheme kd+ddim:start=40`).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Params: ClassVar[type[Params]] = Params
+
+    def __init__(self, setting: Setting, params: Any, first: Scheme) -> None:
+        """Raises LinksimError where it cannot work behind `first` in `setting`; heavy things wait for the first use.
+
+        Args:
+            setting: what a scheme may know beforehand.
+            params: of the class's own `Params`.
+            first: the scheme whose images it takes.
+        """
+        self.setting, self.params, self.first = setting, params, first
+        self._at_once: int | None = None
+
+    @classmethod
+    def models(cls, first: Spec, params: Any) -> list[Spec]:
+        """The weights that it needs behind a first stage with the weights `first`, in the order of their training."""
+        return []
+
+    def provenance(self) -> dict[str, str]:
+        """What a result depends on beyond the sweep's own settings: weights' hashes."""
+        return {}
+
+    def evaluations(self, snr_db: float) -> int:
+        """Evaluations of the network for one image: the table's `refine_steps`."""
+        return 1
+
+    @abstractmethod
+    def refine(
+        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
+    ) -> Tensor:
+        """Refines images.
+
+        Args:
+            images: float32 [M, C, H, W] in [0, 1].
+            snr_db: gamma.
+            draws: a random generator for each image, at its beginning.
+            report: called after each step.
+
+        Returns:
+            float32 [M, C, H, W] in [0, 1].
+        """
+
+    def __call__(self, images: Tensor, side: SideInfo, report: Steps | None = None) -> Tensor:
+        """Refines the images [B, N, C, H, W] of all users as one batch.
+
+        Where a GPU's memory does not hold them, half of them go at once, and then half of that. Random draws are keyed
+        by image, so that this changes no image but for rounding.
+
+        Raises:
+            LinksimError: not even one image fits.
+        """
+        import torch
+
+        flat = images.flatten(0, 1)
+        seed, groups = side.draws
+        keys = [(group, user) for group in groups for user in range(images.shape[1])]
+        snr_db = float(side.snr_db[0])
+        size = min(self._at_once or len(flat), len(flat))
+        parts: list[Tensor] = []
+        start = 0
+        while start < len(flat):
+            part = slice(start, start + size)
+            try:
+                draws = [generator(seed, Stream.REFINER, group, user) for group, user in keys[part]]
+                parts.append(self.refine(flat[part], snr_db, draws, report).float().clamp(0, 1))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise LinksimError(
+                        f"{self.name}: the memory of {self.setting.device} does not hold one image: what is done is "
+                        "kept; free some of it, or leave --device out"
+                    ) from None
+                size = -(-size // 2)
+                self._at_once = size
+                warnings.warn(f"{self.name}: out of memory on {self.setting.device}: {size} images at once from here "
+                              "on", stacklevel=2)  # fmt: skip
+                continue
+            start += size
+        return torch.cat(parts).unflatten(0, images.shape[:2])

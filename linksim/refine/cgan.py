@@ -1,0 +1,64 @@
+"""SemNOMA-CGAN: a conditional generator behind a frozen first stage (KDD paper, section VI-A2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from linksim.errors import LinksimError
+from linksim.refine.base import Refiner, Steps
+from linksim.refine.priors import rounded
+from linksim.refine.specs import CganSpec
+from linksim.schemes.base import Params, Scheme
+from linksim.schemes.learned import Learned
+from linksim.train.spec import ModelSpec, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from linksim.link.config import Setting
+
+
+class Cgan(Refiner):
+    """A U-Net trained on the output of the first stage with MAE, LPIPS and a PatchGAN."""
+
+    name: ClassVar[str] = "cgan"
+    summary: ClassVar[str] = "a conditional GAN trained on the first stage's output (KDD paper)"
+
+    def __init__(self, setting: Setting, params: Params, first: Scheme) -> None:
+        super().__init__(setting, params, first)
+        from linksim.weights import card
+
+        if not isinstance(first, Learned):
+            raise LinksimError(f"{first.name}+cgan: it is trained on the output of a learned scheme: take one")
+        self._spec = CganSpec(first.spec)
+        self._card = card(self._spec)
+
+    @classmethod
+    def models(cls, first: Spec, params: Any) -> list[Spec]:
+        """See `Refiner`."""
+        return [CganSpec(first)] if isinstance(first, ModelSpec) else []
+
+    def provenance(self) -> dict[str, str]:
+        """Hash of the weights."""
+        return {"weights": " ".join(self._card["files"].values())}
+
+    @cached_property
+    def _generator(self) -> nn.Module:
+        from linksim.weights import load
+
+        return rounded(load(self._spec, self._card), self.setting.device)
+
+    def refine(
+        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
+    ) -> Tensor:
+        """See `Refiner.refine`."""
+        import torch
+
+        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
+            refined = self._generator(images.contiguous(memory_format=torch.channels_last))
+        if report is not None:
+            report(1, 1)
+        return refined

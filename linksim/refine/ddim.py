@@ -1,0 +1,195 @@
+"""KDD-SemNOMA's second stage: error contraction and DDIM sampling with a diffusion prior (KDD paper, section V)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from linksim.errors import LinksimError
+from linksim.refine.base import Refiner, Steps
+from linksim.refine.diffusion import make_scheduler
+from linksim.refine.priors import Checkpoint, Prior, find_prior
+from linksim.schemes.base import Params, Scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from linksim.link.config import Setting
+    from linksim.train.spec import Spec
+
+#: T' of the paper, for images of 256x256 (section V-B).
+PAPER_START = 200
+
+#: The paper takes a quarter of the original steps.
+STRIDE = 4
+
+Sigma = Literal["ddim", "paper"]
+
+
+class DdimParams(Params):
+    """Parameters of the refinement."""
+
+    prior: str = Field("small", description="small or large (trained here, 32x32), a checkpoint of improved-diffusion "
+                       "or guided-diffusion, or a diffusers folder")  # fmt: skip
+    start: int | Literal["validated", "auto"] = Field(
+        "validated", description="T' in original steps; validated: the one that validated best on 32x32, the paper's "
+        "200 otherwise; auto: by SNR",
+    )  # fmt: skip
+    steps: int | Literal["quarter"] = Field("quarter", description="steps from T' to 0; quarter: T'/4, as in the paper")
+    eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
+    sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
+    prior_schedule: Literal["linear", "cosine"] = Field("linear", description="of a checkpoint")
+    prior_heads: str = Field("4", description="of a checkpoint: attention heads, or channels a head, like 64c")
+    prior_qkv: Literal["legacy", "new"] = Field("legacy", description="of a checkpoint: order of the attention's rows")
+
+
+class Ddim(Refiner):
+    """x_T' = sqrt(a_T') x_init + sqrt(1 - a_T') z, then DDIM from T' to 0 (eqs. 21 to 25)."""
+
+    name: ClassVar[str] = "ddim"
+    summary: ClassVar[str] = "error contraction and DDIM with a diffusion prior (KDD paper)"
+    Params: ClassVar[type[Params]] = DdimParams
+
+    def __init__(self, setting: Setting, params: DdimParams, first: Scheme) -> None:
+        super().__init__(setting, params, first)
+        how = Checkpoint(params.prior_schedule, params.prior_heads, params.prior_qkv)
+        self._found = find_prior(params.prior, how, setting.image_shape)
+        if isinstance(params.start, int):
+            self._starts: Mapping[float, int] = {0.0: params.start}
+        elif self._found.spec is None:
+            if params.start == "auto":
+                raise LinksimError(f"start=auto: there is no validation table for {params.prior}: give start=T'")
+            self._starts = {0.0: PAPER_START}
+        else:
+            from linksim.refine.starts import validated_starts
+
+            table = validated_starts(self._found.spec, first)
+            self._starts = table.by_snr if params.start == "auto" else {0.0: table.one}
+        total = int(self._found.schedule["num_train_timesteps"])
+        for start in self._starts.values():
+            step_count(start, params.steps, total)
+
+    @classmethod
+    def models(cls, first: Spec, params: Any) -> list[Spec]:
+        """See `Refiner`."""
+        from linksim.refine.specs import PRIOR_SIZES, prior_spec
+
+        return [prior_spec(params.prior)] if params.prior in PRIOR_SIZES else []
+
+    def provenance(self) -> dict[str, str]:
+        """Hash of the prior; where T' comes from validation, T'."""
+        starts = "/".join(f"{snr:g}dB:{start}" for snr, start in self._starts.items())
+        return {"prior": self._found.sha256, "start": starts}
+
+    def start(self, snr_db: float) -> int:
+        """T' at an SNR: that of the nearest SNR in the validation table."""
+        return self._starts[min(self._starts, key=lambda known: (abs(known - snr_db), known))]
+
+    def evaluations(self, snr_db: float) -> int:
+        """See `Refiner`."""
+        return step_count(
+            self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"])
+        )
+
+    @cached_property
+    def _prior(self) -> Prior:
+        return self._found.load(self.setting.device)
+
+    def refine(
+        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
+    ) -> Tensor:
+        """See `Refiner.refine`."""
+        import numpy as np
+        import torch
+
+        shape = images.shape[1:]
+
+        def noise() -> Tensor:
+            drawn = np.stack([draw.standard_normal(shape, dtype=np.float32) for draw in draws])
+            return torch.from_numpy(drawn).to(images)
+
+        return sample(
+            self._prior, images, noise, self.start(snr_db), self.evaluations(snr_db), self.params.eta,
+            self.params.sigma, report,
+        )  # fmt: skip
+
+
+def step_count(start: int, steps: int | Literal["quarter"], total: int) -> int:
+    """Number of steps from T' to 0.
+
+    Args:
+        start: T', in original steps.
+        steps: how many; "quarter": T'/4, or the nearest above it that divides T'.
+        total: original steps of the process.
+
+    Raises:
+        LinksimError: the steps do not divide T', or T' is none of the process.
+    """
+    if not 1 <= start <= total:
+        raise LinksimError(f"start={start}: T' is 1 to {total}")
+    if steps == "quarter":
+        return next(count for count in range(-(-start // STRIDE), start + 1) if start % count == 0)
+    if not 1 <= steps <= start or start % steps:
+        whole = [count for count in range(1, start + 1) if start % count == 0]
+        nearest = min(whole, key=lambda count: abs(count - steps))
+        raise LinksimError(f"steps={steps}: they must divide T' = {start}: take {nearest}")
+    stride = start // steps
+    if total // (total // stride) != stride:
+        raise LinksimError(f"start={start},steps={steps}: a stride of {stride} does not fit {total}: take more steps")
+    return steps
+
+
+def sample(
+    prior: Prior,
+    images: Tensor,
+    noise: Callable[[], Tensor],
+    start: int,
+    steps: int,
+    eta: float,
+    sigma: Sigma,
+    report: Steps | None = None,
+) -> Tensor:
+    """Refines images in one batch.
+
+    The first stage's error stands in x_T' scaled by sqrt(a_T') (eq. 24). Steps are strided: t = T', T' - T'/steps, ...,
+    down to 0; a_t is the cumulative product, and t counts from 1 as in the paper.
+
+    Args:
+        prior: the network and its schedule.
+        images: float32 [M, C, H, W] in [0, 1].
+        noise: draws from N(0, 1), float32 [M, C, H, W]: the first z of eq. 24, then one for each step.
+        start: T'.
+        steps: how many; they divide T'.
+        eta: randomness.
+        sigma: "ddim", eta sqrt((1-a_prev)/(1-a)) sqrt(1-a/a_prev) (Song et al. 2021); "paper", the root of eta in
+            eta's place (eq. 21).
+        report: called after each step.
+
+    Returns:
+        float32 [M, C, H, W] in [0, 1].
+    """
+    import torch
+
+    scheduler = make_scheduler(prior.schedule)
+    stride = start // steps
+    scheduler.set_timesteps(scheduler.config.num_train_timesteps // stride)
+    times = range(start - 1, -1, -stride)
+    x = scheduler.add_noise(2 * images.clamp(0, 1) - 1, noise(), torch.tensor([start - 1], device=images.device))
+    for done, time in enumerate(times, 1):
+        told = prior.predict(x, time)
+        x = scheduler.step(
+            told,
+            time,
+            x,
+            eta=eta if sigma == "ddim" else math.sqrt(eta),
+            use_clipped_model_output=True,
+            variance_noise=noise() if eta > 0 else None,
+        ).prev_sample
+        if report is not None:
+            report(done, steps)
+    return ((x + 1) / 2).clamp(0, 1)
