@@ -78,7 +78,7 @@ def load_images(path: str | Path) -> pd.DataFrame:
     return _read(_folder(path), PER_IMAGE)
 
 
-def compare(path: str | Path, baseline: str, metric: str = "psnr_db") -> pd.DataFrame:
+def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str | None = None) -> pd.DataFrame:
     """Paired differences of every variant from `baseline`, with 95% intervals clustered by image group.
 
     The draws are common to all schemes, so that the difference is far sharper than the curves themselves.
@@ -87,13 +87,14 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db") -> pd.Data
         path: results folder.
         baseline: a variant, or a scheme's bare name where it has one variant.
         metric: per-image column.
+        stage: of the baseline (`first`, or a refiner's name); None takes its last.
 
     Raises:
-        LinksimError: unknown variant or metric.
+        LinksimError: unknown variant, metric or stage.
     """
     from linksim.report.compare import paired_differences
 
-    return paired_differences(load_images(path), baseline, metric)
+    return paired_differences(load_images(path), baseline, metric, stage)
 
 
 def _folder(path: object) -> Path:

@@ -99,6 +99,7 @@ def _parser() -> _Parser:
     compare = commands.add_parser("compare", help="paired differences between schemes, with intervals")
     compare.add_argument("folder", type=Path)
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
+    compare.add_argument("--stage", metavar="NAME", help="stage of the baseline: first, or a refiner's (default)")
     compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image column (default psnr_db)")
     merge = commands.add_parser("merge", help="bring the shards of a sweep together and write its tables")
     merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
@@ -156,6 +157,15 @@ def _parser() -> _Parser:
     train.add_argument("--seed", default="0", metavar="SEED")
     train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
+    tune = commands.add_parser("tune", help="find the T' of a diffusion refiner on validation images")
+    for name in ("scheme", "channel", "snr", "rho", "data-dir", "users", "groups", "metrics", "seed", "prior"):
+        metavar, text = _SETTINGS[name]
+        tune.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
+    tune.add_argument("--starts", metavar="T,...", help="the T' to try")
+    tune.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: runs/ and a name of its own)")
+    tune.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+    tune.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    _debug(tune)
     verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
     _debug(train)
     _debug(verify)
@@ -304,7 +314,11 @@ def _plot(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from linksim.api import compare
 
-    print(compare(args.folder, args.baseline, args.metric).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    print(
+        compare(args.folder, args.baseline, args.metric, args.stage).to_string(
+            index=False, float_format=lambda x: f"{x:.4g}"
+        )
+    )
     return 0
 
 
@@ -369,10 +383,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _card_words(card: Mapping[str, Any]) -> str:
+    from linksim.report.progress import figures
     from linksim.train.spec import spec_from_json
     from linksim.weights import SHIPPED, missing_words, present
-
-    from linksim.report.progress import figures
 
     place = "shipped" if card["folder"] == str(SHIPPED) else "your own"
     if not present(card):
@@ -505,6 +518,32 @@ def _train_for(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(args: argparse.Namespace) -> int:
+    from linksim.refine.tune import CANDIDATES, tune, words
+    from linksim.report.progress import Bar
+
+    names = ("channel", "snr", "rho", "data_dir", "users", "seed", "prior")
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    values |= {"dataset": "cifar10-val", "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
+    starts = args.starts.split(",") if args.starts else list(map(str, CANDIDATES))
+    candidates = [_whole(text.strip(), "--starts") or 0 for text in starts]
+    if args.scheme is None:
+        raise LinksimError("no scheme given: --scheme kd+ddim")
+    try:
+        with Bar() as bar:
+            folder, found = tune(
+                {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
+                workers=_whole(args.workers, "--workers"), device=_device(args.device), progress=bar.update,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)
+        return 130
+    for tuned in found:
+        print(words(tuned))
+    print(f"results: {folder}")
+    return 0
+
+
 def _assignments(texts: Sequence[str]) -> dict[str, str]:
     """`--set KEY=VALUE`, several times."""
     values = {}
@@ -564,6 +603,7 @@ _COMMANDS = {
     "list": _list,
     "assets": _assets,
     "train": _train,
+    "tune": _tune,
     "verify": _verify,
     "doctor": _doctor,
 }

@@ -140,9 +140,7 @@ def test_the_package_is_asked_when_the_official_address_fails(vgg16: Any, server
     if failure != "missing":
         torch.save({"features.0.weight": torch.zeros(2)} if failure == "wrong" else FULL, root / "vgg16.pth")
     handler.claim_more = failure == "truncated"
-    vgg16(
-        url=f"{address}/vgg16.pth", from_package=lambda _: {name: value.numpy() for name, value in FEATURES.items()}
-    )
+    vgg16(url=f"{address}/vgg16.pth", from_package=lambda _: {name: value.numpy() for name, value in FEATURES.items()})
     assert _same(assets.get("vgg16"))
     assert handler.requests == ["/vgg16.pth"]
 
@@ -229,9 +227,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
         assets.get("vgg16", tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    vgg16: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_is_named(vgg16: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(FULL, tmp_path / "a.pth")
     monkeypatch.setenv("LINKSIM_ASSETS", str(tmp_path / "a.pth" / "below"))
     with pytest.raises(LinksimError, match=r"cannot write .*LINKSIM_ASSETS"):

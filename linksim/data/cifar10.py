@@ -34,6 +34,9 @@ SHA1 = {
     "test_batch": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
 IMAGES_A_BATCH = 10_000
+
+#: The training set's last images are for validation: 45,000 / 5,000 (KDD paper, section VI-A).
+VALIDATION = 5000
 RECORD = 1 + 3072
 _WAY_OUT = "linksim assets get cifar10, or --data-dir DIR"
 

@@ -17,6 +17,7 @@ MINI_ROWS, MINI_COLUMNS = 16, 32
 DATASETS = {
     "cifar10-mini": "the first 512 CIFAR-10 test images, 32x32, inside the package",
     "cifar10": "the 10,000 CIFAR-10 test images, 32x32 (linksim assets get cifar10, or --data-dir DIR)",
+    "cifar10-val": "the last 5,000 CIFAR-10 training images, seen by no training here: for choosing, not for results",
     "folder:DIR": "every png, jpg, webp or bmp image of a folder, by name (--image-size crops and scales them)",
 }
 
@@ -25,8 +26,8 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
     """The test set that `spec` names, complete and in a fixed order.
 
     Args:
-        spec: `cifar10-mini`, `cifar10` or `folder:DIR`.
-        data_dir: for `cifar10` alone: the folder that holds it; None takes the asset.
+        spec: `cifar10-mini`, `cifar10`, `cifar10-val` or `folder:DIR`.
+        data_dir: for `cifar10` and `cifar10-val` alone: the folder that holds it; None takes the asset.
         image_size: side of the square images in pixels: folders are cropped and scaled to it; CIFAR-10 has 32.
 
     Raises:
@@ -43,7 +44,7 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
         images, digest = open_folder(_home(Path(folder)), image_size)
         _, channels, height, width = images.shape
         return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "")
-    if spec not in ("cifar10-mini", "cifar10"):
+    if spec not in ("cifar10-mini", "cifar10", "cifar10-val"):
         raise unknown("data set", spec, DATASETS)
     if image_size not in (None, 32):
         raise LinksimError(f"{spec} is 32x32, not {image_size}: leave --image-size out, or use folder:DIR")
@@ -51,7 +52,9 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
         _no_data_dir(spec, data_dir)
         array = _mini()
     else:
-        array = cifar10.read_images(None if data_dir is None else _home(data_dir), cifar10.TEST_BATCH)
+        batch = cifar10.TEST_BATCH if spec == "cifar10" else cifar10.TRAIN_BATCHES[-1]
+        array = cifar10.read_images(None if data_dir is None else _home(data_dir), batch)
+        array = array if spec == "cifar10" else array[-cifar10.VALIDATION :]
     return ImageSet(spec, array, cifar10.IMAGE_SHAPE, fingerprint(array), cifar10.TRAIN_MEAN, cifar10.CITATION)
 
 

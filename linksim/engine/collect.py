@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,7 +189,7 @@ def point_rows(
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),
                 "stop_reason": result.stop_reason,
-                "seconds": _seconds(records, lambda lap: stage != FIRST or lap not in REFINEMENT),
+                "seconds": _seconds(records, without=REFINEMENT if stage == FIRST else ()),
                 **_refinement(result, stage, config.users),
                 "seed": config.seed,
             }
@@ -201,15 +201,15 @@ def point_rows(
 REFINEMENT = ("refine", "refined_metrics")
 
 
-def _seconds(records: Sequence[Record], counts: Callable[[str], bool]) -> float:
-    return sum(value for record in records for lap, value in record["seconds"].items() if counts(lap))
+def _seconds(records: Sequence[Record], without: Sequence[str]) -> float:
+    return sum(value for record in records for lap, value in record["seconds"].items() if lap not in without)
 
 
 def _refinement(result: PointResult, stage: str, users: int) -> dict[str, float]:
     """What the second stage cost; nothing for the first."""
     if stage == FIRST:
         return {}
-    seconds = _seconds(result.records, lambda lap: lap == "refine")
+    seconds = sum(record["seconds"]["refine"] for record in result.records)
     return {
         "refine_steps": result.records[0]["refine_steps"],
         "refine_seconds": seconds,

@@ -186,7 +186,10 @@ def _measure(context: Context, unit: Unit, stage: str, images: torch.Tensor, rec
         if isinstance(metric, ImageMetric):
             columns[metric.column] = metric(reference, shown).double().reshape(batch).tolist()
         else:
-            path = features_path(context.features_dir, unit.point, unit.start, stage, name)
+            path = features_path(context.features_dir, unit.point, unit.start, stage, metric.features_name)
+            if path.exists():
+                # Another metric of this unit, or the same unit before it was cut short, has left them.
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:

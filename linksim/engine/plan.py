@@ -79,9 +79,7 @@ class Plan:
 def unit_groups(image_shape: tuple[int, int, int], refined: bool = False) -> int:
     """Image groups of a unit for images of this shape; fewer where a refiner works on them."""
     side = max(image_shape[1:])
-    sizes, large = (
-        (_REFINED_GROUPS, _REFINED_GROUPS_LARGE) if refined else (_UNIT_GROUPS, _UNIT_GROUPS_LARGE)
-    )
+    sizes, large = (_REFINED_GROUPS, _REFINED_GROUPS_LARGE) if refined else (_UNIT_GROUPS, _UNIT_GROUPS_LARGE)
     return next((groups for largest, groups in sizes if side <= largest), large)
 
 

@@ -356,19 +356,21 @@ def _set_values(
     try:
         for name in names:
             metric: SetMetric | None = None
-            for result, stage in ((result, stage) for result in results for stage in result.stages):
+            kind = collect.set_metric(name)
+            stages = [(result, stage) for result in results for stage in result.stages]
+            for result, stage in stages:
                 key = (result.point.key, stage, name)
                 if key in known:
                     continue
                 files = [
-                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], stage, name)
+                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], stage, kind.features_name)
                     for record in result.records
                 ]
                 missing = [file for file in files if not file.exists()]
                 if missing:
                     raise LinksimError(f"{missing[0]} is gone: {name} needs it; run the sweep into a new --out")
                 with one_thread():
-                    metric = metric or collect.set_metric(name)(device)
+                    metric = metric or kind(device)
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
                     reference = reference_features(metric, prepared.data, indices)
                     value = float(metric.distance(reference, np.concatenate([np.load(file) for file in files])))

@@ -126,7 +126,8 @@ def run_workers(
 ) -> Iterator[Done]:
     """Evaluates units in `workers` processes of one thread each; yields them as they end, in no fixed order.
 
-    `report` is told the steps of refinements, whichever worker they are from. `units` is asked for the next one only when a worker is free, so that a stopping rule can end points meanwhile.
+    `report` is told the steps of refinements, whichever worker they are from. `units` is asked for the next one only
+    when a worker is free, so that a stopping rule can end points meanwhile.
     """
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[Connection, SpawnProcess] = {}

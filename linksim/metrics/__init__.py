@@ -9,7 +9,7 @@ from linksim import assets
 from linksim.errors import unknown
 from linksim.metrics.base import ImageMetric, SetMetric
 from linksim.metrics.fidelity import MSE_FLOOR, Psnr, Ssim, mse, psnr_from_mse, psnr_from_mse_array
-from linksim.metrics.frechet import Fid, reference_features
+from linksim.metrics.frechet import Fid, Kid, reference_features
 from linksim.metrics.perceptual import LpipsAlex, LpipsVgg
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "MSE_FLOOR",
     "Fid",
     "ImageMetric",
+    "Kid",
     "LpipsAlex",
     "LpipsVgg",
     "Psnr",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 METRICS: dict[str, type[ImageMetric] | type[SetMetric]] = {
-    metric.name: metric for metric in (Psnr, Ssim, LpipsVgg, LpipsAlex, Fid)
+    metric.name: metric for metric in (Psnr, Ssim, LpipsVgg, LpipsAlex, Fid, Kid)
 }
 
 

@@ -82,11 +82,13 @@ class SetMetric(Metric):
     """A metric of two sets of images, from features of each image.
 
     Attributes:
+        features_name: what its features are called; metrics of one name share them.
         MIN_IMAGES: with fewer images a sweep is refused.
         FLAG_BELOW: with fewer images the row carries a note.
     """
 
     of_a_set = True
+    features_name: ClassVar[str]
     MIN_IMAGES: ClassVar[int]
     FLAG_BELOW: ClassVar[int]
 

@@ -1,4 +1,5 @@
-"""FID (Heusel et al. 2017) by torch-fidelity's network and formula, and the features of a reference set on disk."""
+"""FID (Heusel et al. 2017) by torch-fidelity's network and formula, KID (Binkowski et al. 2018) on the same features,
+and the features of a reference set on disk."""
 
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ class Fid(SetMetric):
         "TensorFlow 1 bilinear resize to 299x299, reference set: the sent images"
     )
     asset = "inception-fid"
+    features_name = "inception"
     MIN_IMAGES = 1000
     FLAG_BELOW = 2048
 
@@ -88,7 +90,38 @@ class Fid(SetMetric):
         return float(fid_statistics_to_metric(reference, received, verbose=False)[KEY_METRIC_FID])
 
     def identity(self) -> str:
-        return f"{self.convention}; weights {assets.digest(self.asset)}; torch-fidelity {version('torch-fidelity')}"
+        return f"{Fid.convention}; weights {assets.digest(self.asset)}; torch-fidelity {version('torch-fidelity')}"
+
+
+class Kid(Fid):
+    """Squared maximum mean discrepancy of the same features under the kernel (x.y / 2048 + 1)^3, unbiased.
+
+    The estimate is over all pairs of the two whole sets, not over random subsets: it has no randomness of its own, and
+    its expectation does not depend on the number of images. It can be below zero.
+    """
+
+    name = "kid"
+    column = "kid"
+    summary = "kernel distance of Inception V3 features, unbiased on small sets (needs the asset inception-fid)"
+    convention = (
+        "KID: unbiased squared MMD with the kernel (x.y / 2048 + 1)^3 over the whole sets, features as for FID, "
+        "reference set: the sent images"
+    )
+    MIN_IMAGES = 50
+    FLAG_BELOW = 0
+
+    def distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
+        """KID of two sets, from their features [T, D] and [T', D]."""
+        x, y = np.asarray(reference_features, np.float64), np.asarray(features, np.float64)
+
+        def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+            return (a @ b.T / a.shape[1] + 1) ** 3
+
+        def within(a: NDArray[np.float64]) -> float:
+            products = kernel(a, a)
+            return float((products.sum() - np.trace(products)) / (len(a) * (len(a) - 1)))
+
+        return within(x) + within(y) - 2 * float(kernel(x, y).mean())
 
 
 def inception_state_dict() -> dict[str, torch.Tensor]:
@@ -123,7 +156,7 @@ def reference_features(
     """
     indices = np.asarray(indices, np.int64).ravel()
     key = hashlib.sha256(f"{metric.identity()}\n{data.fingerprint}\n".encode() + indices.astype("<i8").tobytes())
-    kept = cache_dir() / "features" / f"{metric.name}-{key.hexdigest()}.npy"
+    kept = cache_dir() / "features" / f"{metric.features_name}-{key.hexdigest()}.npy"
     # A cache that is missing, cut short or unreadable costs time alone.
     with contextlib.suppress(OSError, ValueError, EOFError):
         features = np.load(kept, allow_pickle=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -26,16 +28,14 @@ class Generator(nn.Module):
         widths = [width, 2 * width, 4 * width, 4 * width]
         self.head = _convolution(3, width)
         self.down = nn.ModuleList(
-            nn.Sequential(_convolution(a, b, stride=2), _convolution(b, b))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(_convolution(a, b, stride=2), _convolution(b, b)) for a, b in pairwise(widths)
         )
         self.up = nn.ModuleList(
-            nn.Sequential(_convolution(b + a, a), _convolution(a, a))
-            for a, b in reversed(list(zip(widths, widths[1:], strict=False)))
+            nn.Sequential(_convolution(b + a, a), _convolution(a, a)) for a, b in reversed(list(pairwise(widths)))
         )
         self.tail = nn.Conv2d(width, 3, 3, 1, 1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        for value in self.tail.parameters():
+            nn.init.zeros_(value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to images of the same shape, not clamped. H and W are multiples of 8."""

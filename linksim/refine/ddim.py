@@ -74,6 +74,13 @@ class Ddim(Refiner):
         for start in self._starts.values():
             step_count(start, params.steps, total)
 
+    @property
+    def prior_name(self) -> str:
+        """What a table of starts calls the prior. Raises LinksimError for one that was not trained here."""
+        if self._found.spec is None:
+            raise LinksimError(f"prior={self.params.prior}: tables of T' are for the priors small and large")
+        return self._found.spec.name
+
     @classmethod
     def models(cls, first: Spec, params: Any) -> list[Spec]:
         """See `Refiner`."""
@@ -92,9 +99,7 @@ class Ddim(Refiner):
 
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`."""
-        return step_count(
-            self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"])
-        )
+        return step_count(self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"]))
 
     @cached_property
     def _prior(self) -> Prior:

@@ -128,6 +128,7 @@ def _plan(state: State) -> dict[str, Any]:
         "upsample_type": "resnet" if resnet else "conv",
         "attention_head_dim": math.gcd(*widths),
         "norm_num_groups": 32,
+        "attn_norm_num_groups": 32,
         "norm_eps": 1e-5,
         "resnet_time_scale_shift": "scale_shift" if scale_shift else "default",
     }

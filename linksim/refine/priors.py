@@ -139,14 +139,16 @@ def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
     try:
         config = json.loads((place / "config.json").read_text())
         schedule_file = path / "scheduler" / "scheduler_config.json"
-        schedule = json.loads(schedule_file.read_text()) if schedule_file.is_file() else dict(OWN_SCHEDULE)
+        schedule = json.loads(schedule_file.read_text()) if schedule_file.is_file() else {}
         kind, channels = config["_class_name"], config["in_channels"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LinksimError(f"{path} is no diffusers folder of a UNet2DModel ({type(error).__name__}: {error}): it "
-                           "holds unet/config.json and scheduler/scheduler_config.json, or config.json") from None  # fmt: skip
+        raise LinksimError(
+            f"{path} is no diffusers folder of a UNet2DModel ({type(error).__name__}: {error}): it holds "
+            "unet/config.json and scheduler/scheduler_config.json"
+        ) from None
     if kind != "UNet2DModel" or config.get("num_class_embeds") or channels != image_shape[0]:
         raise LinksimError(f"{path} holds a {kind} of {channels} channels: an unconditional UNet2DModel is wanted")
-    if not schedule_file.is_file():
+    if "num_train_timesteps" not in schedule:
         raise LinksimError(f"{path} has no scheduler/scheduler_config.json: its process is not known")
     schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
     schedule |= {"timestep_spacing": "trailing", "set_alpha_to_one": True}

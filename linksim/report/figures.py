@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
+from linksim.schemes.registry import first_stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,11 +28,14 @@ AXES = {
     "lpips_vgg": "LPIPS (VGG16)",
     "lpips_alex": "LPIPS (AlexNet)",
     "fid": "FID",
+    "kid": "KID",
     "bler": "Block error rate",
 }
 
 #: Dash and gap of a reference's line in points; shifted against the one before, two that coincide both show.
 _DASH = 4
+
+_FIRST_STAGE = ", first stage"
 
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d"]
 
@@ -55,11 +60,20 @@ def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "
             raise LinksimError(f"curves of different {column} ({values}) never share a plot: plot them apart")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
+    table = table[~_shown_twice(table)]
     for channel, rows in table.groupby("channel", sort=False):
         for column in AXES:
             if column in rows and rows[column].notna().any() and not (column == "bler" and rows[column].max() == 0):
                 written += _save(curves(rows, column), folder / f"{column}_{channel}", formats)
     return written
+
+
+def _shown_twice(table: pd.DataFrame) -> pd.Series:
+    """First stages behind a refiner whose curve is there already: that of the scheme without the refiner."""
+    first = table["stage"] == FIRST
+    behind = first & table["variant"].isin(set(table["variant"][~first]))
+    schemes = table["scheme"].map({name: first_stage(name) for name in set(table["scheme"][behind])})
+    return behind & schemes.isin(set(table["scheme"][first & ~behind]))
 
 
 def curves(rows: pd.DataFrame, column: str) -> Figure:
@@ -68,8 +82,9 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     import seaborn as sns
     from matplotlib.figure import Figure
 
+    rows = _labelled(rows)
     rhos = list(dict.fromkeys(rows["rho"]))
-    labels = list(dict.fromkeys(_curve_label(row) for row in rows.to_dict("records")))
+    labels = list(dict.fromkeys(rows["_label"]))
     # The palette that everyone can tell apart has ten colours.
     palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
     colours = dict(zip(labels, palette, strict=True))
@@ -147,9 +162,8 @@ def _settings(run: Path) -> str:
 
 
 def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
-    named = rows.assign(_label=[_curve_label(row) for row in rows.to_dict("records")])
-    references = list(dict.fromkeys(named["_label"][named["kind"] == "reference"]))
-    for label, curve in named.groupby("_label", sort=False):
+    references = list(dict.fromkeys(rows["_label"][rows["kind"] == "reference"]))
+    for label, curve in rows.groupby("_label", sort=False):
         curve = curve.sort_values("snr_db")
         if curve[column].isna().all():
             continue
@@ -159,7 +173,7 @@ def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colo
             curve["snr_db"],
             curve[column],
             color=colours[str(label)],
-            linestyle=(_DASH * references.index(str(label)), (_DASH, _DASH)) if reference else "-",
+            linestyle=_line(str(label), references, reference),
             marker=None if reference else _MARKERS[index % len(_MARKERS)],
             label=str(label),
         )
@@ -177,8 +191,18 @@ def _band(curve: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
     return curve[column] - half, curve[column] + half
 
 
-def _curve_label(row: dict[Any, Any]) -> str:
-    return f"{row['variant']}" + ("" if row["stage"] == "first" else f" ({row['stage']})")
+def _line(label: str, references: list[str], reference: Any) -> Any:
+    """Dashes for a reference, dots for the first stage of a scheme that has two."""
+    if reference:
+        return _DASH * references.index(label), (_DASH, _DASH)
+    return ":" if label.endswith(_FIRST_STAGE) else "-"
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the curve of each: its variant, whose name stands for the last of its stages."""
+    refined = set(rows["variant"][rows["stage"] != FIRST])
+    first = rows["variant"].isin(refined) & (rows["stage"] == FIRST)
+    return rows.assign(_label=rows["variant"].where(~first, rows["variant"] + _FIRST_STAGE))
 
 
 def _ratio(rho: float) -> str:

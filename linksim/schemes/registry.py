@@ -95,6 +95,14 @@ def find(name: str) -> type[System]:
     return system
 
 
+def first_stage(name: str) -> str:
+    """Name of the scheme in front of the refiner, for a scheme that has one; else the name itself."""
+    from linksim.schemes.refined import Refined
+
+    system = find(name)
+    return system.first_stage.name if issubclass(system, Refined) else name
+
+
 def _check(system: type[System], name: object) -> None:
     """Raises LinksimError for a class whose name cannot be asked for, or whose parameters hide columns of the table."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):

@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 
 from linksim.errors import LinksimError
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, Spec
 
 
-def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs: int, warm: str | None) -> None:
+def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int, warm: str | None) -> None:
     """Trains models wave by wave, `jobs` of them at once.
 
     Args:
@@ -25,14 +25,15 @@ def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs
         LinksimError: a model failed, after those that ran beside it ended.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if jobs > 1 else None
-    running: dict[ModelSpec, subprocess.Popen[bytes]] = {}
+    running: dict[Spec, subprocess.Popen[bytes]] = {}
     try:
         for wave in waves:
             waiting = list(wave)
             while waiting or running:
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
-                    start = ["--warm", warm] if warm is not None and spec.teacher is None else []
+                    orthogonal = isinstance(spec, ModelSpec) and spec.teacher is None
+                    start = ["--warm", warm] if warm is not None and orthogonal else []
                     running[spec] = subprocess.Popen(
                         [sys.executable, "-m", "linksim.cli", *spec.words, *options, *start],
                         env=environment, stdin=subprocess.DEVNULL,
@@ -46,7 +47,7 @@ def train_all(waves: Sequence[Sequence[ModelSpec]], options: Sequence[str], jobs
             process.wait()
 
 
-def _reap(running: dict[ModelSpec, subprocess.Popen[bytes]]) -> None:
+def _reap(running: dict[Spec, subprocess.Popen[bytes]]) -> None:
     for spec, process in list(running.items()):
         code = process.poll()
         if code is None:

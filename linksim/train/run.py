@@ -80,21 +80,28 @@ def model_spec(
     return spec
 
 
-def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -> list[ModelSpec]:
-    """The models that a sweep's learned schemes need, in the order in which they are trained."""
+def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -> list[Spec]:
+    """The models that a sweep's learned schemes and refiners need, in the order in which they are trained."""
     from linksim.schemes.learned import Learned
+    from linksim.schemes.refined import Refined
     from linksim.schemes.registry import find
 
-    found: set[ModelSpec] = set()
+    found: set[Spec] = set()
     for variant in config.variants:
         system = find(variant.name)
+        params, refined = system.Params(**dict(variant.params)), None
+        if issubclass(system, Refined):
+            refined, all_params = system, params
+            system, params = refined.first_stage, refined.first_params(all_params)
         if not issubclass(system, Learned):
             continue
         for channel in config.channel:
             for rho in config.rhos:
                 setting = Setting(config.link(channel), shape, rho)
-                spec = system.model(setting, system.Params(**dict(variant.params)))
+                spec = system.model(setting, params)
                 found |= {spec} if spec.teacher is None else {spec, spec.teacher}
+                if refined is not None:
+                    found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
     return [spec for wave in waves(found) for spec in wave]
 
 
@@ -109,16 +116,20 @@ def image_shape(config: SweepConfig) -> tuple[int, int, int]:
     return load_dataset(config.dataset).image_shape
 
 
-def waves(specs: Iterable[ModelSpec]) -> list[list[ModelSpec]]:
+def waves(specs: Iterable[Spec]) -> list[list[Spec]]:
     """Models in the order of who learns from whom; those of one wave do not need each other.
 
     The orthogonal model with the most symbols is first, since all others can start warm from it; then come the other
-    orthogonal ones, which teach; then the rest.
+    orthogonal ones, which teach; then the other transceivers; and the refiners, which are trained on their output.
     """
-    ranked = sorted(specs, key=lambda spec: (spec.access != "oma", spec.teacher is not None, -spec.rho, spec.name))
-    apart = [spec for spec in ranked if spec.access == "oma"]
-    rest = [spec for spec in ranked if spec.access != "oma"]
-    return [wave for wave in (apart[:1], apart[1:], rest) if wave]
+    models = sorted(specs, key=lambda spec: spec.name)
+    links = [spec for spec in models if isinstance(spec, ModelSpec)]
+    links.sort(key=lambda spec: (spec.access != "oma", spec.teacher is not None, -spec.rho, spec.name))
+    apart = [spec for spec in links if spec.access == "oma"]
+    rest = [spec for spec in links if spec.access != "oma"]
+    refiners = [spec for spec in models if not isinstance(spec, ModelSpec)]
+    found: list[list[Spec]] = [list(apart[:1]), list(apart[1:]), list(rest), list(refiners)]
+    return [wave for wave in found if wave]
 
 
 def nearest(spec: ModelSpec) -> str | None:
@@ -175,10 +186,10 @@ def run_training(
     """
     from linksim import weights
     from linksim.data import load_cifar10_train
+    from linksim.data.cifar10 import VALIDATION
     from linksim.engine.provenance import code_version
     from linksim.engine.sweep import exclusive
     from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
-    from linksim.train.task import VALIDATION
 
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
@@ -201,8 +212,7 @@ def run_training(
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
     pairs = state.step * recipe.batch
     facts = {
-        "data": "CIFAR-10 training split, 45,000 images; validation on "
-        f"{task.validated} of the other {VALIDATION:,}",
+        "data": f"CIFAR-10 training split, 45,000 images; validation on {task.validated} of the other {VALIDATION:,}",
         "recipe": recipe.words,
         "settings": {**asdict(recipe), **task.settings()},
         "steps": state.step,

@@ -60,9 +60,7 @@ class Spec(ABC):
         """Raises LinksimError where a model that the training needs (a teacher, a first stage) is not there."""
 
     @abstractmethod
-    def task(
-        self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
         """Its training.
 
         Args:
@@ -190,9 +188,7 @@ class ModelSpec(Spec):
 
             weights.card(self.teacher)
 
-    def task(
-        self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
         """See `Spec`."""
         from linksim import weights
         from linksim.train.transceivers import TransceiverTask

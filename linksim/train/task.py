@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from linksim.data.cifar10 import VALIDATION
 from linksim.train.recipe import BaseRecipe
-
-#: The training set's last images are for validation: 45,000 / 5,000 for CIFAR-10 (KDD paper, section VI-A).
-VALIDATION = 5000
 
 
 class Task(ABC):

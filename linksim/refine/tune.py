@@ -1,0 +1,94 @@
+"""Finding T': a sweep over candidates on validation images, and the table of what was best (`linksim tune`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linksim.engine.config import make_config
+from linksim.engine.context import setting_of
+from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
+from linksim.errors import LinksimError
+from linksim.metrics import METRICS
+from linksim.refine.ddim import Ddim
+from linksim.refine.starts import Starts, keep_starts, stage_name
+from linksim.schemes.refined import Refined
+from linksim.schemes.registry import find, parse
+
+#: Multiples of four, the paper's stride, closer together where they are small.
+CANDIDATES = (8, 16, 24, 32, 40, 60, 80, 120, 200)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came out for one channel.
+
+    Args:
+        stage: the first stage, as a table of starts calls it.
+        starts: the best T'.
+    """
+
+    stage: str
+    starts: Starts
+
+
+def tune(
+    values: Mapping[str, Any],
+    candidates: Sequence[int] = CANDIDATES,
+    out: Path | None = None,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[Path, list[Tuned]]:
+    """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table.
+
+    Args:
+        values: of a sweep: one scheme with a DDIM refiner, one rho, a metric of single images.
+        candidates: T'.
+        out: results folder.
+        workers, device, progress: see `run_sweep`.
+
+    Returns:
+        the sweep's folder, and what came out for each channel.
+
+    Raises:
+        LinksimError: anything but one DDIM scheme, one rho and one metric.
+    """
+    scheme = str(values.get("scheme", ""))
+    variant = parse(scheme)
+    system = find(variant.name)
+    if not issubclass(system, Refined) or system.refiner_class is not Ddim or "start" in variant.given:
+        raise LinksimError(f"--scheme {scheme}: one with a diffusion behind it and T' open is wanted, like kd+ddim")
+    given = ",".join(f"{key}={value}" for key, value in variant.params if key in variant.given)
+    tried = [f"{variant.name}:{','.join(filter(None, (given, f'start={start}')))}" for start in candidates]
+    config = make_config({**values, "scheme": tried})
+    (metric,) = config.metrics if len(config.metrics) == 1 else (None,)
+    if metric is None or METRICS[metric].of_a_set or len(config.rhos) > 1:
+        raise LinksimError("T' is chosen by one metric of single images and at one rho: --metrics lpips --rho 1/6")
+    prepared = prepare(config, device)
+    folder = out or default_folder(prepared)
+    table = run_sweep(prepared, folder, workers=workers, device=device, progress=progress)
+    assert table is not None, "a sweep without shards ends complete"
+    kind = METRICS[metric]
+    found = []
+    for channel, rows in table[table["stage"] == Ddim.name].groupby("channel", sort=False):
+        means = rows.pivot(index="start", columns="snr_db", values=kind.column)
+        means.index = means.index.astype(int)
+        means = means.sort_index() if not kind.higher_is_better else -means.sort_index()
+        starts = Starts(int(means.mean(axis=1).idxmin()), {float(str(snr)): int(means[snr].idxmin()) for snr in means})
+        built = parse(tried[0]).build(setting_of(config, prepared.data, str(channel), config.rhos[0], device))
+        assert isinstance(built, Refined)
+        assert isinstance(built.refiner, Ddim)
+        stage = stage_name(built.first)
+        keep_starts(built.refiner.prior_name, stage, starts, int(rows["n_images"].min()), kind.column)
+        found.append(Tuned(stage, starts))
+    return folder, found
+
+
+def words(tuned: Tuned) -> str:
+    """One line for what came out."""
+    by_snr = ", ".join(f"{start} at {snr:g} dB" for snr, start in tuned.starts.by_snr.items())
+    return f"{tuned.stage}: T' = {tuned.starts.one} for all SNRs; by SNR: {by_snr}"

@@ -1,0 +1,115 @@
+"""Priors from elsewhere compute what their own code computes; what is no prior is refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from linksim.errors import LinksimError
+from linksim.refine.openai import convert
+from linksim.refine.priors import Checkpoint, find_prior
+from tests.refine.openai_unet import UNet
+
+CIFAR: dict[str, Any] = {
+    "base": 32, "mult": (1, 2, 2, 2), "blocks": 3, "attention": (2, 4), "heads": "4", "order": "legacy",
+    "scale_shift": True, "updown": False, "out": 6,
+}  # fmt: skip
+SHAPE = (3, 32, 32)
+
+
+def network(**changes: Any) -> UNet:
+    """The network for CIFAR-10 that improved-diffusion published, a quarter as wide, with random weights."""
+    torch.manual_seed(0)
+    made = UNet(**{**CIFAR, **changes}).eval().requires_grad_(False)
+    for value in made.parameters():
+        # Published code begins many layers with zeros: random ones show a wrong order of rows.
+        value.copy_(torch.randn_like(value) * (0.3 if value.ndim == 1 else value[0].numel() ** -0.5))
+    return made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"out": 3, "scale_shift": False},
+        {"heads": "16c", "order": "new", "updown": True, "blocks": 1},
+        {"mult": (1, 1, 2, 3), "heads": "32c", "updown": True, "attention": (4, 8), "blocks": 2},
+        {"mult": (1, 2), "attention": (), "blocks": 2, "heads": "2"},
+    ],
+    ids=["cifar10", "no learned variance", "guided", "unequal levels", "attention in the middle alone"],
+)
+def test_a_converted_checkpoint_computes_what_its_own_network_does(changes: dict[str, Any]) -> None:
+    theirs = network(**changes)
+    settings = {**CIFAR, **changes}
+    ours = convert(theirs.state_dict(), settings["heads"], settings["order"], SHAPE)
+    x, times = torch.randn(3, 3, 32, 32), torch.tensor([0, 57, 999])
+    told = theirs(x, times)
+    assert told.abs().mean() > 0.1
+    torch.testing.assert_close(ours(x, times).sample, told, rtol=1e-4, atol=1e-4)
+
+
+def test_a_wrong_number_of_heads_is_another_function() -> None:
+    theirs = network()
+    x, times = torch.randn(1, 3, 32, 32), torch.tensor([57])
+    other = convert(theirs.state_dict(), "2", "legacy", SHAPE)(x, times).sample
+    assert (other - theirs(x, times)).abs().max() > 1e-2
+
+
+def test_a_checkpoint_on_disk_is_found_with_its_process(tmp_path: Path) -> None:
+    theirs = network(blocks=1)
+    path = tmp_path / "ema_0.9999_500000.pt"
+    torch.save({f"module.{name}": value for name, value in theirs.state_dict().items()}, path)
+    found = find_prior(str(path), Checkpoint(schedule="cosine"), SHAPE)
+    assert found.schedule["beta_schedule"] == "squaredcos_cap_v2"
+    prior = found.load("cpu")
+    x = torch.randn(2, 3, 32, 32)
+    told = theirs(x, torch.tensor([40, 40]))[:, :3]
+    torch.testing.assert_close(prior.predict(x, 40), told, rtol=0, atol=0.05 * float(told.abs().max()))
+
+
+def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
+    good = network(blocks=1).state_dict()
+    path = tmp_path / "prior.pt"
+    torch.save(good, path)
+    whole = path.read_bytes()
+    for content in (whole[:-2000], b"", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(LinksimError, match=r"no checkpoint, or a damaged one"):
+            find_prior(str(path), Checkpoint(), SHAPE).load("cpu")
+    for state in ({}, {"weight": torch.zeros(2)}, {**good, "label_emb.weight": torch.zeros(10, 128)}):
+        with pytest.raises(LinksimError, match="no unconditional UNet"):
+            convert(state, "4", "legacy", SHAPE)
+    for heads in ("0", "four", "-4", "7", "33c"):
+        with pytest.raises(LinksimError, match="prior_heads"):
+            convert(good, heads, "legacy", SHAPE)
+    with pytest.raises(LinksimError, match="no such file or folder"):
+        find_prior("nowhere.pt", Checkpoint(), SHAPE)
+    with pytest.raises(LinksimError, match="images of 32x32"):
+        find_prior("small", Checkpoint(), (3, 256, 256))
+
+
+def test_a_diffusers_folder_is_a_prior(tmp_path: Path) -> None:
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    theirs = UNet2DModel(
+        sample_size=32, block_out_channels=(32, 32), layers_per_block=1, down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path / "unet")
+    with pytest.raises(LinksimError, match="its process is not known"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    DDPMScheduler(beta_schedule="linear").save_pretrained(tmp_path / "scheduler")
+    found = find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        told = theirs(x, torch.tensor([7, 7])).sample
+    torch.testing.assert_close(found.load("cpu").predict(x, 7), told, rtol=0, atol=0.05 * float(told.abs().max()))
+    weights = next((tmp_path / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    with pytest.raises(LinksimError, match="does not load"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE).load("cpu")
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    with pytest.raises(LinksimError, match="no diffusers folder"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
