@@ -127,9 +127,13 @@ def _parser() -> _Parser:
     _debug(again)
     train = commands.add_parser("train", help="train a learned scheme, or all that a sweep lacks")
     train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
-    train.add_argument("--refiner", metavar="NAME", help="cgan: train this refiner on the scheme's output, frozen")
+    train.add_argument("--refiner", metavar="NAME", help="cgan or diffbir-mini, on the scheme's output, frozen")
     train.add_argument(
-        "--prior", nargs="?", const="small", metavar="SIZE", help="a diffusion prior: small (default) or large"
+        "--prior",
+        nargs="?",
+        const="small",
+        metavar="NAME",
+        help="a diffusion prior: small (default), large, diffbir-mini-vae, diffbir-mini-denoiser",
     )
     train.add_argument(
         "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
@@ -468,12 +472,14 @@ def _spec(args: argparse.Namespace) -> Spec:
     from linksim.train.run import model_spec
 
     if args.prior is not None:
-        from linksim.refine.specs import prior_spec
+        from linksim.refine.specs import PRIORS
 
         for option in ("channel", "rho", "size", "users", "csi", "power"):
             if getattr(args, option):
                 raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
-        return prior_spec(args.prior)
+        if args.prior not in PRIORS:
+            raise unknown("prior to train", args.prior, PRIORS)
+        return PRIORS[args.prior]
     first = model_spec(
         args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
         _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",

@@ -183,10 +183,117 @@ class CganSpec(Spec):
         return cls(ModelSpec.from_json(values["first"]))
 
 
-KINDS: dict[str, Any] = {spec.kind: spec for spec in (PriorSpec, CganSpec)}
+MiniPart = Literal["vae", "denoiser", "control"]
+
+
+@dataclass(frozen=True)
+class MiniSpec(Spec):
+    """A part of the latent-diffusion restorer for 32x32 (`diffbir-mini`).
+
+    Args:
+        part: "vae", the autoencoder; "denoiser", of its latents; "control", IRControlNet behind a first stage.
+        first: the first stage's model, for "control".
+    """
+
+    part: MiniPart
+    first: ModelSpec | None = None
+    kind: ClassVar[str] = "diffbir-mini"
+
+    @property
+    def unit(self) -> str:  # type: ignore[override]
+        """See `Spec`."""
+        return "images" if self.first is None else "pairs"
+
+    @property
+    def name(self) -> str:
+        """See `Spec`."""
+        return f"diffbir-mini_{self.part}" + (f"_{self.first.name}" if self.first is not None else "")
+
+    @property
+    def words(self) -> list[str]:
+        """See `Spec`."""
+        if self.first is None:
+            return ["train", "--prior", f"diffbir-mini-{self.part}"]
+        return ["train", "--refiner", "diffbir-mini", *self.first.words[1:]]
+
+    @property
+    def parts(self) -> dict[str, Spec]:
+        """What it is trained with, frozen."""
+        if self.part == "vae":
+            return {}
+        if self.first is None:
+            return {"vae": MiniSpec("vae")}
+        return {"vae": MiniSpec("vae"), "denoiser": MiniSpec("denoiser"), "first": self.first}
+
+    def build(self) -> nn.Module:
+        """See `Spec`."""
+        from linksim.nets.latent import MiniDenoiser, MiniVae, mini_control
+
+        return {"vae": MiniVae, "denoiser": MiniDenoiser, "control": mini_control}[self.part]()
+
+    def ready(self) -> None:
+        """See `Spec`."""
+        from linksim import weights
+
+        for spec in self.parts.values():
+            weights.card(spec)
+
+    @property
+    def recipe(self) -> type[BaseRecipe]:
+        """See `Spec`."""
+        from linksim.train.recipe import LatentRecipe
+
+        return LatentRecipe
+
+    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
+        """See `Spec`."""
+        from linksim import weights
+        from linksim.train.latent import ControlTask, DenoiserTask, VaeTask
+
+        kinds: dict[str, Any] = {"vae": VaeTask, "denoiser": DenoiserTask, "control": ControlTask}
+        parts = {name: weights.load(spec) for name, spec in self.parts.items()}
+        task: Task = kinds[self.part](self, recipe, images, seed, device, start, parts)
+        return task
+
+    def golden_psnr(self, model: nn.Module) -> float:
+        """PSNR in dB of what comes of the first embedded images, in float32.
+
+        The autoencoder's own; for the others that of the latents after one step of denoising.
+        """
+        from linksim import weights
+        from linksim.train.latent import golden_psnr
+
+        return golden_psnr(self, model, {name: weights.load(spec) for name, spec in self.parts.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Spec`."""
+        first = {"first": self.first.to_json()} if self.first is not None else {}
+        return {"kind": self.kind, "part": self.part, **first}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MiniSpec:
+        """The inverse of `to_json`."""
+        first = ModelSpec.from_json(values["first"]) if "first" in values else None
+        if values["part"] not in get_args(MiniPart) or (values["part"] == "control") != (first is not None):
+            raise ValueError(f"diffbir-mini has no part {values['part']!r}")
+        return cls(values["part"], first)
+
+
+KINDS: dict[str, Any] = {spec.kind: spec for spec in (PriorSpec, CganSpec, MiniSpec)}
+
+#: What `linksim train --prior` trains.
+PRIORS: dict[str, Spec] = {
+    "small": PriorSpec("small"),
+    "large": PriorSpec("large"),
+    "diffbir-mini-vae": MiniSpec("vae"),
+    "diffbir-mini-denoiser": MiniSpec("denoiser"),
+}
 
 #: Refiners that are trained on the output of a first stage.
-TRAINED: dict[str, Callable[[ModelSpec], Spec]] = {"cgan": CganSpec}
+TRAINED: dict[str, Callable[[ModelSpec], Spec]] = {
+    "cgan": CganSpec,
+    "diffbir-mini": lambda first: MiniSpec("control", first),
+}
 
 
 def refiner_spec(name: str, first: ModelSpec) -> Spec:

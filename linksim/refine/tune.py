@@ -78,7 +78,9 @@ def tune(
         means = rows.pivot(index="start", columns="snr_db", values=kind.column)
         means.index = means.index.astype(int)
         means = means.sort_index() if not kind.higher_is_better else -means.sort_index()
-        starts = Starts(int(means.mean(axis=1).idxmin()), {float(str(snr)): int(means[snr].idxmin()) for snr in means})
+        starts = Starts(
+            int(str(means.mean(axis=1).idxmin())), {float(str(snr)): int(str(means[snr].idxmin())) for snr in means}
+        )
         built = parse(tried[0]).build(setting_of(config, prepared.data, str(channel), config.rhos[0], device))
         assert isinstance(built, Refined)
         assert isinstance(built.refiner, Ddim)

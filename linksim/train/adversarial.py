@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from linksim.link.channel import transmit_over
 from linksim.metrics import LpipsAlex, LpipsVgg, mse, psnr_from_mse
 from linksim.nets.cgan import Generator, Pair
-from linksim.nets.network import Network, side_information
+from linksim.nets.network import Network
 from linksim.schemes.learned import ready
 from linksim.train.recipe import CganRecipe
 from linksim.train.task import Task, split
-from linksim.train.transceivers import VALIDATION_SNRS_DB, Batch, draw_batch, validation_pass
+from linksim.train.transceivers import VALIDATION_SNRS_DB, draw_batch, shown_by, validation_pass
 
 if TYPE_CHECKING:
     from linksim.refine.specs import CganSpec
@@ -78,7 +77,7 @@ class CganTask(Task):
         assert isinstance(model, Pair)
         batch = draw_batch(self._spec.first, self.recipe, self._pool, self.seed, step)
         real = batch.images.flatten(0, 1)
-        shown = self._shown(batch)
+        shown = shown_by(self._spec.first, self._first, batch)
         refined = model.generator(shown)
         model.discriminator.requires_grad_(False)
         fooled = _logistic(model.discriminator(shown, refined), True)
@@ -90,15 +89,6 @@ class CganTask(Task):
         lpips = self._lpips.loss(real, refined).mean()
         own = sum(weight * loss for weight, loss in zip(self.recipe.weights, (mae, lpips, fooled), strict=True))
         return {"mae": mae, "lpips": lpips, "adversarial": fooled, "discriminator": told, "total": own + told / 2}
-
-    @torch.no_grad()
-    def _shown(self, batch: Batch) -> Tensor:
-        """What the first stage shows of a batch, [B * N, C, H, W] in [0, 1]."""
-        spec = self._spec.first
-        side = side_information(batch.snr_db, batch.h, spec.side_dim)
-        symbols = self._first.encode(batch.images, side, spec.powers)
-        received = transmit_over(spec.access, symbols, batch.h, batch.noise, 10 ** (-batch.snr_db / 10))
-        return self._first.receive(received, side).float().clamp(0, 1).flatten(0, 1)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean LPIPS and PSNR of the refined images at each of VALIDATION_SNRS_DB."""

@@ -137,7 +137,8 @@ def train(
         save_atomic(checkpoint, content)
 
     def check() -> None:
-        found = task.validate(average.model(model).eval())
+        averaged = average.model(model).eval()
+        found = task.validate(averaged)
         mean = task.score(found)
         stop_if_diverged(mean)
         logs.validation(state.step, found)
@@ -148,7 +149,7 @@ def train(
             )
         if mean > state.best:
             state.best, state.validation = mean, found
-            best = {"identity": identity, "model": average.model(model).state_dict(), "state": asdict(state)}
+            best = {"identity": identity, "model": averaged.state_dict(), "state": asdict(state)}
             save_atomic(folder / BEST, best)
         save()
 

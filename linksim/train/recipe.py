@@ -141,6 +141,19 @@ class CganRecipe(LinkRecipe):
     lpips: Literal["vgg", "alex"] = "vgg"
 
 
+@dataclass(frozen=True)
+class LatentRecipe(LinkRecipe):
+    """How a part of the latent-diffusion restorer is trained.
+
+    Args:
+        kl_weight: of the divergence, in the autoencoder's loss.
+    """
+
+    snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
+    weight_decay: NotNegative = 0.0
+    kl_weight: NotNegative = 1e-6
+
+
 #: Presets by name. `fast`: see `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,
 #: section VI-A3), for the steps that are asked for: its stop after ten epochs without improvement is not there.
 RECIPES = {

@@ -184,6 +184,15 @@ def validation_groups(spec: ModelSpec, images: int = VALIDATION) -> int:
 
 
 @torch.no_grad()
+def shown_by(spec: ModelSpec, model: Network, batch: Batch) -> Tensor:
+    """What a frozen transceiver shows of a batch, float32 [B * N, C, H, W] in [0, 1]."""
+    side = side_information(batch.snr_db, batch.h, spec.side_dim)
+    symbols = model.encode(batch.images, side, spec.powers)
+    received = transmit_over(spec.access, symbols, batch.h, batch.noise, 10 ** (-batch.snr_db / 10))
+    return model.receive(received, side).float().clamp(0, 1).flatten(0, 1)
+
+
+@torch.no_grad()
 def validation_pass(
     spec: ModelSpec, model: Network, images: NDArray[np.uint8], device: str, snr_db: float, exact: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
