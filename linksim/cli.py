@@ -101,6 +101,17 @@ def _parser() -> _Parser:
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
     compare.add_argument("--stage", metavar="NAME", help="stage of the baseline: first, or a refiner's (default)")
     compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image column (default psnr_db)")
+    grid = commands.add_parser("gallery", help="example images: the original and what every scheme shows of it")
+    grid.add_argument("file", nargs="?", type=Path, help="a sweep file; options below go before its values")
+    for name in ("scheme", "channel", "snr", "rho", "dataset", "data-dir", "image-size", "users", "metrics", "power",
+                 "seed", "csi", "start", "steps", "prior"):  # fmt: skip
+        metavar, text = _SETTINGS[name]
+        grid.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
+    grid.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the file")
+    grid.add_argument("--groups", metavar="G,...", default="0,1,2", help="which image groups (default 0,1,2)")
+    grid.add_argument("--out", type=Path, metavar="DIR", help="folder of the figures (default: runs/gallery)")
+    grid.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    _debug(grid)
     merge = commands.add_parser("merge", help="bring the shards of a sweep together and write its tables")
     merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
     merge.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the first folder)")
@@ -324,6 +335,35 @@ def _compare(args: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _gallery(args: argparse.Namespace) -> int:
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.report.gallery import gallery
+
+    names = ("scheme", "channel", "snr", "rho", "dataset", "data_dir", "image_size", "users", "metrics", "power",
+             "seed", "csi", "start", "steps", "prior")  # fmt: skip
+    overrides = _assignments(args.set)
+    values = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
+    values |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    groups = [_number(text.strip(), "--groups") for text in args.groups.split(",")]
+    config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
+    folder = args.out or Path("runs/gallery")
+    if str(folder) in ("", "."):
+        raise LinksimError("--out names the current folder: give one of its own, like --out runs/gallery")
+    for path in gallery(
+        config, groups, folder, device=_device(args.device),
+        missing=lambda name, why: print(f"left out  {name}: {why}", flush=True),
+        report=lambda words: print(words, file=sys.stderr, flush=True),
+    ):  # fmt: skip
+        print(path)
+    return 0
+
+
+def _number(text: str, option: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise LinksimError(f"{option} {text[:40]!r}: give whole numbers from 0, like 0,1,2")
+    return int(text)
 
 
 def _merge(args: argparse.Namespace) -> int:
@@ -605,6 +645,7 @@ _COMMANDS = {
     "show": _show,
     "plot": _plot,
     "compare": _compare,
+    "gallery": _gallery,
     "merge": _merge,
     "list": _list,
     "assets": _assets,

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,38 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
     return received
 
 
-def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> dict[str, Any]:
-    """Simulates one unit and measures it.
+@dataclass(frozen=True)
+class Simulated:
+    """One unit as it was sent and received.
+
+    Args:
+        images: what was sent, float32 [B, N, C, H, W] in [0, 1].
+        stages: what each stage shows, the first before the refined.
+        tx_power: as measured; None for a bound.
+        channel_uses: of the system, for one group.
+        user_uses: in which one user sends.
+        split: shares of the power.
+        power_note: what the row must say of the power.
+        refine_steps: evaluations of the refiner's network for an image; None without a refiner.
+        seconds: by stage of the work.
+    """
+
+    images: torch.Tensor
+    stages: dict[str, Received]
+    tx_power: float | None
+    channel_uses: int
+    user_uses: int
+    split: str
+    power_note: str
+    refine_steps: int | None
+    seconds: dict[str, float]
+
+
+def simulate(context: Context, unit: Unit, report: Steps | None = None) -> Simulated:
+    """Sends the images of one unit and receives them.
 
     Args:
         report: told the steps of a refinement, done and in all.
-
-    Returns:
-        A record for the journal: the unit's key; per-image columns, each [groups, users] nested lists; the audit's
-        measures; block counts; seconds by stage.
 
     Raises:
         LinksimError: the audit stopped the scheme, or it broke its contract. What a plug-in raises passes through.
@@ -107,69 +131,85 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> 
     data = dataset_of(context)
     groups = range(unit.start, unit.stop)
     clock = _Clock()
+    indices = Grouping(len(data), config.users).indices(np.arange(unit.start, unit.stop))
+    pixels = data.images[indices.ravel()].reshape(*indices.shape, *data.image_shape)
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
+    link = config.link(point.channel)
+    true_h = draw_coefficients(link, config.seed, groups)
+    h = to_complex64(true_h, device)
+    snr_db = torch.full((len(groups),), point.snr_db, device=device)
+    noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
+    estimate = to_complex64(estimate_coefficients(link, true_h, config.seed, groups), device)
+    side = SideInfo(snr_db, noise_var, estimate, (config.seed, tuple(groups)))
+    clock.lap("load")
+
+    system = _system(context, (point.variant, point.channel, point.rho))
+    note, split = "", ""
+    if isinstance(system, Reference):
+        received = _checked(system.evaluate(images.clone(), side), images.shape, system)
+        tx_power, uses, user_uses = None, system.setting.channel_uses, system.setting.channel_uses
+        clock.lap("reference")
+    elif isinstance(system, Scheme):
+        symbols = system.transmit(images.clone(), side)
+        clock.lap("transmit")
+        tx_power, uses = audit_symbols(system, symbols, len(groups))
+        user_uses = symbols.shape[-1]
+        note = power_note(system)
+        if system.access == "noma":
+            split = "/".join(f"{share:.4g}" for share in system.split)
+        noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
+        signal = transmit_over(system.access, symbols, h, noise, noise_var)
+        clock.lap("channel")
+        received = _checked(system.receive(signal, side), images.shape, system)
+        clock.lap("receive")
+    else:
+        raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
+    stages, steps = {FIRST: received}, None
+    if isinstance(system, Refined):
+        stages[system.refiner.name] = _checked(system.refine(received, side, report), images.shape, system)
+        steps = system.refiner.evaluations(point.snr_db)
+        clock.lap("refine")
+    return Simulated(images, stages, tx_power, uses, user_uses, split, note, steps, clock.laps)
+
+
+def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> dict[str, Any]:
+    """Simulates one unit and measures it.
+
+    Args:
+        report: told the steps of a refinement, done and in all.
+
+    Returns:
+        A record for the journal: the unit's key; per-image columns of each stage, each [groups, users] nested lists;
+        the audit's measures; block counts; seconds by stage of the work.
+
+    Raises:
+        LinksimError: see `simulate`.
+    """
     with one_thread(), torch.inference_mode():
-        indices = Grouping(len(data), config.users).indices(np.arange(unit.start, unit.stop))
-        pixels = data.images[indices.ravel()].reshape(*indices.shape, *data.image_shape)
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
-        link = config.link(point.channel)
-        true_h = draw_coefficients(link, config.seed, groups)
-        h = to_complex64(true_h, device)
-        snr_db = torch.full((len(groups),), point.snr_db, device=device)
-        noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
-        estimate = to_complex64(estimate_coefficients(link, true_h, config.seed, groups), device)
-        side = SideInfo(snr_db, noise_var, estimate, (config.seed, tuple(groups)))
-        clock.lap("load")
-
-        system = _system(context, (point.variant, point.channel, point.rho))
-        note, split = "", ""
-        if isinstance(system, Reference):
-            received = _checked(system.evaluate(images.clone(), side), images.shape, system)
-            tx_power, uses, user_uses = None, system.setting.channel_uses, system.setting.channel_uses
-            clock.lap("reference")
-        elif isinstance(system, Scheme):
-            symbols = system.transmit(images.clone(), side)
-            clock.lap("transmit")
-            tx_power, uses = audit_symbols(system, symbols, len(groups))
-            user_uses = symbols.shape[-1]
-            note = power_note(system)
-            if system.access == "noma":
-                split = "/".join(f"{share:.4g}" for share in system.split)
-            noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
-            signal = transmit_over(system.access, symbols, h, noise, noise_var)
-            clock.lap("channel")
-            received = _checked(system.receive(signal, side), images.shape, system)
-            clock.lap("receive")
-        else:
-            raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
-
+        done = simulate(context, unit, report)
         # A scheme that changed the default type must not change the metrics.
         torch.set_default_dtype(torch.float32)
-        stages = {FIRST: _measure(context, unit, FIRST, images, received)}
-        clock.lap("metrics")
-        steps = None
-        if isinstance(system, Refined):
-            received = _checked(system.refine(received, side, report), images.shape, system)
-            clock.lap("refine")
-            name = system.refiner.name
-            stages[name] = _measure(context, unit, name, images, received)
-            clock.lap("refined_metrics")
-            steps = system.refiner.evaluations(point.snr_db)
+        clock, columns = _Clock(), {}
+        for stage, shown in done.stages.items():
+            columns[stage] = _measure(context, unit, stage, done.images, shown)
+            clock.lap("metrics" if stage == FIRST else "refined_metrics")
+    received = done.stages[FIRST]
     return {
         "sweep": context.sweep,
-        "point": point.key,
+        "point": unit.point.key,
         "start": unit.start,
         "stop": unit.stop,
-        "stages": stages,
-        "refine_steps": steps,
+        "stages": columns,
+        "refine_steps": done.refine_steps,
         "lost": received.lost.tolist() if received.lost is not None else None,
         "blocks": received.blocks,
         "block_errors": received.block_errors,
-        "tx_power": tx_power,
-        "channel_uses": uses,
-        "user_uses": user_uses,
-        "split": split,
-        "power_note": note,
-        "seconds": clock.laps,
+        "tx_power": done.tx_power,
+        "channel_uses": done.channel_uses,
+        "user_uses": done.user_uses,
+        "split": done.split,
+        "power_note": done.power_note,
+        "seconds": {**done.seconds, **clock.laps},
     }
 
 

@@ -33,10 +33,11 @@ def load_unet(path: Path, heads: str, qkv: str, image_shape: tuple[int, int, int
     Raises:
         LinksimError: damaged, or no such network.
     """
-    return convert(_read(path), heads, qkv, image_shape, str(path))
+    return convert(read_checkpoint(path), heads, qkv, image_shape, str(path))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Tensors of a state dict that torch saved, float32. Raises LinksimError for a file that is none."""
     import torch
 
     try:

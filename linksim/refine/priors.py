@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, NoWeights
 from linksim.refine.diffusion import OWN_SCHEDULE
 from linksim.refine.specs import PRIOR_SIZES, PriorSpec, prior_spec
 
@@ -123,14 +123,14 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
         return _folder(path, image_shape)
     if path.is_file():
         return _checkpoint(path, how, image_shape)
-    raise LinksimError(f"prior={text}: there is no such file or folder, and only small and large come along")
+    raise NoWeights(f"prior={text}: there is no such file or folder, and only small and large come along")
 
 
 def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) -> Found:
     from linksim.refine.openai import load_unet
 
     schedule = {**OWN_SCHEDULE, "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[how.schedule]}
-    return Found(_file_hash([path]), schedule, lambda: load_unet(path, how.heads, how.qkv, image_shape))
+    return Found(file_hash([path]), schedule, lambda: load_unet(path, how.heads, how.qkv, image_shape))
 
 
 def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
@@ -165,10 +165,11 @@ def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
             said = " ".join(str(error).split())[:160]
             raise LinksimError(f"{place} does not load ({said}): get it anew") from None
 
-    return Found(_file_hash(weights), schedule, make)
+    return Found(file_hash(weights), schedule, make)
 
 
-def _file_hash(paths: list[Path]) -> str:
+def file_hash(paths: Sequence[Path]) -> str:
+    """SHA-256 over files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -64,7 +64,7 @@ def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "
     for channel, rows in table.groupby("channel", sort=False):
         for column in AXES:
             if column in rows and rows[column].notna().any() and not (column == "bler" and rows[column].max() == 0):
-                written += _save(curves(rows, column), folder / f"{column}_{channel}", formats)
+                written += save(curves(rows, column), folder / f"{column}_{channel}", formats)
     return written
 
 
@@ -144,7 +144,7 @@ def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "p
             panel.set_title(LOSSES[column])
             panel.set_xlabel("step")
         figure.suptitle(f"{run.name}{_settings(run)}", fontsize=7)
-    return _save(figure, folder / "losses", formats)
+    return save(figure, folder / "losses", formats)
 
 
 def _settings(run: Path) -> str:
@@ -234,7 +234,8 @@ def _style() -> dict[str, Any]:
     }
 
 
-def _save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
+def save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Writes a figure in each format beside `stem` and returns the files."""
     from linksim.engine.provenance import write_atomic
 
     written = []

@@ -102,7 +102,8 @@ def card(spec: Spec) -> dict[str, Any]:
 
 
 def _training(spec: Spec) -> str:
-    if isinstance(spec, ModelSpec) and spec.image_shape != TRAINED_SHAPE:
+    first = getattr(spec, "first", None) or spec
+    if isinstance(first, ModelSpec) and first.image_shape != TRAINED_SHAPE:
         return f"linksim trains on CIFAR-10, {'x'.join(map(str, TRAINED_SHAPE))}, alone"
     return f"train them: {spec.command}"
 

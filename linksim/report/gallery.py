@@ -1,0 +1,180 @@
+"""Grids of example images: the original and what every scheme shows of it (KDD paper, figures 11 and 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linksim.engine import provenance
+from linksim.engine.context import FIRST, Context
+from linksim.engine.plan import Point, Unit
+from linksim.engine.sweep import Prepared, prepare
+from linksim.errors import LinksimError, NoWeights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from linksim.engine.config import SweepConfig
+
+#: Inches of an image.
+_SIDE = 0.95
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one scheme shows of the chosen images.
+
+    Args:
+        label: the variant, and its stage where it has two.
+        images: uint8 [M, H, W, C].
+        values: column of a metric -> [M].
+    """
+
+    label: str
+    images: NDArray[np.uint8]
+    values: dict[str, NDArray[np.float64]]
+
+
+def gallery(
+    config: SweepConfig,
+    groups: Sequence[int],
+    folder: Path,
+    *,
+    device: str = "cpu",
+    missing: Callable[[str, str], None] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Sends some image groups through every scheme and draws what comes, with each image's metrics under it.
+
+    Args:
+        config: schemes, one SNR, one rho, channels; its metrics, those of single images, are written under the images.
+        groups: image groups by number.
+        folder: for `gallery_<channel>.<format>`, `gallery.csv` and `run.json`.
+        device: torch device.
+        missing: told a scheme that has no weights, and why; it is left out.
+        report: told what is at work.
+
+    Returns:
+        The figures written.
+
+    Raises:
+        LinksimError: several SNRs or rho, groups that are not there, nothing to show.
+    """
+    import pandas as pd
+
+    from linksim.report.figures import save
+
+    if len(config.snr) != 1 or len(config.rhos) != 1:
+        raise LinksimError("a gallery is of one SNR and one rho: --snr 0 --rho 1/6")
+    ready: dict[str, Prepared] = {}
+    for text in config.scheme:
+        try:
+            ready[text] = prepare(config.model_copy(update={"scheme": (text,)}), device)
+        except NoWeights as error:
+            if missing is not None:
+                missing(text, str(error))
+    if not ready:
+        raise LinksimError("no scheme of this gallery has its weights: see `linksim list weights`")
+    available = next(iter(ready.values())).plan.available
+    if wrong := [group for group in groups if not 0 <= group < available]:
+        raise LinksimError(f"--groups: {config.dataset} has groups 0 to {available - 1}, not {wrong[0]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    written: list[Path] = []
+    identity: dict[str, Any] = {}
+    for channel in config.channel:
+        columns: list[Shown] = []
+        for prepared in ready.values():
+            identity |= prepared.identity
+            columns += _columns(prepared, channel, groups, device, report, known=bool(columns))
+        names = [f"group {group}, user {user}" for group in groups for user in range(config.users)]
+        for shown in columns:
+            for index, name in enumerate(names):
+                values = {column: float(row[index]) for column, row in shown.values.items()}
+                rows.append({"channel": channel, "image": name, "shown": shown.label, **values})
+        title = f"{config.dataset}, {channel}, {config.snr[0]:g} dB, rho {config.rhos[0]}, power '{config.power}'"
+        written += save(_figure(columns, title), folder / f"gallery_{channel}", ("png", "pdf"))
+    provenance.write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    data = next(iter(ready.values())).data
+    facts = {"dataset": config.dataset, "sha256": data.fingerprint, "citation": data.citation}
+    run = provenance.make_run(config, identity, provenance.command_line(), data=facts, groups=list(groups))
+    provenance.write_run(folder, {**run, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    return written
+
+
+def _columns(
+    prepared: Prepared,
+    channel: str,
+    groups: Sequence[int],
+    device: str,
+    report: Callable[[str], None] | None,
+    known: bool,
+) -> list[Shown]:
+    """The original, unless it is `known`, and every stage of one scheme."""
+    import torch
+
+    from linksim.engine.evaluate import one_thread, simulate
+    from linksim.metrics import ImageMetric, make_metric
+    from linksim.schemes.refined import Refined
+    from linksim.schemes.registry import find
+
+    config = prepared.config
+    (variant,) = config.variants
+    metrics = [metric for metric in (make_metric(name, device) for name in config.metrics)
+               if isinstance(metric, ImageMetric)]  # fmt: skip
+    sweep = provenance.identity_hash(prepared.identity)
+    context = Context(config, prepared.data.fingerprint, sweep, device, Path())
+    point = Point(variant, channel, config.rhos[0], config.snr[0])
+    refined = issubclass(find(variant.name), Refined)
+    sent: list[torch.Tensor] = []
+    parts: dict[str, list[torch.Tensor]] = {}
+    for group in groups:
+        if report is not None:
+            report(f"{variant.label}, {channel}, group {group}")
+        with one_thread(), torch.inference_mode():
+            done = simulate(context, Unit(point, group, group + 1))
+        sent.append(done.images.flatten(0, 1))
+        for stage, received in done.stages.items():
+            if stage != FIRST or not refined:
+                parts.setdefault(stage, []).append(received.images.flatten(0, 1).clamp(0, 1))
+    original = torch.cat(sent)
+    found = [] if known else [Shown("original", _pixels(original), {})]
+    for images in (torch.cat(part) for part in parts.values()):
+        values = {metric.column: metric(original, images).double().cpu().numpy() for metric in metrics}
+        found.append(Shown(variant.label, _pixels(images), values))
+    return found
+
+
+def _pixels(images: Any) -> NDArray[np.uint8]:
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _figure(columns: Sequence[Shown], title: str) -> Figure:
+    """A row an image, a column a scheme; under each image its metrics."""
+    from matplotlib.figure import Figure
+
+    rows = len(columns[0].images)
+    lines = max(len(shown.values) for shown in columns)
+    figure = Figure(figsize=(_SIDE * len(columns) + 0.2, (_SIDE + 0.1 * lines) * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for place, shown in enumerate(columns):
+        for row in range(rows):
+            panel = grid[row][place]
+            panel.imshow(shown.images[row], interpolation="nearest")
+            panel.set_xticks([])
+            panel.set_yticks([])
+            panel.set_xlabel("\n".join(_value(name, column[row]) for name, column in shown.values.items()), fontsize=5)
+        grid[0][place].set_title("\n".join(shown.label.replace(":", "\n").split("\n")), fontsize=5.5)
+    figure.suptitle(title, fontsize=6)
+    return figure
+
+
+def _value(column: str, value: float) -> str:
+    name = {"psnr_db": "PSNR", "ssim": "SSIM"}.get(column, column.replace("lpips_", "LPIPS "))
+    return f"{name} {value:.2f} dB" if column.endswith("_db") else f"{name} {value:.3f}"
