@@ -8,6 +8,8 @@ table = linksim.load("results/fig07")
 from linksim.api import compare, load, load_images, sweep
 from linksim.errors import LinksimError
 from linksim.link.config import LinkConfig, Setting, SideInfo
+from linksim.refine.base import Refiner
+from linksim.refine.registry import register as register_refiner
 from linksim.schemes import Params, Received, Reference, Scheme, register
 
 __version__ = "0.1.0"
@@ -18,6 +20,7 @@ __all__ = [
     "Params",
     "Received",
     "Reference",
+    "Refiner",
     "Scheme",
     "Setting",
     "SideInfo",
@@ -26,5 +29,6 @@ __all__ = [
     "load",
     "load_images",
     "register",
+    "register_refiner",
     "sweep",
 ]

@@ -266,7 +266,7 @@ def test_the_listing_says_what_is_installed(vgg16: Any, tmp_path: Path) -> None:
     rows = {row.name: row for row in assets.listing()}
     assert list(rows) == ["vgg16", "inception-fid", "cifar10"]
     assert (rows["vgg16"].state, rows["vgg16"].size) == ("installed", path.stat().st_size)
-    assert (rows["vgg16"].state, rows["vgg16"].size) == ("missing", None)
+    assert (rows["inception-fid"].state, rows["inception-fid"].size) == ("missing", None)
     assert all(row.licence and row.purpose and "://" in row.source for row in rows.values())
 
 

@@ -1,14 +1,22 @@
 """The sweep files of the papers' figures, and the notebook that reads their results."""
 
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import linksim
+from linksim import weights
 from linksim.engine.config import make_config, read_sweep_file
+from linksim.refine.specs import CganSpec
+from linksim.train.spec import ModelSpec
 from tests.conftest import ROOT, Cli
+from tests.refine.openai_unet import UNet
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
@@ -27,13 +35,18 @@ def test_figures_hold_the_bounds_and_steps_of_one_decibel(name: str) -> None:
     assert config.power == "sum"
 
 
-def test_figure_8_runs_on_a_folder_of_256x256_images(cli: Cli, tmp_path: Path) -> None:
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
     """Waves in place of faces: smooth enough for 512 bytes."""
     (tmp_path / "faces").mkdir()
     y, x = np.mgrid[0:280, 0:300] / 40
     for number in range(2):
         wave = np.stack([np.sin(x + number + c) * np.cos(y - c) for c in range(3)], axis=-1)
         Image.fromarray((127 + 90 * wave).astype(np.uint8)).save(tmp_path / "faces" / f"{number}.png")
+    return tmp_path / "faces"
+
+
+def test_figure_8_runs_on_a_folder_of_256x256_images(cli: Cli, faces: Path, tmp_path: Path) -> None:
     done = cli(
         "sweep", str(ROOT / "sweeps" / "fig08.yaml"), "--dataset", "folder:faces", "--scheme", "bpg-ldpc-qam-sic",
         "--snr", "3,6,9", "--channel", "awgn", "--workers", "1", "--out", "fig08", "--quiet",
@@ -43,6 +56,42 @@ def test_figure_8_runs_on_a_folder_of_256x256_images(cli: Cli, tmp_path: Path) -
     assert (table["channel_uses"] == 4096).all()
     assert list(table["n_block_errors"]) == [2, 1, 0]
     assert table["psnr_db"].iloc[-1] > 25
+
+
+def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
+    cli: Cli, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random numbers for weights: the transceiver and the generator for 256x256, a prior of the published structure."""
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    torch.manual_seed(0)
+    kd = ModelSpec("kd", "compact", "awgn", Fraction(1, 48), image_shape=(3, 256, 256))
+    facts = {"lineage_pairs": 0, "validation": {}, "score": 0.0, "golden_psnr_db": 0.0}
+    for spec in (kd, CganSpec(kd)):
+        weights.install(spec, spec.build(), facts)
+    prior = UNet(32, (1, 1, 2), 1, (4,), "32c", "legacy", True, False, 6)
+    (tmp_path / "priors").mkdir()
+    torch.save(prior.state_dict(), tmp_path / "priors" / "ffhq256.pt")
+    schemes = "kdd:prior=priors/ffhq256.pt,prior_heads=32c,start=12,kd+cgan,kd,semnoma,kd+diffbir"
+    words = ["--set", f"dataset=folder:{faces}", "--set", "metrics=psnr,lpips-alex", "--set", f"scheme={schemes}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "linksim.cli", "reproduce", "fig10", *words, "--set", "snr=-5", "--set", "channel=awgn",
+         "--workers", "1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "left out  semnoma_awgn_1-48" in done.stdout
+    assert "stable-diffusion-2-1-base" in done.stdout
+    table = linksim.load(tmp_path / "results" / "fig10")
+    assert list(zip(table["scheme"], table["stage"], strict=True)) == [
+        ("kdd", "first"), ("kdd", "ddim"), ("kd+cgan", "first"), ("kd+cgan", "cgan"), ("kd", "first")
+    ]  # fmt: skip
+    assert table["refine_steps"].tolist()[1] == 3
+    grid = subprocess.run(
+        [sys.executable, "-m", "linksim.cli", "gallery", str(ROOT / "sweeps" / "fig11.yaml"), *words, "--groups", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert grid.returncode == 0, grid.stderr
+    assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", ["fig06", "fig07", "digital"])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from linksim.data import ImageSet
 from linksim.engine.config import SweepConfig
-from linksim.engine.plan import Point
 from linksim.link.config import Setting
 from linksim.schemes.registry import Variant
 
@@ -45,9 +43,16 @@ def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
     return f"{variant.label} {channel} {rho} {key}"
 
 
-def features_path(folder: Path, point: Point, start: int, stage: str, metric: str) -> Path:
-    """The file of a unit's features."""
-    return folder / f"{hashlib.sha256(point.key.encode()).hexdigest()[:16]}-{start:06d}-{stage}-{metric}.npy"
+def features_path(folder: Path, digest: str, name: str) -> Path:
+    """The file of the features of a unit's images.
+
+    It goes by the images' own hash: a first stage that stands before several refiners is looked at once.
+
+    Args:
+        digest: of the images.
+        name: what the features are called, `SetMetric.features_name`.
+    """
+    return folder / f"{digest}-{name}.npy"
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -191,7 +192,7 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> 
         torch.set_default_dtype(torch.float32)
         clock, columns = _Clock(), {}
         for stage, shown in done.stages.items():
-            columns[stage] = _measure(context, unit, stage, done.images, shown)
+            columns[stage] = _measure(context, done.images, shown)
             clock.lap("metrics" if stage == FIRST else "refined_metrics")
     received = done.stages[FIRST]
     return {
@@ -213,8 +214,8 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> 
     }
 
 
-def _measure(context: Context, unit: Unit, stage: str, images: torch.Tensor, received: Received) -> dict[str, Any]:
-    """Per-image columns of one stage; features of set metrics go to files of their own."""
+def _measure(context: Context, images: torch.Tensor, received: Received) -> dict[str, Any]:
+    """Per-image columns of one stage; features of set metrics go to files of their own, named by `features`."""
     batch = images.shape[:2]
     reference = images.flatten(0, 1)
     shown = received.images.to(reference).clamp(0, 1).flatten(0, 1)
@@ -226,9 +227,9 @@ def _measure(context: Context, unit: Unit, stage: str, images: torch.Tensor, rec
         if isinstance(metric, ImageMetric):
             columns[metric.column] = metric(reference, shown).double().reshape(batch).tolist()
         else:
-            path = features_path(context.features_dir, unit.point, unit.start, stage, metric.features_name)
+            columns["features"] = hashlib.sha256(shown.cpu().numpy().tobytes()).hexdigest()[:32]
+            path = features_path(context.features_dir, columns["features"], metric.features_name)
             if path.exists():
-                # Another metric of this unit, or the same unit before it was cut short, has left them.
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")

@@ -12,12 +12,8 @@ from linksim.errors import LinksimError
 from linksim.schemes.registry import Variant, expand
 
 #: Image groups of a unit, by the largest image side it is for. Fixed, so that a batch never depends on the machine.
-_UNIT_GROUPS = ((64, 64), (256, 8))
-_UNIT_GROUPS_LARGE = 4
-
-#: The same for a sweep with a refiner, whose batches take long and are what a killed sweep goes on at.
-_REFINED_GROUPS = ((64, 32), (256, 2))
-_REFINED_GROUPS_LARGE = 1
+_UNIT_GROUPS = ((64, 64), (256, 4))
+_UNIT_GROUPS_LARGE = 2
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,10 @@ class Plan:
             yield from (Unit(point, *run) for run in self.runs for point in self.points)
 
 
-def unit_groups(image_shape: tuple[int, int, int], refined: bool = False) -> int:
-    """Image groups of a unit for images of this shape; fewer where a refiner works on them."""
+def unit_groups(image_shape: tuple[int, int, int]) -> int:
+    """Image groups of a unit for images of this shape."""
     side = max(image_shape[1:])
-    sizes, large = (_REFINED_GROUPS, _REFINED_GROUPS_LARGE) if refined else (_UNIT_GROUPS, _UNIT_GROUPS_LARGE)
-    return next((groups for largest, groups in sizes if side <= largest), large)
+    return next((groups for largest, groups in _UNIT_GROUPS if side <= largest), _UNIT_GROUPS_LARGE)
 
 
 def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, int], multiple: int = 1) -> Plan:
@@ -100,7 +95,7 @@ def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, 
     groups = config.groups or config.max_groups or available
     if config.until and groups < config.least_groups:
         raise LinksimError(f"--min-groups {config.least_groups}: only {groups} groups are at hand: take that or fewer")
-    size = -(-unit_groups(image_shape, config.refined) // multiple) * multiple
+    size = -(-unit_groups(image_shape) // multiple) * multiple
     variants, derived = expand(config.variants)
     points = tuple(
         Point(variant, channel, rho, snr_db)

@@ -363,7 +363,9 @@ def _set_values(
                 if key in known:
                     continue
                 files = [
-                    features_path(folder / FEATURES_FOLDER, result.point, record["start"], stage, kind.features_name)
+                    features_path(
+                        folder / FEATURES_FOLDER, record["stages"][stage].get("features", ""), kind.features_name
+                    )
                     for record in result.records
                 ]
                 missing = [file for file in files if not file.exists()]

@@ -43,6 +43,7 @@ def paired_differences(
     if not others:
         raise LinksimError(f"only {name} is in these results: sweep two schemes at once to compare them")
     groups = per_image.groupby(["variant", "stage", *_POINT, "group"], sort=False)[metric].mean()
+    groups = groups.sort_index()
     base = groups.loc[name, stage]
     rows = []
     for label, own in others:

@@ -65,7 +65,10 @@ def names() -> list[str]:
 
 def is_local(name: str) -> bool:
     """True for a scheme registered in this process alone, which worker processes cannot import."""
-    return name in _registered or (name not in _entry_points() and name.partition("+")[0] in _registered)
+    from linksim.refine.registry import is_local as refiner_is_local
+
+    first, _, refiner = name.partition("+")
+    return name in _registered or (name not in _entry_points() and (first in _registered or refiner_is_local(refiner)))
 
 
 def find(name: str) -> type[System]:

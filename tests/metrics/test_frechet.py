@@ -7,7 +7,7 @@ import torch
 
 from linksim.data import ImageSet, load_dataset
 from linksim.errors import LinksimError
-from linksim.metrics import Fid, make_metric, reference_features
+from linksim.metrics import Fid, Kid, make_metric, reference_features
 from linksim.metrics.frechet import inception_state_dict
 from tests.metrics.pictures import noisy, photos
 
@@ -160,3 +160,21 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LINKSIM_CACHE", str(tmp_path / "file"))
     assert reference_features(_Counting(), data, np.arange(4)).shape == (4, 3)
+
+
+def test_kid_is_the_unbiased_estimate_over_all_pairs_and_torch_fidelitys_on_whole_sets() -> None:
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    draw = np.random.default_rng(0)
+    x, y = draw.random((60, 2048), np.float32), (1.1 * draw.random((60, 2048), np.float32))
+    kid = Kid.distance(object.__new__(Kid), x, y)
+    kernel = lambda a, b: (float(np.dot(a.astype(np.float64), b)) / 2048 + 1) ** 3  # noqa: E731
+    pairs = [(i, j) for i in range(60) for j in range(60)]
+    within = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs if i != j) / (60 * 59)
+    np.testing.assert_allclose(kid, within - 2 * sum(kernel(x[i], y[j]) for i, j in pairs) / 3600, rtol=1e-6)
+    theirs = kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subsets=1, kid_subset_size=60, verbose=False
+    )["kernel_inception_distance_mean"]
+    np.testing.assert_allclose(kid, theirs, rtol=1e-4)
+    shifted = draw.random((60, 2048), np.float32)
+    assert abs(Kid.distance(object.__new__(Kid), x, shifted)) < abs(kid) / 5

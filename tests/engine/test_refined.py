@@ -1,0 +1,221 @@
+"""A second stage in the harness: both stages' metrics, draws by image, memory, resume, comparison, figures."""
+
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import linksim
+from linksim import LinksimError, Params, Received, Refiner, Scheme, SideInfo
+from linksim.engine.config import make_config
+from linksim.refine import registry as refiners
+from linksim.report.figures import _shown_twice, draw
+from linksim.schemes import registry
+from linksim.schemes.refined import refined
+from linksim.schemes.registry import find, parse
+
+
+class Dim(Scheme):
+    """Silent; shows a dark grey, a little brighter from group to group."""
+
+    name: ClassVar[str] = "dim"
+    summary: ClassVar[str] = "for tests"
+
+    def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
+        return torch.zeros(*images.shape[:2], self.symbols_per_user, dtype=torch.complex64)
+
+    def receive(self, received: Tensor, side: SideInfo) -> Received:
+        brightness = torch.tensor(side.draws[1]).float().view(-1, 1, 1, 1, 1) / 1000 + 0.2
+        return Received(brightness.expand(*side.h.shape, *self.setting.image_shape).clone())
+
+
+class GrainParams(Params):
+    strength: float = 0.1
+
+
+class Grain(Refiner):
+    """Brightens and adds noise."""
+
+    name: ClassVar[str] = "grain"
+    summary: ClassVar[str] = "for tests"
+    Params: ClassVar[type[Params]] = GrainParams
+    largest: ClassVar[int] = 10**6
+    seen: ClassVar[list[int]] = []
+
+    def evaluations(self, snr_db: float) -> int:
+        return 7
+
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Any) -> Tensor:
+        self.seen.append(len(images))
+        if len(images) > self.largest:
+            raise torch.OutOfMemoryError("out of memory")
+        report(1, 2)
+        noise = np.stack([draw.standard_normal(images.shape[1:], np.float32) for draw in draws])
+        report(2, 2)
+        return images + 0.2 + self.params.strength * torch.from_numpy(noise)
+
+
+@pytest.fixture(autouse=True)
+def local() -> Iterator[None]:
+    linksim.register(Dim)
+    linksim.register_refiner(Grain)
+    Grain.seen.clear()
+    yield
+    registry.unregister("dim")
+    refiners.unregister("grain")
+
+
+def quick(folder: Path, **settings: Any) -> pd.DataFrame:
+    given = {"scheme": "dim+grain", "snr": "0:5:5", "groups": 66, "metrics": "psnr,ssim", "progress": False}
+    return linksim.sweep(folder, **{**given, **settings})
+
+
+def test_both_stages_are_in_the_table_and_the_first_is_the_schemes_own(tmp_path: Path) -> None:
+    table = quick(tmp_path / "x", scheme="dim,dim+grain:strength=0.02")
+    behind = table[table["scheme"] == "dim+grain"]
+    assert list(behind["stage"]) == ["first", "grain"] * 2
+    assert (behind["strength"] == "0.02").all()
+    columns = ["psnr_db", "psnr_db_ci95", "psnr_pooled_db", "ssim", "tx_power", "n_images"]
+    for stage, rows in behind.groupby("stage"):
+        same = np.allclose(rows[columns], table[table["scheme"] == "dim"][columns], equal_nan=True)
+        assert same == (stage == "first")
+    second = behind[behind["stage"] == "grain"]
+    assert (second["refine_steps"] == 7).all()
+    np.testing.assert_allclose(second["refine_images_per_s"] * second["refine_seconds"], 132)
+    assert behind[behind["stage"] == "first"]["refine_seconds"].isna().all()
+    images = linksim.load_images(tmp_path / "x")
+    assert set(images["stage"]) == {"first", "grain"}
+    assert Grain.seen == [128, 4, 128, 4] or Grain.seen == [128, 128, 4, 4]
+
+
+def test_draws_belong_to_the_image_whatever_batch_it_is_in(tmp_path: Path) -> None:
+    quick(tmp_path / "x")
+    quick(tmp_path / "y", groups=65)
+    mine, theirs = (linksim.load_images(tmp_path / name).query("group < 65") for name in "xy")
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
+    by_snr = mine[mine["stage"] == "grain"].pivot(index=["group", "user"], columns="snr_db", values="psnr_db")
+    np.testing.assert_array_equal(by_snr[0.0], by_snr[5.0])
+    assert by_snr[0.0].nunique() > 100
+
+
+def test_images_that_do_not_fit_go_in_smaller_batches_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick(tmp_path / "x", snr="0").drop(columns=["seconds", "refine_seconds", "refine_images_per_s"])
+    monkeypatch.setattr(Grain, "largest", 40)
+    Grain.seen.clear()
+    # A refiner remembers what fits, and the sweep before has remembered it.
+    from linksim.engine import evaluate
+
+    evaluate._system.cache_clear()
+    with pytest.warns(UserWarning, match=r"grain: out of memory on cpu: 64 images at once from here on"):
+        parts = quick(tmp_path / "y", snr="0")
+    pd.testing.assert_frame_equal(parts.drop(columns=["seconds", "refine_seconds", "refine_images_per_s"]), whole)
+    assert Grain.seen == [128, 64, 32, 32, 32, 32, 4]
+    monkeypatch.setattr(Grain, "largest", 0)
+    evaluate._system.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(LinksimError, match="does not hold one image"):
+            quick(tmp_path / "z", snr="0")
+
+
+def test_a_stopping_rule_looks_at_the_refined_images(tmp_path: Path) -> None:
+    table = quick(tmp_path / "x", groups=None, until="psnr=0.2", min_groups=64, snr="0", scheme="dim+grain")
+    last = table[table["stage"] == "grain"].iloc[0]
+    assert last["psnr_db_ci95"] <= 0.2
+    assert last["n_groups"] < 256
+
+
+def test_stages_are_compared_in_pairs(tmp_path: Path) -> None:
+    quick(tmp_path / "x", scheme="dim,dim+grain")
+    images = linksim.load_images(tmp_path / "x").query("snr_db == 0")
+    means = images.groupby(["variant", "stage", "group"])["psnr_db"].mean()
+    wanted = (means["dim+grain", "grain"] - means["dim", "first"]).mean()
+    found = linksim.compare(tmp_path / "x", "dim").set_index(["variant", "stage", "snr_db"])
+    assert found["difference"]["dim+grain", "grain", 0.0] == pytest.approx(wanted)
+    assert found["difference"]["dim+grain", "first", 0.0] == 0
+    own = linksim.compare(tmp_path / "x", "dim+grain", stage="first").set_index(["variant", "stage", "snr_db"])
+    assert own["difference"]["dim+grain", "grain", 0.0] == pytest.approx(wanted)
+    with pytest.raises(LinksimError, match="did you mean 'grain'"):
+        linksim.compare(tmp_path / "x", "dim+grain", stage="grains")
+
+
+def test_a_first_stage_is_drawn_dotted_unless_its_scheme_is_drawn(tmp_path: Path) -> None:
+    table = quick(tmp_path / "x", scheme="dim,dim+grain")
+    assert list(table[_shown_twice(table)]["stage"]) == ["first"] * 2
+    alone = table[table["scheme"] == "dim+grain"]
+    assert not _shown_twice(alone).any()
+    assert draw(alone, tmp_path / "figures", ("png",))
+    assert draw(table, tmp_path / "figures", ("png",))
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    for name, hint in [
+        ("dim+grains", "unknown refiner 'grains': did you mean 'grain'"),
+        ("dimm+grain", "did you mean 'dim'"),
+        ("bpg-capacity+grain", "is a bound"),
+        ("dim+grain:strong=1", "did you mean 'strength'"),
+        ("bpg-ldpc-qam-sic+cgan", "learned scheme"),
+        ("bpg-ldpc-qam-sic+diffbir-mini", "learned scheme"),
+    ]:
+        with pytest.raises(LinksimError, match=hint):
+            parse(name).build(linksim.Setting(linksim.LinkConfig("awgn", 2), (3, 32, 32), linksim_rho()))
+    with pytest.raises(LinksimError, match="has a second stage already"):
+        refined(find("dim+grain"), Grain)
+    for kind in (Grain, type("First", (Grain,), {"name": "first"}), type("Bad", (Grain,), {"name": "a b"}), Dim):
+        with pytest.raises(LinksimError, match=r"exists|cannot be named|no linksim Refiner"):
+            linksim.register_refiner(kind)  # type: ignore[arg-type]
+
+
+def linksim_rho() -> Any:
+    from fractions import Fraction
+
+    return Fraction(1, 6)
+
+
+def test_a_refined_scheme_on_the_embedded_images_is_short_unless_told_otherwise() -> None:
+    with pytest.warns(UserWarning, match=r"groups 32, snr 0:20:5, metrics psnr,ssim,lpips-alex"):
+        config = make_config({"scheme": "dim+grain"})
+    assert (config.groups, config.snr) == (32, (0.0, 5.0, 10.0, 15.0, 20.0))
+    assert config.metrics == ("psnr", "ssim", "lpips-alex")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = make_config({"scheme": "dim+grain", "groups": 8, "snr": "3", "metrics": "psnr"})
+        assert (told.groups, told.snr, told.metrics) == (8, (3.0,), ("psnr",))
+        assert make_config({"scheme": "dim"}).groups is None
+        assert make_config({"scheme": "dim+grain", "dataset": "cifar10"}).groups is None
+
+
+def test_a_killed_refinement_goes_on_at_its_batch(cli_env: dict[str, str], tmp_path: Path) -> None:
+    """With the shipped prior: batches of 64 groups, a journal line each."""
+    words = [
+        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "kdd", "--start", "16", "--snr", "0", "--groups",
+        "192", "--metrics", "psnr", "--workers", "1", "--quiet", "--out", "x",
+    ]  # fmt: skip
+    process = subprocess.Popen(words, env=cli_env, cwd=tmp_path)
+    journal = tmp_path / "x" / "journal"
+    deadline = time.monotonic() + 200
+    while not any(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = sum(path.read_bytes().count(b"\n") for path in journal.glob("*.jsonl"))
+    assert kept < 3
+    assert subprocess.run(words, env=cli_env, cwd=tmp_path, check=False, timeout=240).returncode == 0
+    whole = [*words[:-1], "y"]
+    assert subprocess.run(whole, env=cli_env, cwd=tmp_path, check=False, timeout=240).returncode == 0
+    mine, theirs = (linksim.load_images(tmp_path / name) for name in "xy")
+    pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
