@@ -536,6 +536,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.train.many import train_all
+    from linksim.train.recipe import make_recipe
     from linksim.train.run import image_shape, models_for, waves
 
     for option in ("channel", "rho", "size", "users", "csi", "power"):
@@ -555,6 +556,8 @@ def _train_for(args: argparse.Namespace) -> int:
         return 0
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
+    for spec in lacking:
+        make_recipe(args.recipe, _assignments(args.set), spec.recipe)
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
     for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:

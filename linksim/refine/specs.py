@@ -138,11 +138,10 @@ class CganSpec(Spec):
 
         return Generator(self.width)
 
-    def ready(self) -> None:
-        """See `Spec`."""
-        from linksim import weights
-
-        weights.card(self.first)
+    @property
+    def parts(self) -> dict[str, Spec]:
+        """The first stage."""
+        return {"first": self.first}
 
     @property
     def recipe(self) -> type[BaseRecipe]:
@@ -230,13 +229,6 @@ class MiniSpec(Spec):
         from linksim.nets.latent import MiniDenoiser, MiniVae, mini_control
 
         return {"vae": MiniVae, "denoiser": MiniDenoiser, "control": mini_control}[self.part]()
-
-    def ready(self) -> None:
-        """See `Spec`."""
-        from linksim import weights
-
-        for spec in self.parts.values():
-            weights.card(spec)
 
     @property
     def recipe(self) -> type[BaseRecipe]:

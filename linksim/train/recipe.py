@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -46,8 +46,12 @@ class BaseRecipe:
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """Presets by name."""
-        return {"fast": cls()}
+        """Presets by name: `fast`, and `paper`, AdamW 1e-4 in batches of 32 groups at a constant rate (KDD paper,
+        section VI-A3), for the steps that are asked for: its stop after ten epochs without improvement is not there."""
+        paper = cls(
+            "paper", learning_rate=1e-4, batch=32, warmup=0.0, schedule="constant", ema=0.0, clip=0.0, flip=False
+        )
+        return {"fast": cls(), "paper": paper}
 
     @property
     def words(self) -> str:
@@ -98,9 +102,10 @@ class Recipe(LinkRecipe):
     cross_layer: Annotated[int, Field(ge=0, le=8)] | None = None
 
     @classmethod
-    def presets(cls) -> dict[str, Recipe]:
+    def presets(cls) -> dict[str, Any]:
         """See `RECIPES`."""
-        return RECIPES
+        presets = super().presets()
+        return {**presets, "paper": replace(presets["paper"], layer_scale=1e-6)}
 
     def j(self, channel: str) -> int:
         """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
@@ -154,22 +159,8 @@ class LatentRecipe(LinkRecipe):
     kl_weight: NotNegative = 1e-6
 
 
-#: Presets by name. `fast`: see `results/recipes`. `paper`: AdamW 1e-4, batches of 32 groups, constant rate (KDD paper,
-#: section VI-A3), for the steps that are asked for: its stop after ten epochs without improvement is not there.
-RECIPES = {
-    "fast": Recipe(),
-    "paper": Recipe(
-        "paper",
-        learning_rate=1e-4,
-        batch=32,
-        warmup=0.0,
-        schedule="constant",
-        ema=0.0,
-        clip=0.0,
-        layer_scale=1e-6,
-        flip=False,
-    ),
-}
+#: Presets of a transceiver's training by name. `fast`: see `results/recipes`.
+RECIPES = Recipe.presets()
 
 
 R = TypeVar("R", bound=BaseRecipe)

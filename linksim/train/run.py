@@ -127,8 +127,11 @@ def waves(specs: Iterable[Spec]) -> list[list[Spec]]:
     links.sort(key=lambda spec: (spec.access != "oma", spec.teacher is not None, -spec.rho, spec.name))
     apart = [spec for spec in links if spec.access == "oma"]
     rest = [spec for spec in links if spec.access != "oma"]
-    refiners = [spec for spec in models if not isinstance(spec, ModelSpec)]
-    found: list[list[Spec]] = [list(apart[:1]), list(apart[1:]), list(rest), list(refiners)]
+    found: list[list[Spec]] = [list(apart[:1]), list(apart[1:]), list(rest)]
+    left = [spec for spec in models if not isinstance(spec, ModelSpec)]
+    while left:
+        found.append([spec for spec in left if not set(spec.parts.values()) & set(left)])
+        left = [spec for spec in left if spec not in found[-1]]
     return [wave for wave in found if wave]
 
 

@@ -48,6 +48,11 @@ class Spec(ABC):
         """The words of `linksim` that ask for it, all but budget and recipe."""
 
     @property
+    def parts(self) -> dict[str, Spec]:
+        """Models that its training needs."""
+        return {}
+
+    @property
     def command(self) -> str:
         """The command that trains it."""
         return " ".join(["linksim", *self.words, "--budget", "40m"])
@@ -56,8 +61,12 @@ class Spec(ABC):
     def build(self) -> nn.Module:
         """A network with fresh weights. Raises LinksimError where it fits nothing."""
 
-    def ready(self) -> None:  # noqa: B027
+    def ready(self) -> None:
         """Raises LinksimError where a model that the training needs (a teacher, a first stage) is not there."""
+        from linksim import weights
+
+        for spec in self.parts.values():
+            weights.card(spec)
 
     @abstractmethod
     def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
@@ -181,12 +190,10 @@ class ModelSpec(Spec):
         """A network with fresh weights. Raises LinksimError where it does not fit the images or the symbols."""
         return self.scheme.network(self, layer_scale)
 
-    def ready(self) -> None:
-        """See `Spec`."""
-        if self.teacher is not None:
-            from linksim import weights
-
-            weights.card(self.teacher)
+    @property
+    def parts(self) -> dict[str, Spec]:
+        """Its teacher."""
+        return {"teacher": self.teacher} if self.teacher is not None else {}
 
     def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
         """See `Spec`."""

@@ -14,7 +14,7 @@ from linksim.cli import main
 from linksim.errors import NoWeights
 from linksim.schemes.semnoma import LearnedParams, OrthogonalParams, SemNoma, SemOma
 from linksim.train.run import golden_psnr, models_for
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, spec_from_json
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 FACTS = {"lineage_pairs": 0, "validation": {"psnr_10db": 0.0}, "score": 0.0}
@@ -215,7 +215,7 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path))
     total = 0
     for name, card in weights.cards().items():
-        assert ModelSpec.from_json(card["model"]).name == name
+        assert spec_from_json(card["model"]).name == name
         if not weights.present(card):
             continue
         said, measured = verify(name)

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from linksim import LinksimError, weights
 from linksim.cli import main
-from linksim.train import loop
-from linksim.train.recipe import RECIPES, make_recipe
+from linksim.train import task
+from linksim.train.recipe import RECIPES, Recipe, make_recipe
 from linksim.train.run import nearest, waves
 from linksim.train.spec import ModelSpec
 from tests.data.fake_cifar import install_fake, write_binary
@@ -29,7 +29,7 @@ BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data and own weights, and a validation set of 8 images."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr(loop, "VALIDATION", 8)
+    monkeypatch.setattr(task, "VALIDATION", 8)
     write_binary(tmp_path / "data", install_fake(monkeypatch))
     return tmp_path
 
@@ -73,7 +73,7 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("--steps", "1"), "give either --scheme NAME or --for FILE"),
+        (("--steps", "1"), "give one of --scheme NAME, --prior and --for FILE"),
         (("--scheme", "semoma"), "no budget given"),
         (("--scheme", "semoma", "--steps", "1", "--set", "los=mse"), "did you mean 'loss'"),
         (("--scheme", "semoma", "--steps", "1", "--set", "batch=0"), "greater than or equal to 1"),
@@ -133,13 +133,13 @@ def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
 
 
 def test_recipes_are_changed_by_words_that_say_what_changed() -> None:
-    recipe = make_recipe("paper", {"weights": "10/0/1", "flip": "true", "learning_rate": "2e-4"})
+    recipe = make_recipe("paper", {"weights": "10/0/1", "flip": "true", "learning_rate": "2e-4"}, Recipe)
     assert recipe == replace(RECIPES["paper"], weights=(10.0, 0.0, 1.0), flip=True, learning_rate=2e-4)
     assert recipe.words == "paper learning_rate=0.0002 flip=True weights=10/0/1"
-    assert make_recipe("fast", {}).words == "fast"
+    assert make_recipe("fast", {}, Recipe).words == "fast"
     for changes in ({"weights": "1/2"}, {"loss": "l1"}, {"ema": "1"}, {"learning_rate": "-1"}, {"name": "x"}):
         with pytest.raises(LinksimError):
-            make_recipe("fast", changes)
+            make_recipe("fast", changes, Recipe)
 
 
 def test_models_come_in_the_order_of_who_learns_from_whom(folder: Path) -> None:

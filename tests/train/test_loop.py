@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from linksim.errors import LinksimError
 from linksim.nets.depthwise import DepthwiseConv2d
-from linksim.train import loop
+from linksim.train import loop, task, transceivers
 from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.run import model_spec, parse_budget
 from linksim.train.spec import ModelSpec
@@ -22,7 +23,7 @@ TINY = replace(RECIPES["fast"], batch=2)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "VALIDATION", 8)
+    monkeypatch.setattr(task, "VALIDATION", 8)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,10 @@ def images() -> np.ndarray:
     y, x = np.mgrid[0:32, 0:32] / 8
     waves = [np.stack([np.sin(x + n + c) * np.cos(y - c * n) for c in range(3)]) for n in range(40)]
     return (127 + 100 * np.stack(waves)).astype(np.uint8)
+
+
+def train(spec: ModelSpec, recipe: Recipe, images: np.ndarray, folder: Path, seed: int = 0, **more: Any) -> loop.State:
+    return loop.train(transceivers.TransceiverTask(spec, recipe, images, seed), folder, **more)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -42,7 +47,7 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
     class Cut(Exception):
         pass
 
-    real = loop.model_losses
+    real = transceivers.model_losses
 
     def until_step_4(*args: object) -> object:
         nonlocal calls
@@ -51,13 +56,13 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
             raise Cut
         return real(*args)  # type: ignore[arg-type]
 
-    loop.train(SPEC, TINY, images, tmp_path / "whole", steps=7, seed=3)
+    train(SPEC, TINY, images, tmp_path / "whole", steps=7, seed=3)
     calls = 0
-    monkeypatch.setattr(loop, "model_losses", until_step_4)
+    monkeypatch.setattr(transceivers, "model_losses", until_step_4)
     with pytest.raises(Cut):
-        loop.train(SPEC, TINY, images, tmp_path / "cut", steps=7, seed=3)
-    monkeypatch.setattr(loop, "model_losses", real)
-    state = loop.train(SPEC, TINY, images, tmp_path / "cut", seed=3)
+        train(SPEC, TINY, images, tmp_path / "cut", steps=7, seed=3)
+    monkeypatch.setattr(transceivers, "model_losses", real)
+    state = train(SPEC, TINY, images, tmp_path / "cut", seed=3)
     assert (state.step, state.steps) == (7, 7)
     for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "average"), ("best.pt", "model")):
         whole, cut = (torch.load(tmp_path / run / file, weights_only=True)[key] for run in ("whole", "cut"))
@@ -65,14 +70,14 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
 
 
 def test_a_run_can_be_made_longer_and_shorter_but_not_undone(images: np.ndarray, tmp_path: Path) -> None:
-    loop.train(SPEC, TINY, images, tmp_path, steps=2)
-    assert loop.train(SPEC, TINY, images, tmp_path, steps=4).step == 4
-    assert loop.train(SPEC, TINY, images, tmp_path, steps=1).step == 4
-    assert loop.train(SPEC, TINY, images, tmp_path, seconds=1.0).step == 4
+    train(SPEC, TINY, images, tmp_path, steps=2)
+    assert train(SPEC, TINY, images, tmp_path, steps=4).step == 4
+    assert train(SPEC, TINY, images, tmp_path, steps=1).step == 4
+    assert train(SPEC, TINY, images, tmp_path, seconds=1.0).step == 4
 
 
 def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Path) -> None:
-    state = loop.train(SPEC, replace(TINY, batch=8, learning_rate=3e-3), images, tmp_path, steps=60)
+    state = train(SPEC, replace(TINY, batch=8, learning_rate=3e-3), images, tmp_path, steps=60)
     with (tmp_path / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     first, last = float(rows[0]["psnr_10db"]), float(rows[-1]["psnr_10db"])
@@ -86,27 +91,27 @@ def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Pat
 
 
 def test_a_checkpoint_of_another_run_is_refused(images: np.ndarray, tmp_path: Path) -> None:
-    loop.train(SPEC, TINY, images, tmp_path, steps=1)
+    train(SPEC, TINY, images, tmp_path, steps=1)
     with pytest.raises(LinksimError, match="another run"):
-        loop.train(SPEC, TINY, images, tmp_path, steps=1, seed=1)
+        train(SPEC, TINY, images, tmp_path, steps=1, seed=1)
     with pytest.raises(LinksimError, match="another run"):
-        loop.train(SPEC, replace(TINY, learning_rate=2e-3), images, tmp_path, steps=1)
+        train(SPEC, replace(TINY, learning_rate=2e-3), images, tmp_path, steps=1)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights_kept(images: np.ndarray, tmp_path: Path) -> None:
     wild = replace(TINY, learning_rate=1e12, warmup=0.0, clip=0.0)
     with pytest.raises(LinksimError, match="lower learning rate"):
-        loop.train(SPEC, wild, images, tmp_path, steps=30)
+        train(SPEC, wild, images, tmp_path, steps=30)
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path).values())
 
 
 def test_budgets_that_cannot_be_are_refused(images: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(LinksimError, match="too short for one step"):
-        loop.train(SPEC, TINY, images, tmp_path / "a", seconds=1e-6)
+        train(SPEC, TINY, images, tmp_path / "a", seconds=1e-6)
     with pytest.raises(LinksimError, match="no budget"):
-        loop.train(SPEC, TINY, images, tmp_path / "b")
+        train(SPEC, TINY, images, tmp_path / "b")
     with pytest.raises(LinksimError, match="teacher"):
-        loop.train(replace(SPEC, method="kd"), TINY, images, tmp_path / "c", steps=1)
+        train(replace(SPEC, method="kd"), TINY, images, tmp_path / "c", steps=1)
     for text in ("", "0m", "-1h", "m", "1d", "nan"):
         with pytest.raises(LinksimError, match="--budget"):
             parse_budget(text)
@@ -151,12 +156,14 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
 
     def losses_and_gradient() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         model.zero_grad()
-        losses = loop.model_losses(spec, TINY, model.eval(), teacher, loop.draw_batch(spec, TINY, pool, 0, 0))
+        losses = transceivers.model_losses(
+            spec, TINY, model.eval(), teacher, transceivers.draw_batch(spec, TINY, pool, 0, 0)
+        )
         losses["total"].backward()
         return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     plain, gradient = losses_and_gradient()
-    loop.compile_networks(model, teacher, backend="aot_eager")
+    transceivers.compile_networks(model, teacher, backend="aot_eager")
     compiled, its_gradient = losses_and_gradient()
     torch.testing.assert_close(compiled, plain)
     torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,203 @@
+"""Priors and refiners are trained by the same command, with the same cards, and run in the harness."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import linksim
+from linksim import LinksimError, weights
+from linksim.cli import main
+from linksim.engine.config import make_config
+from linksim.nets.cgan import Discriminator, Generator, Pair
+from linksim.nets.latent import MiniDenoiser
+from linksim.refine.specs import KINDS, CganSpec, MiniSpec, PriorSpec
+from linksim.train.adversarial import CganTask
+from linksim.train.latent import ControlTask
+from linksim.train.priors import PriorTask
+from linksim.train.recipe import CganRecipe, LatentRecipe, PriorRecipe, Recipe, make_recipe
+from linksim.train.run import models_for, waves
+from linksim.train.spec import ModelSpec, Spec, spec_from_json
+from tests.train.test_command import BASE, folder, train
+
+__all__ = ["folder"]
+
+FIRST = replace(BASE, method="semnoma")
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+def test_the_sizes_are_those_on_the_card() -> None:
+    assert count(PriorSpec("small").build()) == 4_299_139
+    assert count(PriorSpec("large").build()) <= 35e6
+    assert count(Generator(32)) == count(CganSpec(BASE).build())
+
+
+@pytest.mark.parametrize(
+    "spec", [PriorSpec("large"), CganSpec(FIRST), MiniSpec("vae"), MiniSpec("control", FIRST), FIRST]
+)
+def test_a_card_gives_its_spec_back(spec: Spec) -> None:
+    assert spec_from_json(spec.to_json()) == spec
+    assert spec.command.startswith("linksim train ")
+
+
+def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ("--scheme", "semnoma", "--rho", "1/24")
+    lpips = ("--set", "lpips=alex")
+    assert train(folder, "--refiner", "cgan", *first, *lpips, "--steps", "1") == 2
+    assert "no weights semnoma_awgn_1-24" in capsys.readouterr().err
+    assert train(folder, *first, "--steps", "1") == 0
+    assert train(folder, "--refiner", "cgan", *first, *lpips, "--steps", "2") == 0
+    assert train(folder, "--prior", "--steps", "2", "--set", "early_steps=100") == 0
+    assert train(folder, "--prior", "diffbir-mini-vae", "--steps", "1") == 0
+    assert train(folder, "--prior", "diffbir-mini-denoiser", "--steps", "1") == 0
+    assert train(folder, "--refiner", "diffbir-mini", *first, "--steps", "1") == 0
+    own = {name: card for name, card in weights.cards().items() if card["folder"] == str(folder / "weights")}
+    kinds = [card["model"].get("kind", "transceiver") for card in own.values()]
+    assert sorted(kinds) == ["cgan", "diffbir-mini", "diffbir-mini", "diffbir-mini", "prior", "transceiver"]
+    prior = own["prior_cifar10_32px_small"]
+    assert prior["recipe"] == "fast batch=2 early_steps=100"
+    assert set(prior["validation"]) == {f"denoised_psnr_t{t}_db" for t in (50, 100, 200)}
+    generator = own[CganSpec(FIRST).name]
+    assert generator["score"] < 0
+    assert generator["settings"]["first_stage"] == list(own[FIRST.name]["files"].values())
+    capsys.readouterr()
+    assert main(["verify"]) == 0
+    assert main(["list", "weights"]) == 0
+    assert "4 images, your own" in capsys.readouterr().out
+    table = linksim.sweep(
+        folder / "sweep", scheme="semnoma+ddim:start=8,semnoma+cgan,semnoma+diffbir-mini:steps=2", rho="1/24",
+        snr="10", groups=2, metrics="psnr", progress=False,
+    )  # fmt: skip
+    assert list(table["stage"]) == ["first", "ddim", "first", "cgan", "first", "diffbir-mini"]
+    assert table["refine_steps"].dropna().tolist() == [2, 1, 2]
+    with pytest.raises(LinksimError, match=r"no T' was validated .*linksim tune --scheme semnoma\+ddim"):
+        linksim.sweep(folder / "other", scheme="semnoma+ddim", rho="1/24", snr="10", groups=2, progress=False)
+
+
+def test_what_cannot_be_trained_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, hint in [
+        (("--prior", "smal"), "did you mean 'small'"),
+        (("--prior", "--rho", "1/6"), "--rho is nothing to a prior"),
+        (("--refiner", "cgan"), "give one of"),
+        (("--refiner", "cgan", "--prior"), "name the scheme that it refines"),
+        (("--refiner", "ddim", "--scheme", "kd"), "unknown refiner to train 'ddim'"),
+        (("--prior", "--set", "loss=mse"), "unknown recipe value"),
+        (("--refiner", "cgan", "--scheme", "kd", "--steps", "1"), "vgg16 is not installed"),
+        (("--prior", "diffbir-mini-denoiser", "--steps", "1", "--warm", "nothing"), "unknown scheme variant"),
+    ]:
+        assert train(folder, *words) == 2
+        assert hint in capsys.readouterr().err
+
+
+def test_a_sweep_knows_the_refiners_that_it_needs_after_their_first_stages() -> None:
+    config = make_config(
+        {"scheme": "kdd,kd+cgan,semnoma+diffbir-mini", "dataset": "cifar10", "rho": "1/24", "channel": "rayleigh"}
+    )
+    names = [spec.name for spec in models_for(config)]
+    assert [name.partition("_")[0] for name in names] == [
+        "semoma", "semnoma", "kd", "cgan", "diffbir-mini", "prior", "diffbir-mini", "diffbir-mini"
+    ]  # fmt: skip
+    parts = {part: MiniSpec(part) for part in ("vae", "denoiser")}  # type: ignore[arg-type]
+    control = MiniSpec("control", FIRST)
+    order = [spec for wave in waves([control, *parts.values(), FIRST]) for spec in wave]
+    assert order == [FIRST, parts["vae"], parts["denoiser"], control]
+    assert KINDS.keys() == {"prior", "cgan", "diffbir-mini"}
+
+
+def images(number: int = 24) -> "torch.Tensor":
+    torch.manual_seed(0)
+    return torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linksim.train.task.VALIDATION", 8)
+
+
+def test_each_loss_of_the_gan_reaches_its_own_network_alone(few: None) -> None:
+    recipe = CganRecipe(batch=2, lpips="alex", weights=(0.0, 0.0, 1.0))
+    torch.manual_seed(0)
+    task = CganTask(CganSpec(FIRST), recipe, images().numpy(), FIRST.build(0.5).eval())
+    pair = task.network()
+    assert isinstance(pair, Pair)
+    for value in pair.generator.tail.parameters():
+        torch.nn.init.normal_(value, 0, 0.1)
+    generator, discriminator = list(pair.generator.parameters()), list(pair.discriminator.parameters())
+
+    def gradients(name: str) -> tuple[bool, bool]:
+        pair.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = task.losses(pair, 0)
+        losses[name].backward()
+        return tuple(  # type: ignore[return-value]
+            any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in values)
+            for values in (generator, discriminator)
+        )
+
+    assert gradients("mae") == gradients("lpips") == gradients("adversarial") == (True, False)
+    assert gradients("discriminator") == (False, True)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = task.losses(pair, 0)
+    torch.testing.assert_close(losses["total"], losses["adversarial"] + losses["discriminator"] / 2)
+
+
+def test_the_generator_begins_by_changing_nothing_and_the_discriminator_sees_patches() -> None:
+    shown = torch.rand(2, 3, 32, 32)
+    assert torch.equal(Generator()(shown), shown)
+    assert Discriminator()(shown, shown).shape == (2, 1, 2, 2)
+    assert Generator()(torch.rand(1, 3, 256, 256)).shape == (1, 3, 256, 256)
+
+
+def test_a_prior_learns_to_tell_the_noise(few: None) -> None:
+    from linksim.train.loop import train as run
+    from linksim.train.priors import denoising_psnr
+
+    pool = (127 + 100 * torch.sin(torch.arange(24 * 3072).view(24, 3, 32, 32) / 40)).byte().numpy()
+    task = PriorTask(PriorSpec("small"), PriorRecipe(batch=8, learning_rate=2e-3), pool)
+    torch.manual_seed(0)
+    before = denoising_psnr(PriorSpec("small").build().eval(), pool[-8:], "cpu")
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        state = run(task, Path(place), steps=25)
+    assert all(state.validation[f"denoised_psnr_t{t}_db"] > value + 1 for t, value in before.items())
+
+
+def test_ir_control_net_begins_without_a_say(few: None) -> None:
+    from linksim.nets.latent import MiniVae, denoise
+
+    torch.manual_seed(0)
+    parts = {"vae": MiniVae(), "denoiser": MiniDenoiser(), "first": FIRST.build(0.5)}
+    task = ControlTask(MiniSpec("control", FIRST), LatentRecipe(batch=2), images().numpy(), 0, "cpu", None, parts)
+    control, denoiser = task.network(), parts["denoiser"]
+    assert isinstance(denoiser, MiniDenoiser)
+    noisy, hint, times = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([3, 700])
+    prompt = denoiser.prompt.expand(2, -1, -1)
+    with torch.no_grad():
+        alone = denoise(denoiser.unet, None, noisy, times, prompt)
+        torch.testing.assert_close(denoise(denoiser.unet, control, noisy, times, prompt, hint), alone)  # type: ignore[arg-type]
+        here = control.conv_in(torch.cat([noisy, hint], 1))  # type: ignore[operator]
+        torch.testing.assert_close(here, denoiser.unet.conv_in(noisy))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = task.losses(control, 0)
+    losses["total"].backward()
+    assert all(value.grad is None for value in denoiser.parameters())
+
+
+def test_refiners_have_the_papers_recipe_too() -> None:
+    for kind in (Recipe, PriorRecipe, CganRecipe, LatentRecipe):
+        recipe = make_recipe("paper", {"ema": "0.9"}, kind)
+        assert (recipe.learning_rate, recipe.schedule, recipe.words) == (1e-4, "constant", "paper ema=0.9")
+    assert CganRecipe().weights == (1.0, 0.1, 1e-4)
+
+
+def test_models_of_one_kind_alone_are_starts(folder: Path) -> None:
+    assert isinstance(spec_from_json({**BASE.to_json()}), ModelSpec)
+    with pytest.raises(KeyError):
+        spec_from_json({"kind": "unknown"})
