@@ -122,7 +122,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def chosen(labels: Sequence[str], label: str) -> str:
+def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:
     """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
     from linksim.errors import unknown
 
@@ -135,4 +135,4 @@ def chosen(labels: Sequence[str], label: str) -> str:
         return matches[0]
     if matches:
         raise LinksimError(f"{label!r} names several variants: {', '.join(matches)}: give one in full")
-    raise unknown("scheme variant", label, labels)
+    raise unknown(kind, label, labels)

@@ -241,7 +241,7 @@ def _start_name(spec: Spec, warm: str | None) -> str:
 
     if not isinstance(spec, ModelSpec):
         alike = [name for name, card in weights.cards().items() if card["model"].get("kind") == spec.kind]
-        return chosen(alike, warm) if warm not in (None, "auto") else ""
+        return chosen(alike, warm, "model") if warm is not None and warm != "auto" else ""
     if spec.teacher is not None:
         if warm not in (None, "auto", spec.teacher.name):
             raise LinksimError(
@@ -250,7 +250,7 @@ def _start_name(spec: Spec, warm: str | None) -> str:
         return spec.teacher.name
     if warm == "auto":
         return nearest(spec) or ""
-    return chosen(list(weights.transceivers()), warm) if warm is not None else ""
+    return chosen(list(weights.transceivers()), warm, "model") if warm is not None else ""
 
 
 def golden_psnr(spec: Spec, model: nn.Module) -> float:

@@ -89,7 +89,8 @@ def test_what_cannot_be_trained_is_refused(folder: Path, capsys: pytest.CaptureF
         (("--refiner", "ddim", "--scheme", "kd"), "unknown refiner to train 'ddim'"),
         (("--prior", "--set", "loss=mse"), "unknown recipe value"),
         (("--refiner", "cgan", "--scheme", "kd", "--steps", "1"), "vgg16 is not installed"),
-        (("--prior", "diffbir-mini-denoiser", "--steps", "1", "--warm", "nothing"), "unknown scheme variant"),
+        (("--prior", "diffbir-mini-denoiser", "--steps", "1"), "train them: linksim train --prior diffbir-mini-vae"),
+        (("--prior", "--steps", "1", "--warm", "nothing"), "unknown model 'nothing'"),
     ]:
         assert train(folder, *words) == 2
         assert hint in capsys.readouterr().err
