@@ -1,0 +1,68 @@
+"""Example images: what a gallery shows is what a sweep measures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import linksim
+from linksim.cli import main
+from linksim.engine import provenance
+
+
+def test_a_gallery_shows_what_the_sweep_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["gallery", "--scheme", "kd,kd+cgan,semnoma:size=paper", "--snr", "5", "--groups", "3,1", "--channel",
+             "awgn,rayleigh", "--out", str(tmp_path / "g")]  # fmt: skip
+    assert main(words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("left out  semnoma:size=paper: no weights")
+    assert [Path(line).name for line in said[1:]] == [
+        f"gallery_{channel}.{kind}" for channel in ("awgn", "rayleigh") for kind in ("png", "pdf")
+    ]
+    shown = pd.read_csv(tmp_path / "g" / "gallery.csv")
+    linksim.sweep(
+        tmp_path / "s", scheme="kd,kd+cgan", snr="5", groups=4, channel="awgn,rayleigh", metrics="psnr,lpips-alex",
+        progress=False,
+    )  # fmt: skip
+    images = linksim.load_images(tmp_path / "s").set_index(["channel", "variant", "stage", "group", "user"])
+    for row in shown[shown["shown"] != "original"].to_dict("records"):
+        group, user = (int(part.split()[1]) for part in row["image"].split(", "))
+        stage = "cgan" if row["shown"] == "kd+cgan" else "first"
+        there = images.loc[row["channel"], row["shown"], stage, group, user]
+        np.testing.assert_allclose(row["psnr_db"], there["psnr_db"], atol=0.05)
+        np.testing.assert_allclose(row["lpips_alex"], there["lpips_alex"], atol=5e-3)
+    assert len(shown) == 2 * 4 * 3
+    run = provenance.read_run(tmp_path / "g")
+    assert run is not None
+    assert run["groups"] == [3, 1]
+    assert run["finished"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--scheme", "kd", "--snr", "0,5"], "one SNR and one rho"),
+        (["--scheme", "kd", "--groups", "0,256"], "groups 0 to 255, not 256"),
+        (["--scheme", "kd", "--groups", "a"], "whole numbers from 0"),
+        (["--scheme", "kd:size=paper"], "no scheme of this gallery has its weights"),
+        (["--scheme", "kd", "--out", "."], "current folder"),
+        ([], "no scheme given"),
+    ],
+)
+def test_galleries_that_cannot_be_are_refused(
+    words: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["gallery", *words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("linksim: ")
+    assert hint in error
+    assert not any(tmp_path.rglob("*.png"))
+
+
+def test_refiners_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "refiners"]) == 0
+    said = capsys.readouterr().out
+    for word in ("cgan ", "ddim ", "diffbir ", "diffbir-mini ", "  start=validated", "  guidance=4.0"):
+        assert word in said
