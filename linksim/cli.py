@@ -281,7 +281,8 @@ def _reproduce(args: argparse.Namespace) -> int:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
                 make_config(values), folder, workers=workers, device=_device(args.device), force_new=args.force_new,
-                progress=bars.of, missing=lambda name, why: print(f"left out  {name}: {why}", flush=True),
+                progress=bars.of, steps=bars.steps,
+                missing=lambda name, why: print(f"left out  {name}: {why}", flush=True),
             )  # fmt: skip
     except KeyboardInterrupt:
         print(f"\nstopped: what is done is kept in {folder}; the same command goes on with it", file=sys.stderr)
@@ -338,14 +339,17 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _gallery(args: argparse.Namespace) -> int:
-    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.config import SHARED, make_config, read_sweep_file
     from linksim.report.gallery import gallery
 
     names = ("scheme", "channel", "snr", "rho", "dataset", "data_dir", "image_size", "users", "metrics", "power",
              "seed", "csi", "start", "steps", "prior")  # fmt: skip
     overrides = _assignments(args.set)
     values = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
-    values |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "scheme" in given:
+        values = {key: value for key, value in values.items() if key not in SHARED}
+    values |= given
     groups = [_number(text.strip(), "--groups") for text in args.groups.split(",")]
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
     folder = args.out or Path("runs/gallery")
@@ -583,6 +587,7 @@ def _tune(args: argparse.Namespace) -> int:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
                 workers=_whole(args.workers, "--workers"), device=_device(args.device), progress=bar.update,
+                steps=bar.steps,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)

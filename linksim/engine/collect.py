@@ -198,7 +198,7 @@ def point_rows(
 
 
 #: Laps of a unit that belong to the second stage.
-REFINEMENT = ("refine", "refined_metrics")
+REFINEMENT = ("load_refiner", "refine", "refined_metrics")
 
 
 def _seconds(records: Sequence[Record], without: Sequence[str]) -> float:

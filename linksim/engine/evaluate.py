@@ -167,6 +167,8 @@ def simulate(context: Context, unit: Unit, report: Steps | None = None) -> Simul
         raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
     stages, steps = {FIRST: received}, None
     if isinstance(system, Refined):
+        system.refiner.load()
+        clock.lap("load_refiner")
         stages[system.refiner.name] = _checked(system.refine(received, side, report), images.shape, system)
         steps = system.refiner.evaluations(point.snr_db)
         clock.lap("refine")

@@ -21,8 +21,8 @@ from linksim.errors import LinksimError
 RUN_FILE = "run.json"
 
 _PACKAGES = (
-    "av", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch", "torch-fidelity",
-    "torchvision",
+    "av", "diffusers", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch",
+    "torch-fidelity", "torchvision", "transformers",
 )  # fmt: skip
 
 

@@ -86,6 +86,7 @@ def reproduce(
     device: str = "cpu",
     force_new: bool = False,
     progress: Callable[[str], Progress] | None = None,
+    steps: Progress | None = None,
     missing: Callable[[str, str], None] | None = None,
 ) -> Reproduced:
     """Runs what is missing of a figure, leaves out what has no weights, and writes tables and figures.
@@ -97,6 +98,7 @@ def reproduce(
         workers, device: see `run_sweep`.
         force_new: replaces what `folder` holds of another sweep.
         progress: gives the function that is told the progress of a part.
+        steps: told the steps of a refinement.
         missing: told the name of a part that has no weights, and why, before anything runs.
 
     Raises:
@@ -132,7 +134,7 @@ def reproduce(
             # A part that was made with other weights is set aside and made again.
             run_sweep(
                 prepared, folder / PARTS / name, workers=workers, device=device, figures=False, force_new=True,
-                progress=progress(name) if progress is not None else None,
+                progress=progress(name) if progress is not None else None, steps=steps,
             )  # fmt: skip
         shown = [
             name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)

@@ -297,7 +297,15 @@ def _work(
 
 
 def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu") -> pd.DataFrame | None:
-    """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not."""
+    """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not.
+
+    Shards that end together take turns.
+    """
+    with FileLock(folder / journal.FOLDER / "finish.lock"):
+        return _finish(prepared, folder, figures, device)
+
+
+def _finish(prepared: Prepared, folder: Path, figures: bool, device: str) -> pd.DataFrame | None:
     config, plan = prepared.config, prepared.plan
     records = journal.results_by_unit(
         journal.read_folder(folder / journal.FOLDER), provenance.identity_hash(prepared.identity)

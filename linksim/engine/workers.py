@@ -29,7 +29,7 @@ from linksim.refine.base import Steps
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
 
 #: Whatever a plug-in may raise, an exit of its own included; Ctrl-C passes.
-_FAILURES = (Exception, SystemExit, GeneratorExit)
+FAILURES = (Exception, SystemExit, GeneratorExit)
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -89,7 +89,7 @@ def run_here(
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise failure(unit, error) from error
             yield Done(unit, until_means(record, columns))
     finally:
@@ -110,7 +110,7 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
                 writer = writer or JournalWriter(journal)
                 record = evaluate_unit(context, unit, lambda done, steps: pipe.send(Step(done, steps)))
                 writer.append(record)
-            except (*_FAILURES, KeyboardInterrupt) as error:
+            except (*FAILURES, KeyboardInterrupt) as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
                 continue
             pipe.send(until_means(record, columns))

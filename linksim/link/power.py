@@ -90,7 +90,9 @@ def _targets(powers: tuple[float, ...], dtype: torch.dtype, device: torch.device
     """Powers as a tensor, made once: a copy to a GPU at every step would have the host wait for it."""
     import torch
 
-    return torch.tensor(powers, dtype=dtype, device=device)
+    # An evaluation may ask first, and training cannot use what inference mode made.
+    with torch.inference_mode(False):
+        return torch.tensor(powers, dtype=dtype, device=device)
 
 
 def symbol_power(symbols: Tensor) -> Tensor:

@@ -114,14 +114,16 @@ class Kid(Fid):
         """KID of two sets, from their features [T, D] and [T', D]."""
         x, y = np.asarray(reference_features, np.float64), np.asarray(features, np.float64)
 
-        def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-            return (a @ b.T / a.shape[1] + 1) ** 3
+        def kernels(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+            """Sum over all pairs, a block of rows at a time."""
+            blocks = (a[start : start + _BLOCK] for start in range(0, len(a), _BLOCK))
+            return float(sum(((block @ b.T / a.shape[1] + 1) ** 3).sum() for block in blocks))
 
         def within(a: NDArray[np.float64]) -> float:
-            products = kernel(a, a)
-            return float((products.sum() - np.trace(products)) / (len(a) * (len(a) - 1)))
+            own = float(((np.square(a).sum(1) / a.shape[1] + 1) ** 3).sum())
+            return (kernels(a, a) - own) / (len(a) * (len(a) - 1))
 
-        return within(x) + within(y) - 2 * float(kernel(x, y).mean())
+        return within(x) + within(y) - 2 * kernels(x, y) / (len(x) * len(y))
 
 
 def inception_state_dict() -> dict[str, torch.Tensor]:

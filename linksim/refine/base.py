@@ -48,13 +48,16 @@ class Refiner(ABC):
         self._at_once: int | None = None
 
     @classmethod
-    def models(cls, first: Spec, params: Any) -> list[Spec]:
-        """The weights that it needs behind a first stage with the weights `first`, in the order of their training."""
+    def models(cls, first: Spec | None, params: Any) -> list[Spec]:
+        """The weights that it needs behind a first stage with the weights `first` (None: it has none)."""
         return []
 
     def provenance(self) -> dict[str, str]:
         """What a result depends on beyond the sweep's own settings: weights' hashes."""
         return {}
+
+    def load(self) -> None:  # noqa: B027
+        """Loads what is heavy, so that the time of a refinement is that of its steps."""
 
     def evaluations(self, snr_db: float) -> int:
         """Evaluations of the network for one image: the table's `refine_steps`."""

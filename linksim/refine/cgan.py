@@ -37,13 +37,17 @@ class Cgan(Refiner):
         self._card = card(self._spec)
 
     @classmethod
-    def models(cls, first: Spec, params: Any) -> list[Spec]:
+    def models(cls, first: Spec | None, params: Any) -> list[Spec]:
         """See `Refiner`."""
         return [CganSpec(first)] if isinstance(first, ModelSpec) else []
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights."""
         return {"weights": " ".join(self._card["files"].values())}
+
+    def load(self) -> None:
+        """See `Refiner`."""
+        _ = self._generator
 
     @cached_property
     def _generator(self) -> nn.Module:

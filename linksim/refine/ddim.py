@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 #: T' of the paper, for images of 256x256 (section V-B).
 PAPER_START = 200
+PAPER_SIZE = (256, 256)
 
 #: The paper takes a quarter of the original steps.
 STRIDE = 4
@@ -44,6 +46,7 @@ class DdimParams(Params):
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
     prior_schedule: Literal["linear", "cosine"] = Field("linear", description="of a checkpoint")
+    prior_steps: int = Field(1000, ge=1, le=100_000, description="of a checkpoint: original steps of its training")
     prior_heads: str = Field("4", description="of a checkpoint: attention heads, or channels a head, like 64c")
     prior_qkv: Literal["legacy", "new"] = Field("legacy", description="of a checkpoint: order of the attention's rows")
 
@@ -57,13 +60,20 @@ class Ddim(Refiner):
 
     def __init__(self, setting: Setting, params: DdimParams, first: Scheme) -> None:
         super().__init__(setting, params, first)
-        how = Checkpoint(params.prior_schedule, params.prior_heads, params.prior_qkv)
+        how = Checkpoint(params.prior_schedule, params.prior_steps, params.prior_heads, params.prior_qkv)
+        if how != Checkpoint() and not Path(params.prior).expanduser().is_file():
+            raise LinksimError(
+                f"prior={params.prior}: prior_schedule, prior_steps, ... are of a checkpoint: leave them out"
+            )
         self._found = find_prior(params.prior, how, setting.image_shape)
         if isinstance(params.start, int):
             self._starts: Mapping[float, int] = {0.0: params.start}
         elif self._found.spec is None:
-            if params.start == "auto":
-                raise LinksimError(f"start=auto: there is no validation table for {params.prior}: give start=T'")
+            if params.start == "auto" or setting.image_shape[1:] != PAPER_SIZE:
+                raise LinksimError(
+                    f"prior={params.prior}: no T' was validated for it, and the paper's {PAPER_START} is for images of "
+                    "256x256: give start=T', like start=40"
+                )
             self._starts = {0.0: PAPER_START}
         else:
             from linksim.refine.starts import validated_starts
@@ -82,7 +92,7 @@ class Ddim(Refiner):
         return self._found.spec.name
 
     @classmethod
-    def models(cls, first: Spec, params: Any) -> list[Spec]:
+    def models(cls, first: Spec | None, params: Any) -> list[Spec]:
         """See `Refiner`."""
         from linksim.refine.specs import PRIOR_SIZES, prior_spec
 
@@ -101,9 +111,13 @@ class Ddim(Refiner):
         """See `Refiner`."""
         return step_count(self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"]))
 
+    def load(self) -> None:
+        """See `Refiner`."""
+        _ = self._prior
+
     @cached_property
     def _prior(self) -> Prior:
-        return self._found.load(self.setting.device)
+        return self._found.load(self.setting.device, self.setting.image_shape)
 
     def refine(
         self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None

@@ -19,7 +19,7 @@ from linksim.errors import LinksimError, NoWeights
 from linksim.paths import assets_dir
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.diffusion import make_scheduler
-from linksim.refine.priors import file_hash, rounded
+from linksim.refine.priors import file_hash, model_files, rounded
 from linksim.refine.specs import MiniSpec
 from linksim.schemes.base import Params, Scheme
 from linksim.schemes.learned import Learned
@@ -63,8 +63,8 @@ def restore(
         restorer: the parts.
         images: float32 [M, 3, H, W] in [0, 1].
         noise: draws from N(0, 1) of a shape [C, h, w], for each image.
-        steps: of the process, evenly over all of it.
-        eta: 1 is DDPM over these steps, as DiffBIR samples; 0 is DDIM without randomness.
+        steps: of the process, evenly over all of it; they divide its 1000.
+        eta: 1 is DDPM over these steps; 0 is DDIM without randomness.
         report: called after each step.
 
     Returns:
@@ -138,13 +138,14 @@ class DiffBirMini(Refiner):
         super().__init__(setting, params, first)
         from linksim.weights import card
 
+        _check_steps(params.steps)
         if not isinstance(first, Learned):
             raise LinksimError(f"{first.name}+{self.name}: it is trained on the output of a learned scheme: take one")
         self._specs = {spec.part: spec for spec in _mini_parts(first.spec)}
         self._cards = {part: card(spec) for part, spec in self._specs.items()}
 
     @classmethod
-    def models(cls, first: Spec, params: Any) -> list[Spec]:
+    def models(cls, first: Spec | None, params: Any) -> list[Spec]:
         """See `Refiner`."""
         return list(_mini_parts(first)) if isinstance(first, ModelSpec) else []
 
@@ -155,6 +156,10 @@ class DiffBirMini(Refiner):
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`."""
         return int(self.params.steps)
+
+    def load(self) -> None:
+        """See `Refiner`."""
+        _ = self._restorer
 
     @cached_property
     def _restorer(self) -> Restorer:
@@ -179,6 +184,17 @@ class DiffBirMini(Refiner):
     ) -> Tensor:
         """See `Refiner.refine`."""
         return restore(self._restorer, images, _noise(draws, images), self.params.steps, self.params.eta, report)
+
+
+def _check_steps(steps: int) -> None:
+    """Raises LinksimError where steps are not even over the 1000 of the process."""
+    if _TOTAL % steps:
+        nearest = min((n for n in range(1, _TOTAL + 1) if _TOTAL % n == 0), key=lambda n: abs(n - steps))
+        raise LinksimError(f"steps={steps}: they must divide {_TOTAL}: take {nearest}")
+
+
+#: Original steps of Stable Diffusion's process.
+_TOTAL = 1000
 
 
 def _mini_parts(first: ModelSpec) -> list[MiniSpec]:
@@ -209,9 +225,7 @@ class DiffBirParams(Params):
     )
     prompt: Literal["diffbir", "none"] = Field("diffbir", description="diffbir: its positive and negative prompts")
     guidance: float = Field(4.0, ge=1, le=30, description="classifier-free guidance; 1 leaves it out")
-    side: int = Field(
-        512, ge=8, le=2048, description="images are scaled so that their shorter side is this many pixels"
-    )
+    side: int = Field(512, ge=8, le=2048, description="pixels of the shorter side; smaller images are scaled up to it")
     colours: Literal["wavelet", "none"] = Field("wavelet", description="wavelet: coarse colours of the first stage")
     steps: int = Field(50, ge=1, le=1000, description="steps of the diffusion, from pure noise")
     eta: float = Field(1.0, ge=0, le=1, description="randomness: 1 as DDPM, 0 none")
@@ -226,6 +240,7 @@ class DiffBir(Refiner):
 
     def __init__(self, setting: Setting, params: DiffBirParams, first: Scheme) -> None:
         super().__init__(setting, params, first)
+        _check_steps(params.steps)
         home = assets_dir() / "diffbir"
         self._base = Path(params.base).expanduser() if params.base else home / _BASE.partition("/")[2]
         self._control = Path(params.control).expanduser() if params.control else home / _CONTROL.rpartition("/")[2]
@@ -251,14 +266,19 @@ class DiffBir(Refiner):
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights of each part."""
-        parts = {"control": [self._control], "base": sorted(self._base.rglob("*.safetensors"))}
+        folders = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        parts = {"control": [self._control], "base": [f for name in folders for f in model_files(self._base / name)]}
         if self.params.caption:
-            parts["caption"] = sorted(Path(self.params.caption).expanduser().rglob("*.safetensors"))
+            parts["caption"] = model_files(Path(self.params.caption).expanduser())
         return {name: file_hash(files) for name, files in parts.items()}
 
     def evaluations(self, snr_db: float) -> int:
+        """See `Refiner`; guidance asks the network twice a step."""
+        return int(self.params.steps) * (2 if self.params.guidance > 1 else 1)
+
+    def load(self) -> None:
         """See `Refiner`."""
-        return int(self.params.steps)
+        _ = self._parts, self._captioner
 
     @cached_property
     def _parts(self) -> _StableDiffusion:
@@ -268,7 +288,7 @@ class DiffBir(Refiner):
     def _captioner(self) -> Callable[[Tensor], list[str]]:
         if not self.params.caption:
             return lambda images: [""] * len(images)
-        return _captioner(Path(self.params.caption).expanduser(), self.setting.device)
+        return _make_captioner(Path(self.params.caption).expanduser(), self.setting.device)
 
     def refine(
         self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
@@ -367,8 +387,11 @@ class _StableDiffusion:
             return (shown + 1) / 2
 
         schedule = {key: value for key, value in self._schedule.items() if not key.startswith("_")}
-        return Restorer(encode, decode, told, {**schedule, "clip_sample": False, "timestep_spacing": "trailing"})
+        return Restorer(encode, decode, told, {**schedule, **_SAMPLING})
 
+
+#: What sampling asks of a schedule: evenly spaced steps that end in an image without noise.
+_SAMPLING = {"clip_sample": False, "timestep_spacing": "trailing", "set_alpha_to_one": True}
 
 #: Settings that IRControlNet shares with the denoiser.
 _SHARED = (
@@ -406,7 +429,7 @@ def load_control(path: Path, unet: Mapping[str, Any]) -> nn.Module:
     return control
 
 
-def _captioner(folder: Path, device: str) -> Callable[[Tensor], list[str]]:
+def _make_captioner(folder: Path, device: str) -> Callable[[Tensor], list[str]]:
     """Captions by an image-text model of transformers: those that chat (LLaVA) are asked, others (BLIP) simply look."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from linksim.errors import LinksimError, NoWeights
-from linksim.refine.diffusion import OWN_SCHEDULE
+from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 from linksim.refine.specs import PRIOR_SIZES, PriorSpec, prior_spec
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ class Checkpoint:
 
     Args:
         schedule: of its training, "linear" or "cosine".
+        steps: original steps of its training; the network is told the time in thousandths of them, as with the two
+            projects' `rescale_timesteps`.
         heads: attention heads ("4"), or channels a head ("64c").
         qkv: "legacy", the order of both projects, or "new" (guided-diffusion's `use_new_attention_order`).
     """
 
     schedule: Literal["linear", "cosine"] = "linear"
+    steps: int = 1000
     heads: str = "4"
     qkv: Literal["legacy", "new"] = "legacy"
 
@@ -41,16 +45,18 @@ class Prior:
     Args:
         network: an unconditional UNet2DModel; what it says of the variance is not used.
         schedule: settings of a diffusers scheduler.
+        time_scale: what the network is told for one original step.
     """
 
     network: nn.Module
     schedule: Mapping[str, Any]
+    time_scale: float = 1.0
 
     def predict(self, x: Tensor, time: int) -> Tensor:
         """What the network tells of noisy images [M, C, H, W] at original step `time`, counted from 0; float32."""
         import torch
 
-        times = torch.full((len(x),), time, device=x.device)
+        times = torch.full((len(x),), time * self.time_scale, device=x.device)
         with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.rounded):
             told = self.network(x.contiguous(memory_format=torch.channels_last), times).sample
         return told[:, : x.shape[1]].float()
@@ -72,16 +78,25 @@ class Found:
         schedule: settings of a diffusers scheduler.
         make: builds the network, in float32.
         spec: of a prior that was trained here.
+        time_scale: see `Prior`.
     """
 
     sha256: str
     schedule: Mapping[str, Any]
     make: Callable[[], nn.Module]
     spec: PriorSpec | None = None
+    time_scale: float = 1.0
 
-    def load(self, device: str) -> Prior:
-        """The prior on a device. Raises LinksimError for weights that do not fit together."""
-        return Prior(rounded(self.make(), device), self.schedule)
+    def load(self, device: str, image_shape: tuple[int, int, int]) -> Prior:
+        """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
+        network = self.make()
+        multiple = 2 ** (len(network.config["block_out_channels"]) - 1)  # type: ignore[index]
+        if any(side % multiple for side in image_shape[1:]):
+            raise LinksimError(
+                f"this prior takes sides that are multiples of {multiple}, not images of "
+                f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
+            )
+        return Prior(rounded(network, device), self.schedule, self.time_scale)
 
 
 def rounded(network: nn.Module, device: str) -> nn.Module:
@@ -129,8 +144,19 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
 def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) -> Found:
     from linksim.refine.openai import load_unet
 
-    schedule = {**OWN_SCHEDULE, "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[how.schedule]}
-    return Found(file_hash([path]), schedule, lambda: load_unet(path, how.heads, how.qkv, image_shape))
+    # Linear betas are stretched with the number of steps.
+    kind = {"cosine": "squaredcos_cap_v2", "linear": "linear"}[how.schedule]
+    stretch = 1000 / how.steps
+    schedule = {**OWN_SCHEDULE, "beta_schedule": kind, "num_train_timesteps": how.steps,
+                "beta_start": 1e-4 * stretch, "beta_end": 0.02 * stretch}  # fmt: skip
+    return Found(
+        file_hash([path]), schedule, lambda: load_unet(path, how.heads, how.qkv, image_shape), time_scale=stretch
+    )
+
+
+#: Schedulers of the process that DDIM samples from; others (consistency models, score SDEs) know other networks.
+_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DDIMInverseScheduler", "DPMSolverMultistepScheduler",
+               "UniPCMultistepScheduler")  # fmt: skip
 
 
 def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
@@ -150,10 +176,16 @@ def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
         raise LinksimError(f"{path} holds a {kind} of {channels} channels: an unconditional UNet2DModel is wanted")
     if "num_train_timesteps" not in schedule:
         raise LinksimError(f"{path} has no scheduler/scheduler_config.json: its process is not known")
+    if schedule.get("_class_name") not in _SCHEDULERS:
+        raise LinksimError(f"{path} has a {schedule.get('_class_name')}: one of {', '.join(_SCHEDULERS)} is wanted")
     schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
     schedule |= {"timestep_spacing": "trailing", "set_alpha_to_one": True}
-    weights = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.bin"))
-    if not weights:
+    try:
+        make_scheduler(schedule)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise LinksimError(f"{schedule_file}: {' '.join(str(error).split())[:120]}") from None
+    weights = model_files(place)
+    if len(weights) == len(list(place.glob("*.json"))):
         raise LinksimError(f"{place} holds no weights: put its diffusion_pytorch_model.safetensors there")
 
     def make() -> nn.Module:
@@ -165,13 +197,25 @@ def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
             said = " ".join(str(error).split())[:160]
             raise LinksimError(f"{place} does not load ({said}): get it anew") from None
 
-    return Found(file_hash(weights), schedule, make)
+    return Found(file_hash([*weights, schedule_file]), schedule, make)
+
+
+def model_files(place: Path) -> list[Path]:
+    """What a diffusers or transformers folder is loaded from: its weights, settings and vocabularies."""
+    weights = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.bin"))
+    return [*weights, *sorted(place.glob("*.json")), *sorted(place.glob("*.txt"))]
 
 
 def file_hash(paths: Sequence[Path]) -> str:
     """SHA-256 over files, one after the other."""
+    found = [path.stat() for path in paths]
+    return _hash(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, found, strict=True)))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path, _, _ in files:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)

@@ -21,12 +21,18 @@ def register(refiner: type[Refiner]) -> type[Refiner]:
     """
     if not (isinstance(refiner, type) and issubclass(refiner, Refiner)):
         raise LinksimError(f"{refiner!r} is no linksim Refiner")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", refiner.name) or refiner.name == "first":
-        raise LinksimError(f"a refiner cannot be named {refiner.name!r}: use letters, digits, '.', '_' and '-'")
+    _check(refiner)
     if refiner.name in names():
         raise LinksimError(f"a refiner named {refiner.name!r} exists: give this one another name")
     _registered[refiner.name] = refiner
     return refiner
+
+
+def _check(refiner: type[Refiner]) -> None:
+    """Raises LinksimError for a class whose name cannot be asked for, or is that of the first stage."""
+    name = getattr(refiner, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == "first":
+        raise LinksimError(f"a refiner cannot be named {name!r}: use letters, digits, '.', '_' and '-'")
 
 
 def unregister(name: str) -> None:
@@ -63,4 +69,5 @@ def find(name: str) -> type[Refiner]:
         raise LinksimError(f"the plug-in of refiner {name!r} ({point.value}) does not import: {said}") from error
     if not (isinstance(refiner, type) and issubclass(refiner, Refiner)):
         raise LinksimError(f"the plug-in of refiner {name!r} ({point.value}) is no linksim Refiner")
+    _check(refiner)
     return refiner

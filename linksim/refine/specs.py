@@ -44,6 +44,11 @@ class PriorSpec(Spec):
         return f"prior_cifar10_32px_{self.size}"
 
     @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`."""
+        return self.kind, self.size
+
+    @property
     def words(self) -> list[str]:
         """See `Spec`."""
         return ["train", "--prior", self.size]
@@ -128,6 +133,11 @@ class CganSpec(Spec):
         return _GENERATOR_WIDTHS[self.first.size]
 
     @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`."""
+        return self.kind, self.width
+
+    @property
     def words(self) -> list[str]:
         """See `Spec`."""
         return ["train", "--refiner", "cgan", *self.first.words[1:]]
@@ -207,6 +217,11 @@ class MiniSpec(Spec):
     def name(self) -> str:
         """See `Spec`."""
         return f"diffbir-mini_{self.part}" + (f"_{self.first.name}" if self.first is not None else "")
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`."""
+        return self.kind, self.part
 
     @property
     def words(self) -> list[str]:

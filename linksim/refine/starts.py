@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ def _read(path: Path) -> dict[str, dict[str, _Entry]]:
 
 
 def stage_name(first: Scheme) -> str:
-    """What a table calls a first stage: the model behind it, whatever its weights, or scheme, channel and rho."""
+    """What a table calls a first stage: the model behind it, whatever its weights, or scheme, parameters and link."""
     from linksim.schemes.learned import Learned
 
     if isinstance(first, Learned):
         return first.spec.name
-    return f"{first.name}_{first.setting.link.channel}_{first.setting.rho}"
+    link, params = first.setting.link, ",".join(f"{key}={value}" for key, value in first.params)
+    return f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
 
 
 def validated_starts(prior: Spec, first: Scheme) -> Starts:
@@ -72,7 +73,7 @@ def validated_starts(prior: Spec, first: Scheme) -> Starts:
         if entry is not None:
             return Starts(entry.one, entry.by_snr)
     link = first.setting.link
-    raise LinksimError(
+    raise NoWeights(
         f"no T' was validated for {prior.name} behind {stage}: give start=T' (like start=40), or find it: linksim tune "
         f"--scheme {first.name}+ddim --channel {link.channel} --rho {first.setting.rho}"
     )

@@ -12,7 +12,7 @@ from linksim.engine.context import setting_of
 from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
-from linksim.refine.ddim import Ddim
+from linksim.refine.ddim import Ddim, DdimParams
 from linksim.refine.starts import Starts, keep_starts, stage_name
 from linksim.schemes.refined import Refined
 from linksim.schemes.registry import find, parse
@@ -42,6 +42,7 @@ def tune(
     workers: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    steps: Progress | None = None,
 ) -> tuple[Path, list[Tuned]]:
     """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table.
 
@@ -49,7 +50,7 @@ def tune(
         values: of a sweep: one scheme with a DDIM refiner, one rho, a metric of single images.
         candidates: T'.
         out: results folder.
-        workers, device, progress: see `run_sweep`.
+        workers, device, progress, steps: see `run_sweep`.
 
     Returns:
         the sweep's folder, and what came out for each channel.
@@ -60,8 +61,10 @@ def tune(
     scheme = str(values.get("scheme", ""))
     variant = parse(scheme)
     system = find(variant.name)
-    if not issubclass(system, Refined) or system.refiner_class is not Ddim or "start" in variant.given:
-        raise LinksimError(f"--scheme {scheme}: one with a diffusion behind it and T' open is wanted, like kd+ddim")
+    if not issubclass(system, Refined) or system.refiner_class is not Ddim:
+        raise LinksimError(f"--scheme {scheme}: one with a diffusion behind it is wanted, like kd+ddim")
+    if fixed := set(variant.given) & (DdimParams.model_fields.keys() - {"prior"}):
+        raise LinksimError(f"--scheme {scheme}: a table of T' is for the defaults of all else: leave {min(fixed)} out")
     given = ",".join(f"{key}={value}" for key, value in variant.params if key in variant.given)
     tried = [f"{variant.name}:{','.join(filter(None, (given, f'start={start}')))}" for start in candidates]
     config = make_config({**values, "scheme": tried})
@@ -69,23 +72,26 @@ def tune(
     if metric is None or METRICS[metric].of_a_set or len(config.rhos) > 1:
         raise LinksimError("T' is chosen by one metric of single images and at one rho: --metrics lpips --rho 1/6")
     prepared = prepare(config, device)
+    stages = {}
+    for channel in config.channel:
+        built = parse(tried[0]).build(setting_of(config, prepared.data, channel, config.rhos[0], device))
+        assert isinstance(built, Refined)
+        assert isinstance(built.refiner, Ddim)
+        stages[channel] = built.refiner.prior_name, stage_name(built.first)
     folder = out or default_folder(prepared)
-    table = run_sweep(prepared, folder, workers=workers, device=device, progress=progress)
+    table = run_sweep(prepared, folder, workers=workers, device=device, progress=progress, steps=steps)
     assert table is not None, "a sweep without shards ends complete"
     kind = METRICS[metric]
     found = []
-    for channel, rows in table[table["stage"] == Ddim.name].groupby("channel", sort=False):
+    for name, rows in table[table["stage"] == Ddim.name].groupby("channel", sort=False):
         means = rows.pivot(index="start", columns="snr_db", values=kind.column)
         means.index = means.index.astype(int)
         means = means.sort_index() if not kind.higher_is_better else -means.sort_index()
         starts = Starts(
             int(str(means.mean(axis=1).idxmin())), {float(str(snr)): int(str(means[snr].idxmin())) for snr in means}
         )
-        built = parse(tried[0]).build(setting_of(config, prepared.data, str(channel), config.rhos[0], device))
-        assert isinstance(built, Refined)
-        assert isinstance(built.refiner, Ddim)
-        stage = stage_name(built.first)
-        keep_starts(built.refiner.prior_name, stage, starts, int(rows["n_images"].min()), kind.column)
+        prior, stage = stages[str(name)]
+        keep_starts(prior, stage, starts, int(rows["n_images"].min()), kind.column)
         found.append(Tuned(stage, starts))
     return folder, found
 

@@ -11,7 +11,6 @@ import pandas as pd
 
 from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
-from linksim.schemes.registry import first_stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +71,18 @@ def _shown_twice(table: pd.DataFrame) -> pd.Series:
     """First stages behind a refiner whose curve is there already: that of the scheme without the refiner."""
     first = table["stage"] == FIRST
     behind = first & table["variant"].isin(set(table["variant"][~first]))
-    schemes = table["scheme"].map({name: first_stage(name) for name in set(table["scheme"][behind])})
-    return behind & schemes.isin(set(table["scheme"][first & ~behind]))
+    place = ["channel", "rho", "snr_db"]
+    alone = table[first & ~behind]
+    known = (
+        set(zip(*(alone[key] for key in place), alone["psnr_db"].round(6), strict=True)) if "psnr_db" in table else ()
+    )
+    same = [
+        (*point, round(psnr, 6)) in known
+        for *point, psnr in table.assign(psnr_db=table.get("psnr_db", 0.0))[[*place, "psnr_db"]].itertuples(index=False)
+    ]
+    # A curve is left out as a whole or not at all.
+    whole = pd.Series(same, index=table.index).where(behind, True)
+    return behind & whole.groupby([table["variant"], table["channel"], table["rho"]]).transform("all")
 
 
 def curves(rows: pd.DataFrame, column: str) -> Figure:
@@ -109,7 +118,10 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
 
 
 #: Columns of a training log, with their titles, in the order of the KDD paper's figure 9.
-LOSSES = {"fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "total": "Total loss"}
+LOSSES = {
+    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "lpips": "LPIPS", "adversarial": "Adversarial",
+    "discriminator": "Discriminator", "kl": "KL", "total": "Total loss",
+}  # fmt: skip
 
 
 def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ class Shown:
     """What one scheme shows of the chosen images.
 
     Args:
-        label: the variant, and its stage where it has two.
+        label: the variant; of a refined one the last stage is shown.
         images: uint8 [M, H, W, C].
         values: column of a metric -> [M].
     """
@@ -55,7 +56,7 @@ def gallery(
     Args:
         config: schemes, one SNR, one rho, channels; its metrics, those of single images, are written under the images.
         groups: image groups by number.
-        folder: for `gallery_<channel>.<format>`, `gallery.csv` and `run.json`.
+        folder: for `gallery_<channel>.<format>`, `gallery.csv` and `gallery.json`; those of an earlier gallery go.
         device: torch device.
         missing: told a scheme that has no weights, and why; it is left out.
         report: told what is at work.
@@ -85,6 +86,8 @@ def gallery(
     if wrong := [group for group in groups if not 0 <= group < available]:
         raise LinksimError(f"--groups: {config.dataset} has groups 0 to {available - 1}, not {wrong[0]}")
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("gallery_*.p[dn][fg]"):
+        path.unlink()
     rows: list[dict[str, Any]] = []
     written: list[Path] = []
     identity: dict[str, Any] = {}
@@ -103,8 +106,10 @@ def gallery(
     provenance.write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     data = next(iter(ready.values())).data
     facts = {"dataset": config.dataset, "sha256": data.fingerprint, "citation": data.citation}
+    identity |= {"scheme": list(config.scheme), "groups": list(groups)}
     run = provenance.make_run(config, identity, provenance.command_line(), data=facts, groups=list(groups))
-    provenance.write_run(folder, {**run, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance.write_atomic(folder / "gallery.json", (json.dumps(run, indent=2) + "\n").encode())
     return written
 
 
@@ -116,10 +121,11 @@ def _columns(
     report: Callable[[str], None] | None,
     known: bool,
 ) -> list[Shown]:
-    """The original, unless it is `known`, and every stage of one scheme."""
+    """The original, unless it is `known`, and the last stage of one scheme."""
     import torch
 
     from linksim.engine.evaluate import one_thread, simulate
+    from linksim.engine.workers import FAILURES, failure
     from linksim.metrics import ImageMetric, make_metric
     from linksim.schemes.refined import Refined
     from linksim.schemes.registry import find
@@ -137,12 +143,17 @@ def _columns(
     for group in groups:
         if report is not None:
             report(f"{variant.label}, {channel}, group {group}")
-        with one_thread(), torch.inference_mode():
-            done = simulate(context, Unit(point, group, group + 1))
+        unit = Unit(point, group, group + 1)
+        try:
+            with one_thread(), torch.inference_mode():
+                done = simulate(context, unit)
+        except FAILURES as error:
+            raise failure(unit, error) from error
         sent.append(done.images.flatten(0, 1))
         for stage, received in done.stages.items():
             if stage != FIRST or not refined:
-                parts.setdefault(stage, []).append(received.images.flatten(0, 1).clamp(0, 1))
+                images = received.images.flatten(0, 1).clamp(0, 1)
+                parts.setdefault(stage, []).append((images * 255).round() / 255 if config.pixels == "uint8" else images)
     original = torch.cat(sent)
     found = [] if known else [Shown("original", _pixels(original), {})]
     for images in (torch.cat(part) for part in parts.values()):

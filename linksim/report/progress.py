@@ -65,6 +65,10 @@ class Bars:
         self._bar = Bar(self._shown, name)
         return self._bar.update
 
+    def steps(self, done: int, total: int) -> None:
+        """Shows the steps of the refinement that is at work."""
+        self._bar.steps(done, total)
+
     def __exit__(self, *error: object) -> None:
         self._bar.__exit__()
 

@@ -81,7 +81,9 @@ def find(name: str) -> type[System]:
         from linksim.schemes.refined import refined
 
         first, _, refiner = name.partition("+")
-        return refined(find(first), find_refiner(refiner))
+        system = refined(find(first), find_refiner(refiner))
+        _check(system, name)
+        return system
     if name not in points:
         raise unknown("scheme", name, names())
     values = sorted({point.value for point in points[name]})
@@ -96,14 +98,6 @@ def find(name: str) -> type[System]:
         raise LinksimError(f"the plug-in of scheme {name!r} ({values[0]}) is no linksim Scheme or Reference")
     _check(system, name)
     return system
-
-
-def first_stage(name: str) -> str:
-    """Name of the scheme in front of the refiner, for a scheme that has one; else the name itself."""
-    from linksim.schemes.refined import Refined
-
-    system = find(name)
-    return system.first_stage.name if issubclass(system, Refined) else name
 
 
 def _check(system: type[System], name: object) -> None:

@@ -16,7 +16,7 @@ from linksim.nets.network import Network
 from linksim.schemes.learned import ready
 from linksim.train.recipe import CganRecipe
 from linksim.train.task import Task, split
-from linksim.train.transceivers import VALIDATION_SNRS_DB, draw_batch, shown_by, validation_pass, weights_behind
+from linksim.train.transceivers import VALIDATION_SNRS_DB, draw_batch, shown_by, validation_pass
 
 if TYPE_CHECKING:
     from linksim.refine.specs import CganSpec
@@ -111,9 +111,10 @@ class CganTask(Task):
         """See `Task`."""
         return _VALIDATION_GROUPS * self._spec.first.users
 
-    def settings(self) -> dict[str, Any]:
-        """Which weights of the first stage it stands behind."""
-        return {"first_stage": weights_behind(self._spec.first)}
+    def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """The two networks apart."""
+        assert isinstance(model, Pair)
+        return [list(model.generator.parameters()), list(model.discriminator.parameters())]
 
     def score(self, found: Mapping[str, float]) -> float:
         """Mean LPIPS, negative."""

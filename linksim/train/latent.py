@@ -17,7 +17,7 @@ from linksim.refine.diffusion import make_scheduler
 from linksim.schemes.learned import ready
 from linksim.train.recipe import LatentRecipe
 from linksim.train.task import Task, seed_of, split
-from linksim.train.transceivers import draw_batch, shown_by, validation_pass, weights_behind
+from linksim.train.transceivers import draw_batch, shown_by, validation_pass
 
 if TYPE_CHECKING:
     from linksim.refine.specs import MiniSpec
@@ -223,11 +223,6 @@ class ControlTask(_LatentTask):
                     told = denoise(denoiser.unet, model, noisy, times, prompt, hint)
                     rows.append((told - noise).square().flatten(1).mean(1))
         return self._noise_error(found)
-
-    def settings(self) -> dict[str, Any]:
-        """Which weights of the first stage it stands behind."""
-        assert self._spec.first is not None
-        return {"first_stage": weights_behind(self._spec.first)}
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._spec.first is not None

@@ -90,7 +90,7 @@ def train(
     state = State(start=lineage[0], lineage_pairs=lineage[1])
     if compiled if compiled is not None else device != "cpu":
         task.compile(model)
-    identity = _plain({**task.identity(), "recipe": asdict(recipe), "seed": task.seed})
+    identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
     checkpoint = folder / CHECKPOINT
     saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
     if saved is not None and saved["identity"] != identity:
@@ -114,7 +114,8 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         if recipe.clip:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            for parameters in task.clipped(model):
+                nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
         average.update(model, step)
         return {name: value.detach() for name, value in losses.items()}

@@ -94,6 +94,8 @@ def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -
             refined, all_params = system, params
             system, params = refined.first_stage, refined.first_params(all_params)
         if not issubclass(system, Learned):
+            if refined is not None:
+                found |= set(refined.refiner_class.models(None, refined.refiner_params(all_params)))
             continue
         for channel in config.channel:
             for rho in config.rhos:
@@ -197,7 +199,7 @@ def run_training(
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
     weights.ready_to_install()
-    spec.ready()
+    parts = {name: list(weights.card(part)["files"].values()) for name, part in spec.parts.items()}
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
@@ -210,6 +212,7 @@ def run_training(
             card = weights.cards()[name]
             start, lineage = weights.load(spec_from_json(card["model"])), (name, card["lineage_pairs"])
         task = spec.task(recipe, images, seed, device, start)
+        task.parts = parts
         state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
         best = spec.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
@@ -222,6 +225,7 @@ def run_training(
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
         "warm_start": state.start or None,
+        "parts": parts,
         "seconds": round(state.seconds),
         "device": _device_name(device),
         "validation": {name: round(value, 4) for name, value in state.validation.items()},
@@ -230,9 +234,16 @@ def run_training(
         "golden_psnr_db": round(golden_psnr(spec, best), 4),
     }
     there = weights.cards().get(spec.name)
-    if there is not None and weights.present(there) and not replace and there["score"] > facts["score"]:
+    if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
         return [], facts
     return weights.install(spec, best, facts), facts
+
+
+def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether the weights that are there score higher; other metrics or other parts do not compare."""
+    alike = there["validation"].keys() == here["validation"].keys()
+    behind = isinstance(spec, ModelSpec) or there.get("parts") == here["parts"]
+    return bool(alike and behind and there["score"] > here["score"])
 
 
 def _start_name(spec: Spec, warm: str | None) -> str:
@@ -240,8 +251,10 @@ def _start_name(spec: Spec, warm: str | None) -> str:
     from linksim import weights
 
     if not isinstance(spec, ModelSpec):
-        alike = [name for name, card in weights.cards().items() if card["model"].get("kind") == spec.kind]
-        return chosen(alike, warm, "model") if warm is not None and warm != "auto" else ""
+        if warm is None:
+            return ""
+        others = {name: spec_from_json(card["model"]) for name, card in weights.cards().items()}
+        return chosen([name for name, other in others.items() if other.shape == spec.shape], warm, "model")
     if spec.teacher is not None:
         if warm not in (None, "auto", spec.teacher.name):
             raise LinksimError(

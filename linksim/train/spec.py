@@ -49,8 +49,13 @@ class Spec(ABC):
 
     @property
     def parts(self) -> dict[str, Spec]:
-        """Models that its training needs."""
+        """Models that its training needs, frozen."""
         return {}
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[object, ...]:
+        """Equal for models whose weights fit each other's networks."""
 
     @property
     def command(self) -> str:
@@ -60,13 +65,6 @@ class Spec(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """A network with fresh weights. Raises LinksimError where it fits nothing."""
-
-    def ready(self) -> None:
-        """Raises LinksimError where a model that the training needs (a teacher, a first stage) is not there."""
-        from linksim import weights
-
-        for spec in self.parts.values():
-            weights.card(spec)
 
     @abstractmethod
     def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
@@ -189,6 +187,11 @@ class ModelSpec(Spec):
     def build(self, layer_scale: float = 1e-6) -> Network:
         """A network with fresh weights. Raises LinksimError where it does not fit the images or the symbols."""
         return self.scheme.network(self, layer_scale)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`; transceivers adopt what fits of each other."""
+        return (self.kind,)
 
     @property
     def parts(self) -> dict[str, Spec]:

@@ -30,6 +30,8 @@ class Task(ABC):
 
     def __init__(self, recipe: BaseRecipe, seed: int = 0, device: str = "cpu") -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
+        #: Hashes of the weights of every frozen model that takes part, by its part.
+        self.parts: Mapping[str, list[str]] = {}
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Named figures on held-out images; the best weights are those with the highest mean."""
+        """Named figures on held-out images; the best weights are those with the highest `score` of them."""
 
     def compile(self, model: nn.Module) -> None:  # noqa: B027
         """Has what is worth it compiled; on a GPU."""
@@ -54,6 +56,10 @@ class Task(ABC):
     def validated(self) -> int:
         """Images that a validation is on."""
         return VALIDATION
+
+    def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together."""
+        return [list(model.parameters())]
 
     def settings(self) -> dict[str, Any]:
         """What a card says beside the recipe's values."""

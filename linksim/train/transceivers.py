@@ -183,13 +183,6 @@ def validation_groups(spec: ModelSpec, images: int = VALIDATION) -> int:
     return min(_VALIDATION_GROUPS, images // spec.users)
 
 
-def weights_behind(spec: ModelSpec) -> list[str]:
-    """Hashes of the weights of a first stage, for the card of what is trained behind it."""
-    from linksim import weights
-
-    return list(weights.cards()[spec.name]["files"].values())
-
-
 @torch.no_grad()
 def shown_by(spec: ModelSpec, model: Network, batch: Batch) -> Tensor:
     """What a frozen transceiver shows of a batch, float32 [B * N, C, H, W] in [0, 1]."""

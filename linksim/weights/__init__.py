@@ -98,7 +98,19 @@ def card(spec: Spec) -> dict[str, Any]:
         raise NoWeights(f"{spec.name}: weights {missing_words(found)}, their card alone is there; {_training(spec)}")
     for _ in contents(found):
         pass
+    if not isinstance(spec, ModelSpec):
+        _check_parts(spec, found)
     return found
+
+
+def _check_parts(spec: Spec, found: Card) -> None:
+    """Raises NoWeights where a model that works with others was trained with other weights of theirs."""
+    for name, part in spec.parts.items():
+        if found.get("parts", {}).get(name) != list(card(part)["files"].values()):
+            raise NoWeights(
+                f"{spec.name} was trained with other weights of {part.name} than those that are there: train it again: "
+                f"{spec.command}"
+            )
 
 
 def _training(spec: Spec) -> str:

@@ -190,3 +190,14 @@ def test_snr_is_p_avg_over_the_noise_variance_per_complex_symbol() -> None:
     assert noise_variance(0) == 1
     assert noise_variance(10) == pytest.approx(0.1)
     assert noise_variance(-3) == pytest.approx(1.9953, rel=1e-4)
+
+
+def test_powers_that_an_evaluation_asked_for_first_can_be_trained_with() -> None:
+    from linksim.link.power import normalise
+
+    powers = (0.123, 0.877)
+    with torch.inference_mode():
+        normalise(torch.ones(1, 2, 4, dtype=torch.complex64), powers)
+    symbols = torch.ones(1, 2, 4, dtype=torch.complex64, requires_grad=True)
+    normalise(symbols, powers).abs().sum().backward()
+    assert symbols.grad is not None

@@ -110,10 +110,10 @@ def test_the_published_checkpoint_becomes_the_same_network(parts: tuple[Path, Pa
 
 def test_images_go_through_every_part(parts: tuple[Path, Path]) -> None:
     base, checkpoint = parts
-    scheme = f"semnoma+diffbir:base={base},control={checkpoint},side=48,steps=3"
+    scheme = f"semnoma+diffbir:base={base},control={checkpoint},side=48,steps=4"
     table = linksim.sweep(scheme=scheme, snr="5", groups=2, metrics="psnr", progress=False, out=parts[0].parent / "run")
     assert list(table["stage"]) == ["first", "diffbir"]
-    assert table["refine_steps"].iloc[1] == 3
+    assert table["refine_steps"].iloc[1] == 8
     assert 5 < table["psnr_db"].iloc[1] < table["psnr_db"].iloc[0]
 
 
@@ -140,7 +140,7 @@ def test_captions_come_from_a_model_of_transformers(parts: tuple[Path, Path], tm
     from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor
     from transformers import BlipProcessor as Processor
 
-    from linksim.refine.diffbir import _captioner
+    from linksim.refine.diffbir import _make_captioner
 
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog"]))
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -153,7 +153,7 @@ def test_captions_come_from_a_model_of_transformers(parts: tuple[Path, Path], tm
     model.save_pretrained(tmp_path)
     tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
     Processor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(tmp_path)
-    captions = _captioner(tmp_path, "cpu")(torch.rand(2, 3, 32, 32))
+    captions = _make_captioner(tmp_path, "cpu")(torch.rand(2, 3, 32, 32))
     assert len(captions) == 2
     assert set(" ".join(captions).split()) <= {"a", "cat", "dog"}
 

@@ -65,7 +65,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     assert set(prior["validation"]) == {f"denoised_psnr_t{t}_db" for t in (50, 100, 200)}
     generator = own[CganSpec(FIRST).name]
     assert generator["score"] < 0
-    assert generator["settings"]["first_stage"] == list(own[FIRST.name]["files"].values())
+    assert generator["parts"] == {"first": list(own[FIRST.name]["files"].values())}
     capsys.readouterr()
     assert main(["verify"]) == 0
     assert main(["list", "weights"]) == 0
