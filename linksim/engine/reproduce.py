@@ -8,6 +8,7 @@ schemes of one sweep are.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from linksim.engine import provenance
 from linksim.engine.collect import without_gaps
 from linksim.engine.config import SweepConfig
+from linksim.engine.context import FEATURES_FOLDER
 from linksim.engine.sweep import (
     FIGURES,
     PER_IMAGE,
@@ -135,7 +137,10 @@ def reproduce(
             run_sweep(
                 prepared, folder / PARTS / name, workers=workers, device=device, figures=False, force_new=True,
                 progress=progress(name) if progress is not None else None, steps=steps,
+                features=folder / FEATURES_FOLDER,
             )  # fmt: skip
+        # The parts shared them: a first stage that stands before several refiners is looked at once.
+        shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
         shown = [
             name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)
         ]

@@ -125,6 +125,7 @@ def run_sweep(
     progress: Progress | None = None,
     steps: Progress | None = None,
     figures: bool = True,
+    features: Path | None = None,
 ) -> pd.DataFrame | None:
     """Runs, or goes on with, a sweep in `folder`.
 
@@ -136,6 +137,8 @@ def run_sweep(
         progress: called with (units done, units in all).
         steps: called with (steps done, steps in all) of a refinement.
         figures: draw them when the sweep is complete.
+        features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
+            this sweep's own, and goes when it is complete.
 
     Returns:
         The table; None when other shards still have work.
@@ -148,8 +151,8 @@ def run_sweep(
     journals = folder / journal.FOLDER
     journals.mkdir(exist_ok=True)
     with exclusive(journals / f"{tag}.lock", folder):
-        _work(prepared, folder, journals, tag, workers, shard, device, progress, steps)
-    return finish(prepared, folder, figures=figures, device=device)
+        _work(prepared, folder, journals, tag, workers, shard, device, features, progress, steps)
+    return finish(prepared, folder, figures=figures, device=device, features=features)
 
 
 def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
@@ -223,6 +226,7 @@ def _work(
     workers: int | None,
     shard: tuple[int, int],
     device: str,
+    features: Path | None,
     progress: Progress | None,
     steps: Progress | None,
 ) -> None:
@@ -273,7 +277,7 @@ def _work(
         workers = 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
-    context = Context(config, prepared.data.fingerprint, sweep, device, folder / FEATURES_FOLDER, facts)
+    context = Context(config, prepared.data.fingerprint, sweep, device, features or folder / FEATURES_FOLDER, facts)
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps)
     else:
@@ -296,16 +300,18 @@ def _work(
             report()
 
 
-def finish(prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu") -> pd.DataFrame | None:
+def finish(
+    prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu", features: Path | None = None
+) -> pd.DataFrame | None:
     """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not.
 
     Shards that end together take turns.
     """
     with FileLock(folder / journal.FOLDER / "finish.lock"):
-        return _finish(prepared, folder, figures, device)
+        return _finish(prepared, folder, figures, device, features)
 
 
-def _finish(prepared: Prepared, folder: Path, figures: bool, device: str) -> pd.DataFrame | None:
+def _finish(prepared: Prepared, folder: Path, figures: bool, device: str, features: Path | None) -> pd.DataFrame | None:
     config, plan = prepared.config, prepared.plan
     records = journal.results_by_unit(
         journal.read_folder(folder / journal.FOLDER), provenance.identity_hash(prepared.identity)
@@ -316,7 +322,9 @@ def _finish(prepared: Prepared, folder: Path, figures: bool, device: str) -> pd.
         if result is None:
             return None
         results.append(result)
-    set_values = _set_values(prepared, folder, results, device)
+    set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER)
+    if features is None:
+        shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
     rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
     table = collect.point_frame(plan, rows)
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
@@ -346,7 +354,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _set_values(
-    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult], device: str
+    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult], device: str, features: Path
 ) -> dict[tuple[str, str, str], float]:
     """Values of the metrics of a whole set, from the features that the units left; kept in a journal of their own."""
     config = prepared.config
@@ -371,9 +379,7 @@ def _set_values(
                 if key in known:
                     continue
                 files = [
-                    features_path(
-                        folder / FEATURES_FOLDER, record["stages"][stage].get("features", ""), kind.features_name
-                    )
+                    features_path(features, record["stages"][stage].get("features", ""), kind.features_name)
                     for record in result.records
                 ]
                 missing = [file for file in files if not file.exists()]
@@ -388,7 +394,6 @@ def _set_values(
                 known[key] = value
     finally:
         writer.close()
-    shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
     return known
 
 

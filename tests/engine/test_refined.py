@@ -219,3 +219,31 @@ def test_a_killed_refinement_goes_on_at_its_batch(cli_env: dict[str, str], tmp_p
     assert subprocess.run(whole, env=cli_env, cwd=tmp_path, check=False, timeout=240).returncode == 0
     mine, theirs = (linksim.load_images(tmp_path / name) for name in "xy")
     pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+def test_features_of_a_first_stage_are_taken_once_for_all_that_stand_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linksim.engine.reproduce import reproduce
+    from linksim.metrics import Fid, Kid
+
+    seen: list[int] = []
+
+    def features(self: Fid, images: Tensor) -> Any:
+        seen.append(len(images))
+        return images.flatten(1)[:, :32].numpy()
+
+    monkeypatch.setattr(Kid, "asset", None)
+    monkeypatch.setattr(Fid, "__init__", lambda self, device="cpu": None)
+    monkeypatch.setattr(Fid, "identity", lambda self: "a test")
+    monkeypatch.setattr(Fid, "features", features)
+    settings = {"scheme": "dim,dim+grain", "snr": "0", "groups": 66, "metrics": "psnr,kid"}
+    table = quick(tmp_path / "x", **settings)
+    assert sorted(seen[:-1]) == [4, 4, 128, 128]
+    assert table["kid"].iloc[0] == table["kid"].iloc[1] != table["kid"].iloc[2]
+    assert not (tmp_path / "x" / "features").exists()
+    seen.clear()
+    again = reproduce(make_config(settings), tmp_path / "y", workers=1).table
+    assert sorted(seen) == [4, 4, 128, 128]
+    np.testing.assert_array_equal(again["kid"], table["kid"])
+    assert not (tmp_path / "y" / "features").exists()
