@@ -26,7 +26,7 @@ from linksim.link.config import SideInfo
 from linksim.link.fading import draw_coefficients, estimate_coefficients
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
-from linksim.refine.base import Steps
+from linksim.refine.base import Steps, silent
 from linksim.schemes.base import Received, Reference, Scheme, System
 from linksim.schemes.refined import Refined
 
@@ -119,7 +119,7 @@ class Simulated:
     seconds: dict[str, float]
 
 
-def simulate(context: Context, unit: Unit, report: Steps | None = None) -> Simulated:
+def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
     """Sends the images of one unit and receives them.
 
     Args:
@@ -175,7 +175,7 @@ def simulate(context: Context, unit: Unit, report: Steps | None = None) -> Simul
     return Simulated(images, stages, tx_power, uses, user_uses, split, note, steps, clock.laps)
 
 
-def evaluate_unit(context: Context, unit: Unit, report: Steps | None = None) -> dict[str, Any]:
+def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[str, Any]:
     """Simulates one unit and measures it.
 
     Args:

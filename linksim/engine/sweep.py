@@ -25,6 +25,7 @@ from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
+from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
 from linksim.schemes.registry import Variant, is_local
 
@@ -279,7 +280,7 @@ def _work(
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
     context = Context(config, prepared.data.fingerprint, sweep, device, features or folder / FEATURES_FOLDER, facts)
     if workers == 1:
-        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps)
+        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps or silent)
     else:
         for point in plan.points:
             if is_local(point.variant.name):
@@ -288,7 +289,7 @@ def _work(
                     "install it with an entry point"
                 )
         finished = run_workers(
-            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps
+            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps or silent
         )
     with contextlib.closing(finished):  # type: ignore[type-var]
         for result in finished:

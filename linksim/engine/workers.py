@@ -23,7 +23,7 @@ from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
-from linksim.refine.base import Steps
+from linksim.refine.base import Steps, silent
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
@@ -78,7 +78,7 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
 
 
 def run_here(
-    context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str], report: Steps | None = None
+    context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str], report: Steps = silent
 ) -> Iterator[Done]:
     """Evaluates units one by one in this process; `report` is told the steps of refinements."""
     from linksim.engine.evaluate import evaluate_unit
@@ -122,7 +122,7 @@ def run_workers(
     journal_of: Callable[[int], Path],
     columns: Mapping[str, str],
     workers: int,
-    report: Steps | None = None,
+    report: Steps = silent,
 ) -> Iterator[Done]:
     """Evaluates units in `workers` processes of one thread each; yields them as they end, in no fixed order.
 
@@ -164,8 +164,7 @@ def run_workers(
                 try:
                     answer = ready.recv()
                     if isinstance(answer, Step):
-                        if report is not None:
-                            report(answer.done, answer.steps)
+                        report(answer.done, answer.steps)
                         continue
                     del at_work[ready]
                 except (EOFError, ConnectionResetError):

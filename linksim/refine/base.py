@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Steps = Callable[[int, int], None]
 
 
+def silent(done: int, steps: int) -> None:
+    """Where nobody looks at the steps."""
+
+
 class Refiner(ABC):
     """A stage that takes a scheme's images and gives others of the same shape.
 
@@ -64,9 +68,7 @@ class Refiner(ABC):
         return 1
 
     @abstractmethod
-    def refine(
-        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
-    ) -> Tensor:
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """Refines images.
 
         Args:
@@ -79,7 +81,7 @@ class Refiner(ABC):
             float32 [M, C, H, W] in [0, 1].
         """
 
-    def __call__(self, images: Tensor, side: SideInfo, report: Steps | None = None) -> Tensor:
+    def __call__(self, images: Tensor, side: SideInfo, report: Steps = silent) -> Tensor:
         """Refines the images [B, N, C, H, W] of all users as one batch.
 
         Where a GPU's memory does not hold them, half of them go at once, and then half of that. Random draws are keyed

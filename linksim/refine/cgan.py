@@ -55,14 +55,11 @@ class Cgan(Refiner):
 
         return rounded(load(self._spec, self._card), self.setting.device)
 
-    def refine(
-        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
-    ) -> Tensor:
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
         import torch
 
         with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
             refined = self._generator(images.contiguous(memory_format=torch.channels_last))
-        if report is not None:
-            report(1, 1)
+        report(1, 1)
         return refined

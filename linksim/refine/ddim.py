@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from linksim.errors import LinksimError
-from linksim.refine.base import Refiner, Steps
+from linksim.refine.base import Refiner, Steps, silent
 from linksim.refine.diffusion import make_scheduler
 from linksim.refine.priors import Checkpoint, Prior, find_prior
 from linksim.schemes.base import Params, Scheme
@@ -119,9 +119,7 @@ class Ddim(Refiner):
     def _prior(self) -> Prior:
         return self._found.load(self.setting.device, self.setting.image_shape)
 
-    def refine(
-        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
-    ) -> Tensor:
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
         import numpy as np
         import torch
@@ -171,7 +169,7 @@ def sample(
     steps: int,
     eta: float,
     sigma: Sigma,
-    report: Steps | None = None,
+    report: Steps = silent,
 ) -> Tensor:
     """Refines images in one batch.
 
@@ -209,6 +207,5 @@ def sample(
             use_clipped_model_output=True,
             variance_noise=noise() if eta > 0 else None,
         ).prev_sample
-        if report is not None:
-            report(done, steps)
+        report(done, steps)
     return ((x + 1) / 2).clamp(0, 1)

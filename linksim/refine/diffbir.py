@@ -55,7 +55,7 @@ def restore(
     noise: Callable[[tuple[int, ...]], Tensor],
     steps: int,
     eta: float,
-    report: Steps | None,
+    report: Steps,
 ) -> Tensor:
     """Draws images given those of the first stage, from pure noise.
 
@@ -80,8 +80,7 @@ def restore(
         for done, time in enumerate(scheduler.timesteps.tolist(), 1):
             told = restorer.told(x, time, hint)
             x = scheduler.step(told, time, x, eta=eta, variance_noise=noise(tuple(x.shape[1:]))).prev_sample
-            if report is not None:
-                report(done, steps)
+            report(done, steps)
         return restorer.decode(x).float()
 
 
@@ -179,9 +178,7 @@ class DiffBirMini(Refiner):
 
         return Restorer(vae.encode, vae.decode, told, LATENT_SCHEDULE)
 
-    def refine(
-        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
-    ) -> Tensor:
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
         return restore(self._restorer, images, _noise(draws, images), self.params.steps, self.params.eta, report)
 
@@ -290,9 +287,7 @@ class DiffBir(Refiner):
             return lambda images: [""] * len(images)
         return _make_captioner(Path(self.params.caption).expanduser(), self.setting.device)
 
-    def refine(
-        self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps | None
-    ) -> Tensor:
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
         from torch.nn.functional import interpolate
 

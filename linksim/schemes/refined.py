@@ -9,7 +9,7 @@ from pydantic import create_model
 
 from linksim.errors import LinksimError
 from linksim.link.config import Setting, SideInfo
-from linksim.refine.base import Refiner, Steps
+from linksim.refine.base import Refiner, Steps, silent
 from linksim.schemes.base import Params, Received, Scheme, System
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Refined(Scheme):
         """The first stage's images."""
         return self.first.receive(received, side)
 
-    def refine(self, received: Received, side: SideInfo, report: Steps | None = None) -> Received:
+    def refine(self, received: Received, side: SideInfo, report: Steps = silent) -> Received:
         """The refined images [B, N, C, H, W]; what the first stage says of lost images and blocks stays."""
         images = self.refiner(received.images.float().clamp(0, 1), side, report)
         return Received(images, received.lost, received.blocks, received.block_errors)

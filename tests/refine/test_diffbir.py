@@ -13,6 +13,7 @@ from torch import Tensor
 import linksim
 from linksim.errors import LinksimError
 from linksim.link.config import LinkConfig, Setting
+from linksim.refine.base import silent
 from linksim.refine.diffbir import load_control, recoloured
 from linksim.schemes.registry import parse
 
@@ -126,7 +127,7 @@ def test_prompt_guidance_and_the_image_itself_change_what_is_drawn(parts: tuple[
     def drawn(images: Tensor, **params: object) -> Tensor:
         given = {"base": base, "control": checkpoint, "side": 32, "steps": 2, "colours": "none", **params}
         system = parse("semnoma+diffbir:" + ",".join(f"{key}={value}" for key, value in given.items())).build(setting)
-        return system.refiner.refine(images, 0.0, [generator(0, Stream.REFINER, 0, 0)], None)  # type: ignore[attr-defined]
+        return system.refiner.refine(images, 0.0, [generator(0, Stream.REFINER, 0, 0)], silent)  # type: ignore[attr-defined]
 
     images = torch.rand(1, 3, 32, 32)
     plain = drawn(images)
