@@ -199,7 +199,7 @@ def run_training(
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
     weights.ready_to_install()
-    parts = {name: list(weights.card(part)["files"].values()) for name, part in spec.parts.items()}
+    parts = weights.part_hashes(spec)
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):

@@ -105,12 +105,17 @@ def card(spec: Spec) -> dict[str, Any]:
 
 def _check_parts(spec: Spec, found: Card) -> None:
     """Raises NoWeights where a model that works with others was trained with other weights of theirs."""
-    for name, part in spec.parts.items():
-        if found.get("parts", {}).get(name) != list(card(part)["files"].values()):
+    for name, hashes in part_hashes(spec).items():
+        if found.get("parts", {}).get(name) != hashes:
             raise NoWeights(
-                f"{spec.name} was trained with other weights of {part.name} than those that are there: train it again: "
-                f"{spec.command}"
+                f"{spec.name} was trained with other weights of {spec.parts[name].name} than those that are there: "
+                f"train it again: {spec.command}"
             )
+
+
+def part_hashes(spec: Spec) -> dict[str, list[str]]:
+    """SHA-256 of the weights of every other model that a model works with, as its card holds them."""
+    return {name: list(card(part)["files"].values()) for name, part in spec.parts.items()}
 
 
 def _training(spec: Spec) -> str:
