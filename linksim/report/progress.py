@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from linksim.train.loop import State
 
 
+# Seconds between two states of a bar: where somebody watches, and in a log file.
+WATCHED, LOGGED = 0.1, 30.0
+
+
 class Bar:
     """A bar over units with the time left; counts that were there before do not speed up the estimate."""
 
     def __init__(self, shown: bool = True, name: str = "sweep") -> None:
         self._shown, self._name = shown and sys.stderr is not None, name
         self._bar: tqdm | None = None
+        self._interval = WATCHED if self._shown and sys.stderr.isatty() else LOGGED
+        self._stepped = 0.0
 
     def __enter__(self) -> Bar:
         return self
@@ -30,9 +36,9 @@ class Bar:
         try:
             if self._bar is None:
                 self._bar = tqdm(
-                    total=total, initial=done, unit="unit", desc=self._name, smoothing=0.1, dynamic_ncols=True
-                )
-                self._bar.start_t = time.time()
+                    total=total, initial=done, unit="unit", desc=self._name, smoothing=0.1, dynamic_ncols=True,
+                    mininterval=self._interval,
+                )  # fmt: skip
             self._bar.total = total
             self._bar.update(done - self._bar.n)
         except (OSError, ValueError):
@@ -41,7 +47,8 @@ class Bar:
 
     def steps(self, done: int, total: int) -> None:
         """Shows the steps of the refinement that is at work."""
-        if self._bar is not None:
+        if self._bar is not None and (now := time.monotonic()) - self._stepped >= self._interval:
+            self._stepped = now
             self._bar.set_postfix_str(f"refining: step {done} of {total}")
 
     def __exit__(self, *error: object) -> None:
