@@ -171,6 +171,10 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         clock.lap("load_refiner")
         stages[system.refiner.name] = _checked(system.refine(received, side, report), images.shape, system)
         steps = system.refiner.evaluations(point.snr_db)
+        if not isinstance(steps, int) or steps < 0:
+            raise LinksimError(
+                f"refiner {system.refiner.name!r}: evaluations are counted in whole numbers, not {steps!r}"
+            )
         clock.lap("refine")
     return Simulated(images, stages, tx_power, uses, user_uses, split, note, steps, clock.laps)
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Steps = Callable[[int, int], None]
 
 
+#: What a network may overshoot; beyond it the scale is another than [0, 1].
+_LARGEST = 2.0
+
+
 def silent(done: int, steps: int) -> None:
     """Where nobody looks at the steps."""
 
@@ -88,7 +92,7 @@ class Refiner(ABC):
         by image, so that this changes no image but for rounding.
 
         Raises:
-            LinksimError: not even one image fits.
+            LinksimError: not even one image fits, or what comes back is no image.
         """
         import torch
 
@@ -103,7 +107,7 @@ class Refiner(ABC):
             part = slice(start, start + size)
             try:
                 draws = [generator(seed, Stream.REFINER, group, user) for group, user in keys[part]]
-                parts.append(self.refine(flat[part], snr_db, draws, report).float().clamp(0, 1))
+                parts.append(self._checked(self.refine(flat[part], snr_db, draws, report), flat[part]))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise LinksimError(
@@ -117,3 +121,23 @@ class Refiner(ABC):
                 continue
             start += size
         return torch.cat(parts).unflatten(0, images.shape[:2])
+
+    def _checked(self, refined: Any, images: Tensor) -> Tensor:
+        """What `refine` returned, within [0, 1]. Raises LinksimError for what is no image."""
+        import torch
+
+        if not isinstance(refined, torch.Tensor) or not refined.is_floating_point() or refined.shape != images.shape:
+            found = f"a {type(refined).__name__}"
+            if isinstance(refined, torch.Tensor):
+                found = f"{refined.dtype} of shape {list(refined.shape)}"
+            raise LinksimError(
+                f"refiner {self.name!r} returned {found}: floats in [0, 1] of shape {list(images.shape)} are wanted"
+            )
+        if not bool(refined.isfinite().all()):
+            raise LinksimError(f"refiner {self.name!r} returned values that are not finite")
+        if refined.max() > _LARGEST or refined.min() < 1 - _LARGEST:
+            raise LinksimError(
+                f"refiner {self.name!r} returned values from {float(refined.min()):.3g} to {float(refined.max()):.3g}: "
+                "floats in [0, 1] are wanted"
+            )
+        return refined.float().clamp(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CHUNK = 2**24
+
+#: Original steps that a process can have.
+_MOST_STEPS = 100_000
+
+#: Characters of a name that a message repeats.
+_LONG = 100
 
 
 @dataclass(frozen=True)
@@ -87,16 +94,51 @@ class Found:
     spec: PriorSpec | None = None
     time_scale: float = 1.0
 
+    def check(self, name: str, how: Checkpoint) -> None:
+        """Takes the prior through one step of a small image. Raises LinksimError where that does not work.
+
+        Whether files belong together shows only then, and it shall show before a sweep begins.
+        """
+        if (self.sha256, how) not in _CHECKED:
+            import torch
+
+            from linksim.refine.ddim import sample
+
+            network = self.make()
+            side = 2 * _multiple(network)
+            image = torch.full((1, 3, side, side), 0.5)
+            try:
+                told = sample(Prior(rounded(network, "cpu"), self.schedule, self.time_scale), image,
+                              lambda: torch.zeros_like(image), 1, 1, 0.5, "ddim")  # fmt: skip
+                whole = bool(told.isfinite().all())
+            except Exception as error:
+                said = " ".join(str(error).split())[:120]
+                raise LinksimError(
+                    f"prior={name} does not work ({type(error).__name__}: {said}): get it anew"
+                ) from None
+            if not whole:
+                raise LinksimError(f"prior={name} gives values that are not finite: get it anew")
+            _CHECKED.add((self.sha256, how))
+
     def load(self, device: str, image_shape: tuple[int, int, int]) -> Prior:
         """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
         network = self.make()
-        multiple = 2 ** (len(network.config["block_out_channels"]) - 1)  # type: ignore[index]
+        multiple = _multiple(network)
         if any(side % multiple for side in image_shape[1:]):
             raise LinksimError(
                 f"this prior takes sides that are multiples of {multiple}, not images of "
                 f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
             )
         return Prior(rounded(network, device), self.schedule, self.time_scale)
+
+
+#: The priors that this process has checked.
+_CHECKED: set[tuple[str, Checkpoint]] = set()
+
+
+def _multiple(network: nn.Module) -> int:
+    """What an image's side is a multiple of."""
+    return int(2 ** (len(network.config["block_out_channels"]) - 1))  # type: ignore[index]
 
 
 def rounded(network: nn.Module, device: str) -> nn.Module:
@@ -133,12 +175,17 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
             )
         card = weights.card(spec)
         return Found(" ".join(card["files"].values()), OWN_SCHEDULE, lambda: weights.load(spec, card), spec)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return _folder(path, image_shape)
-    if path.is_file():
-        return _checkpoint(path, how, image_shape)
-    raise NoWeights(f"prior={text}: there is no such file or folder, and only small and large come along")
+    read = None
+    # A name can be too long for a file system, or name a home that is nobody's.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        path = Path(text).expanduser()
+        read = _folder if text and path.is_dir() else _checkpoint if path.is_file() else None
+    if read is None:
+        shown = text if len(text) < _LONG else f"{text[:_LONG]}..."
+        raise NoWeights(f"prior={shown}: there is no such file or folder, and only small and large come along")
+    found = read(path, how, image_shape)
+    found.check(text, how)
+    return found
 
 
 def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) -> Found:
@@ -159,7 +206,7 @@ _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DDIMInverseSc
                "UniPCMultistepScheduler")  # fmt: skip
 
 
-def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
+def _folder(path: Path, _: Checkpoint, image_shape: tuple[int, int, int]) -> Found:
     """A diffusers repository: `unet/` and `scheduler/`, or the network alone."""
     place = path / "unet" if (path / "unet").is_dir() else path
     try:
@@ -173,29 +220,57 @@ def _folder(path: Path, image_shape: tuple[int, int, int]) -> Found:
             "unet/config.json and scheduler/scheduler_config.json"
         ) from None
     if kind != "UNet2DModel" or config.get("num_class_embeds") or channels != image_shape[0]:
-        raise LinksimError(f"{path} holds a {kind} of {channels} channels: an unconditional UNet2DModel is wanted")
-    if "num_train_timesteps" not in schedule:
-        raise LinksimError(f"{path} has no scheduler/scheduler_config.json: its process is not known")
+        raise LinksimError(
+            f"{path} holds a {kind} of {channels} channels: an unconditional UNet2DModel of {image_shape[0]} is wanted"
+        )
+    side = config.get("sample_size")
+    if side is not None and side not in (image_shape[-1], list(image_shape[1:])):
+        raise LinksimError(
+            f"{path} holds a prior for images of {side}, these are {image_shape[2]}x{image_shape[1]}: take another "
+            "prior, or another --image-size"
+        )
+    if not isinstance(schedule, dict) or "num_train_timesteps" not in schedule:
+        raise LinksimError(f"{path} has no scheduler/scheduler_config.json with num_train_timesteps")
+    steps = schedule["num_train_timesteps"]
+    if not isinstance(steps, int) or not 1 <= steps <= _MOST_STEPS:
+        raise LinksimError(f"{schedule_file}: num_train_timesteps {steps!r}: 1 to {_MOST_STEPS} are possible")
     if schedule.get("_class_name") not in _SCHEDULERS:
         raise LinksimError(f"{path} has a {schedule.get('_class_name')}: one of {', '.join(_SCHEDULERS)} is wanted")
     schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}
     schedule |= {"timestep_spacing": "trailing", "set_alpha_to_one": True}
     try:
-        make_scheduler(schedule)
-    except (NotImplementedError, TypeError, ValueError) as error:
+        kept = make_scheduler(schedule).alphas_cumprod
+    except Exception as error:
         raise LinksimError(f"{schedule_file}: {' '.join(str(error).split())[:120]}") from None
+    if len(kept) != steps or not bool(((kept > 0) & (kept < 1)).all()):
+        raise LinksimError(f"{schedule_file}: its betas are of no diffusion of {steps} steps: see beta_start, beta_end")
     weights = model_files(place)
     if len(weights) == len(list(place.glob("*.json"))):
         raise LinksimError(f"{place} holds no weights: put its diffusion_pytorch_model.safetensors there")
 
     def make() -> nn.Module:
         from diffusers import UNet2DModel
+        from diffusers.utils import logging
 
+        # What does not fit is this function's to report.
+        told = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
         try:
-            return UNet2DModel.from_pretrained(str(place), local_files_only=True, low_cpu_mem_usage=False)
+            network, facts = UNet2DModel.from_pretrained(
+                str(place), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
         except Exception as error:
             said = " ".join(str(error).split())[:160]
             raise LinksimError(f"{place} does not load ({said}): get it anew") from None
+        finally:
+            logging.set_verbosity(told)
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if facts[what]:
+                raise LinksimError(
+                    f"{place}: weights and config.json do not belong together ({what.replace('_', ' ')}: "
+                    f"{len(facts[what])}, {str(facts[what][0])[:60]}): get it anew"
+                )
+        return network
 
     return Found(file_hash([*weights, schedule_file]), schedule, make)
 

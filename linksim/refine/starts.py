@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from filelock import FileLock
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parent / FILE
 
 class _Entry(BaseModel):
     one: int = Field(ge=1)
-    by_snr: dict[float, int] = Field(min_length=1)
+    by_snr: dict[Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=1)]] = Field(min_length=1)
     images: int
     metric: str
 

@@ -15,7 +15,7 @@ from linksim.metrics import METRICS
 from linksim.refine.ddim import Ddim, DdimParams
 from linksim.refine.starts import Starts, keep_starts, stage_name
 from linksim.schemes.refined import Refined
-from linksim.schemes.registry import find, parse
+from linksim.schemes.registry import find
 
 #: Multiples of four, the paper's stride, closer together where they are small.
 CANDIDATES = (8, 16, 24, 32, 40, 60, 80, 120, 200)
@@ -59,7 +59,10 @@ def tune(
         LinksimError: anything but one DDIM scheme, one rho and one metric.
     """
     scheme = str(values.get("scheme", ""))
-    variant = parse(scheme)
+    shared = make_config({**values, "scheme": scheme})
+    if len(shared.scheme) != 1:
+        raise LinksimError(f"--scheme {scheme}: T' is found for one scheme at a time")
+    (variant,) = shared.variants
     system = find(variant.name)
     if not issubclass(system, Refined) or system.refiner_class is not Ddim:
         raise LinksimError(f"--scheme {scheme}: one with a diffusion behind it is wanted, like kd+ddim")
@@ -74,7 +77,7 @@ def tune(
     prepared = prepare(config, device)
     stages = {}
     for channel in config.channel:
-        built = parse(tried[0]).build(setting_of(config, prepared.data, channel, config.rhos[0], device))
+        built = config.variants[0].build(setting_of(config, prepared.data, channel, config.rhos[0], device))
         assert isinstance(built, Refined)
         assert isinstance(built.refiner, Ddim)
         stages[channel] = built.refiner.prior_name, stage_name(built.first)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Inches of an image.
 _SIDE = 0.95
 
+_KINDS = ("png", "pdf")
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -85,11 +87,8 @@ def gallery(
     available = next(iter(ready.values())).plan.available
     if wrong := [group for group in groups if not 0 <= group < available]:
         raise LinksimError(f"--groups: {config.dataset} has groups 0 to {available - 1}, not {wrong[0]}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("gallery_*.p[dn][fg]"):
-        path.unlink()
     rows: list[dict[str, Any]] = []
-    written: list[Path] = []
+    drawn: dict[str, Figure] = {}
     identity: dict[str, Any] = {}
     for channel in config.channel:
         columns: list[Shown] = []
@@ -102,15 +101,34 @@ def gallery(
                 values = {column: float(row[index]) for column, row in shown.values.items()}
                 rows.append({"channel": channel, "image": name, "shown": shown.label, **values})
         title = f"{config.dataset}, {channel}, {config.snr[0]:g} dB, rho {config.rhos[0]}, power '{config.power}'"
-        written += save(_figure(columns, title), folder / f"gallery_{channel}", ("png", "pdf"))
+        drawn[channel] = _figure(columns, title)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "gallery.json"
+    for name in _figures(record):
+        (folder / name).unlink(missing_ok=True)
+    written = [
+        path for channel, figure in drawn.items() for path in save(figure, folder / f"gallery_{channel}", _KINDS)
+    ]
     provenance.write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     data = next(iter(ready.values())).data
     facts = {"dataset": config.dataset, "sha256": data.fingerprint, "citation": data.citation}
     identity |= {"scheme": list(config.scheme), "groups": list(groups)}
-    run = provenance.make_run(config, identity, provenance.command_line(), data=facts, groups=list(groups))
+    run = provenance.make_run(
+        config, identity, provenance.command_line(), data=facts, groups=list(groups),
+        figures=[path.name for path in written],
+    )  # fmt: skip
     run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance.write_atomic(folder / "gallery.json", (json.dumps(run, indent=2) + "\n").encode())
+    provenance.write_atomic(record, (json.dumps(run, indent=2) + "\n").encode())
     return written
+
+
+def _figures(record: Path) -> list[str]:
+    """Names of the figures that an earlier gallery wrote."""
+    try:
+        names = json.loads(record.read_text())["figures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if Path(name).name == name and name.startswith("gallery_")]
 
 
 def _columns(

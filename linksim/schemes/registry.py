@@ -190,9 +190,10 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     try:
         params = system.Params(**{key: value for key, value in asked.items() if key not in envelope})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise LinksimError(f"scheme {text!r}: {where}: {first['msg']}") from None
+        where = error.errors()[0]["loc"][0]
+        # A parameter that is a number or a word gives a message for each.
+        said = " or ".join(found["msg"] for found in error.errors() if found["loc"][0] == where)
+        raise LinksimError(f"scheme {text!r}: {where}: {said}") from None
     values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
     # An alias is a second entry point of the same class: everything goes by the class's own name.
     if system.name in names() or "+" in name:

@@ -149,7 +149,8 @@ def contents(found: Card) -> Iterator[bytes]:
 
 
 def _again(found: Card) -> str:
-    return f"install linksim again, or train: {spec_from_json(found['model']).command}"
+    install = "install linksim again, or " if found["folder"] == str(SHIPPED) else ""
+    return f"{install}train: {spec_from_json(found['model']).command}"
 
 
 def digest(data: bytes) -> str:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -176,6 +176,35 @@ def test_what_does_not_go_together_is_refused() -> None:
     for kind in (Grain, type("First", (Grain,), {"name": "first"}), type("Bad", (Grain,), {"name": "a b"}), Dim):
         with pytest.raises(LinksimError, match=r"exists|cannot be named|no linksim Refiner"):
             linksim.register_refiner(kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("returned", "hint"),
+    [
+        (lambda images: images[:1], r"float32 of shape \[1, 3, 32, 32\]: floats in \[0, 1\] of shape \[4,"),
+        (lambda images: (images * 255).to(torch.uint8), "returned torch.uint8"),
+        (lambda images: images.to(torch.complex64), "returned torch.complex64"),
+        (lambda images: images * 255, "returned values from 0 to 25"),
+        (lambda images: images / 0, "not finite"),
+        (lambda images: None, "returned a NoneType"),
+    ],
+)
+def test_what_a_refiner_must_not_return(
+    returned: Callable[[Tensor], Any], hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grain, "refine", lambda self, images, *_: returned(images))
+    setting = linksim.Setting(linksim.LinkConfig("awgn", 2), (3, 32, 32), linksim_rho())
+    system = parse("dim+grain").build(setting)
+    side = SideInfo(torch.zeros(2), torch.ones(2), torch.ones(2, 2), draws=(0, (0, 1)))
+    images = torch.linspace(0, 1, 2 * 2 * 3072).reshape(2, 2, 3, 32, 32)
+    with pytest.raises(LinksimError, match=hint):
+        system.refiner(images, side)
+
+
+@pytest.mark.parametrize("value", ["AUTO", "8.5", "1e2"])
+def test_a_parameter_that_is_a_number_or_a_word_says_so(value: str) -> None:
+    with pytest.raises(LinksimError, match=r"start: .*valid integer.* or .*'validated' or 'auto'"):
+        parse(f"kdd:start={value}")
 
 
 def linksim_rho() -> Any:

@@ -1,5 +1,6 @@
 """Priors from elsewhere compute what their own code computes; what is no prior is refused in one line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,22 +84,67 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     for heads in ("0", "four", "-4", "7", "33c"):
         with pytest.raises(LinksimError, match="prior_heads"):
             convert(good, heads, "legacy", SHAPE)
-    with pytest.raises(LinksimError, match="no such file or folder"):
-        find_prior("nowhere.pt", Checkpoint(), SHAPE)
+    for name in ("nowhere.pt", "", "x" * 300, "~nobody-at-all/x"):
+        with pytest.raises(LinksimError, match="no such file or folder"):
+            find_prior(name, Checkpoint(), SHAPE)
     with pytest.raises(LinksimError, match="images of 32x32"):
         find_prior("small", Checkpoint(), (3, 256, 256))
 
 
-def test_a_diffusers_folder_is_a_prior(tmp_path: Path) -> None:
-    from diffusers import DDPMScheduler, UNet2DModel
+def small_unet(**changes: Any) -> Any:
+    from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    theirs = UNet2DModel(
-        sample_size=32, block_out_channels=(32, 32), layers_per_block=1, down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
+    settings = {"sample_size": 32, "layers_per_block": 1, **changes}
+    return UNet2DModel(
+        block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        **settings,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "hint"),
+    [
+        ({"without": "conv_out.weight"}, "do not belong together"),
+        ({"settings": {"layers_per_block": 2}}, "do not belong together"),
+        ({"unet": {"sample_size": 64}}, "for images of 64, these are 32x32"),
+        ({"unet": {"out_channels": 2}}, "does not work"),
+        ({"fill": float("nan")}, "not finite"),
+        ({"schedule": {"beta_end": 5.0}}, "betas are of no diffusion"),
+        ({"schedule": {"num_train_timesteps": 2_000_000_000}}, "are possible"),
+        ({"schedule": {"prediction_type": "banana"}}, "does not work"),
+        ({"schedule": {"beta_schedule": "banana"}}, "scheduler_config.json"),
+        ({"schedule": None}, "with num_train_timesteps"),
+    ],
+    ids=str,
+)
+def test_a_folder_whose_files_do_not_belong_together_is_refused_before_anything_runs(
+    tmp_path: Path, what: dict[str, Any], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers import DDPMScheduler
+    from safetensors.torch import load_file, save_file
+
+    small_unet(**what.get("unet", {})).save_pretrained(tmp_path / "unet")
+    DDPMScheduler(beta_schedule="linear").save_pretrained(tmp_path / "scheduler")
+    weights = next((tmp_path / "unet").glob("*.safetensors"))
+    tensors = load_file(weights)
+    tensors.pop(what.get("without", ""), None)
+    save_file({name: torch.full_like(t, what["fill"]) if "fill" in what else t for name, t in tensors.items()}, weights)
+    for file, key in (("unet/config.json", "settings"), ("scheduler/scheduler_config.json", "schedule")):
+        changes = what.get(key, {})
+        content = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps([] if changes is None else {**content, **changes}))
+    with pytest.raises(LinksimError, match=hint):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    assert not capsys.readouterr().err
+
+
+def test_a_diffusers_folder_is_a_prior(tmp_path: Path) -> None:
+    from diffusers import DDPMScheduler
+
+    theirs = small_unet()
     theirs.save_pretrained(tmp_path / "unet")
-    with pytest.raises(LinksimError, match="its process is not known"):
+    with pytest.raises(LinksimError, match="with num_train_timesteps"):
         find_prior(str(tmp_path), Checkpoint(), SHAPE)
     DDPMScheduler(beta_schedule="linear").save_pretrained(tmp_path / "scheduler")
     found = find_prior(str(tmp_path), Checkpoint(), SHAPE)
