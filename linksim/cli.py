@@ -44,6 +44,7 @@ _SETTINGS = {
     "steps": ("N", "for refiners that have it: steps from T' to 0"),
     "prior": ("NAME", "for refiners that have it: small, large, a checkpoint or a diffusers folder"),
 }
+_MODEL_OPTIONS = ("channel", "rho", "size", "users", "csi", "power", "ablation")
 _KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
 
 
@@ -153,6 +154,7 @@ def _parser() -> _Parser:
     train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
     train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
     train.add_argument("--users", metavar="N", help="users (default 2)")
+    train.add_argument("--ablation", metavar="NAME", help="train without a part: fa, crosskd, j1..j7 of kd")
     train.add_argument("--csi", metavar="KIND", help="own, all or snr (default: the scheme's)")
     train.add_argument("--power", metavar="CONVENTION", help="sum (default) or per-ue")
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
@@ -486,7 +488,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
     spec = _spec(args)
-    recipe = make_recipe(args.recipe, _assignments(args.set), spec.recipe)
+    recipe = make_recipe(args.recipe, {**spec.changes, **_assignments(args.set)}, spec.recipe)
     out = args.out / spec.name
     if (out / "checkpoint.pt").exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
@@ -513,12 +515,13 @@ def _train(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace) -> Spec:
     """The one model that the words of `linksim train` ask for."""
+    from linksim.schemes.learned import NO_ABLATION
     from linksim.train.run import model_spec
 
     if args.prior is not None:
         from linksim.refine.specs import PRIORS
 
-        for option in ("channel", "rho", "size", "users", "csi", "power"):
+        for option in _MODEL_OPTIONS:
             if getattr(args, option):
                 raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
         if args.prior not in PRIORS:
@@ -527,6 +530,7 @@ def _spec(args: argparse.Namespace) -> Spec:
     first = model_spec(
         args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
         _whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
+        ablation=args.ablation or NO_ABLATION,
     )  # fmt: skip
     if args.refiner is None:
         return first
@@ -543,7 +547,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.train.recipe import make_recipe
     from linksim.train.run import image_shape, models_for, waves
 
-    for option in ("channel", "rho", "size", "users", "csi", "power"):
+    for option in _MODEL_OPTIONS:
         if getattr(args, option):
             raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
     jobs = _whole(args.jobs or "1", "--jobs") or 1
@@ -561,7 +565,7 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for spec in lacking:
-        make_recipe(args.recipe, _assignments(args.set), spec.recipe)
+        make_recipe(args.recipe, {**spec.changes, **_assignments(args.set)}, spec.recipe)
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
     for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:

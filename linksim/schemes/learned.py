@@ -15,10 +15,16 @@ from linksim.link.units import source_size
 from linksim.schemes.base import Params, Received, Scheme
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from linksim.nets.network import Network
     from linksim.train.spec import ModelSpec
+
+
+#: The value of `ablation` that leaves nothing out.
+NO_ABLATION = "none"
 
 
 class LearnedParams(Params):
@@ -39,9 +45,12 @@ class Learned(Scheme):
 
     Class attributes:
         teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
+        ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
+            (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
     """
 
     teacher: ClassVar[str | None] = None
+    ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def __init__(self, setting: Setting, params: LearnedParams) -> None:
         super().__init__(setting, params)
@@ -69,7 +78,8 @@ class Learned(Scheme):
         rho = Fraction(symbols, source_size(shape))
         # There is no training over Rician fading: what was trained over Rayleigh fading has met every h.
         channel = "rayleigh" if link.channel == "rician" else link.channel
-        return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape)
+        ablation = getattr(params, "ablation", NO_ABLATION)
+        return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape, ablation)
 
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:

@@ -12,6 +12,8 @@ from linksim.schemes.base import Params
 from linksim.schemes.learned import Learned, LearnedParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from linksim.nets.transceiver import Transceiver
     from linksim.train.spec import ModelSpec
 
@@ -37,12 +39,26 @@ class SemNoma(ConvNext):
     Params: ClassVar[type[Params]] = LearnedParams
 
 
+class TaughtParams(LearnedParams):
+    """Parameters of KD-SemNOMA."""
+
+    ablation: Literal["none", "fa", "crosskd", "j1", "j2", "j3", "j4", "j5", "j6", "j7"] = Field(
+        "none", description="weights trained with FA alone, CrossKD alone (Table V), or CrossKD at layer j (Table IV)"
+    )
+
+
 class KdSemNoma(SemNoma):
     """KD-SemNOMA: SemNOMA taught by an orthogonal teacher through feature affinity and CrossKD (eqs. 13 to 17)."""
 
     name: ClassVar[str] = "kd"
     summary: ClassVar[str] = "KD-SemNOMA: SemNOMA taught by an orthogonal teacher (KDD paper)"
+    Params: ClassVar[type[Params]] = TaughtParams
     teacher: ClassVar[str | None] = "semoma"
+    ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "fa": {"weights": "10/100/0"},
+        "crosskd": {"weights": "10/0/1"},
+        **{f"j{layer}": {"cross_layer": str(layer)} for layer in range(1, 8)},
+    }
 
 
 class OrthogonalParams(LearnedParams):

@@ -12,6 +12,7 @@ from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
+from linksim.schemes.learned import NO_ABLATION
 from linksim.train.spec import ModelSpec, Spec, spec_from_json
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def trainable() -> list[str]:
 
 
 def model_spec(
-    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str, image_size: int = 32
-) -> ModelSpec:
+    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str, image_size: int = 32,
+    ablation: str = NO_ABLATION,
+) -> ModelSpec:  # fmt: skip
     """The model that the words ask for. `rho` is of one user's symbols; `csi` None is the scheme's own default.
 
     Raises LinksimError.
@@ -65,6 +67,7 @@ def model_spec(
         "size": (size, get_args(fields["size"].annotation)),
         "csi": (csi or fields["csi"].default, get_args(fields["csi"].annotation)),
         "power": (power, ["sum", "per-ue"]),
+        "ablation": (ablation, [NO_ABLATION, *system.ablations]),
     }
     for what, (word, known) in choices.items():
         if word not in known:
@@ -149,7 +152,8 @@ def nearest(spec: ModelSpec) -> str | None:
     ranks: dict[str, tuple[bool, bool, bool, int]] = {}
     for name, (other, card) in weights.transceivers().items():
         if (
-            other == spec
+            other.ablation != NO_ABLATION
+            or other == spec
             or not weights.present(card)
             or other.method not in names()
             or other.image_shape != spec.image_shape
@@ -233,6 +237,7 @@ def run_training(
         "code": code_version(),
         "golden_psnr_db": round(golden_psnr(spec, best), 4),
     }
+    facts["command"] = spec.command_of(facts)
     there = weights.cards().get(spec.name)
     if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
         return [], facts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
+from linksim.schemes.learned import NO_ABLATION
 from linksim.schemes.registry import find
 
 if TYPE_CHECKING:
@@ -59,8 +60,22 @@ class Spec(ABC):
 
     @property
     def command(self) -> str:
-        """The command that trains it."""
+        """A command that trains it."""
         return " ".join(["linksim", *self.words, "--budget", "40m"])
+
+    def command_of(self, facts: Mapping[str, Any]) -> str:
+        """The command that makes the weights of a card again.
+
+        Args:
+            facts: of the card: `recipe` (preset and changes), `steps` and `warm_start`.
+        """
+        preset, *changes = str(facts["recipe"]).split()
+        own = {f"{key}={value}" for key, value in self.changes.items()}
+        words = ["linksim", *self.words, "--steps", str(facts["steps"]), "--recipe", preset]
+        words += [word for change in changes if change not in own for word in ("--set", change)]
+        if facts["warm_start"]:
+            words += ["--warm", facts["warm_start"]]
+        return " ".join(words)
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -81,6 +96,11 @@ class Spec(ABC):
     @abstractmethod
     def recipe(self) -> type[BaseRecipe]:
         """The kind of recipe that its training takes."""
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """What this model changes in a recipe, as `make_recipe` takes it."""
+        return {}
 
     @abstractmethod
     def golden_psnr(self, model: nn.Module) -> float:
@@ -115,6 +135,7 @@ class ModelSpec(Spec):
         csi: side information: "snr", gamma alone; "own", gamma and the user's own h; "all", gamma and every h.
         power: convention of the users' powers.
         image_shape: (C, H, W).
+        ablation: what its training leaves out, one of the scheme's `ablations`.
     """
 
     method: str
@@ -125,6 +146,7 @@ class ModelSpec(Spec):
     csi: str = "own"
     power: PowerConvention = "sum"
     image_shape: tuple[int, int, int] = (3, 32, 32)
+    ablation: str = NO_ABLATION
 
     kind: ClassVar[str] = "transceiver"
 
@@ -136,7 +158,13 @@ class ModelSpec(Spec):
     @property
     def teacher(self) -> ModelSpec | None:
         """The model that teaches this one: the same symbols a user."""
-        return replace(self, method=self.scheme.teacher) if self.scheme.teacher else None
+        name = self.scheme.teacher
+        return replace(self, method=name, ablation=NO_ABLATION) if name else None
+
+    @property
+    def changes(self) -> Mapping[str, str]:
+        """See `Spec`."""
+        return self.scheme.ablations.get(self.ablation, {})
 
     @property
     def access(self) -> Access:
@@ -164,7 +192,8 @@ class ModelSpec(Spec):
         """File name of the weights."""
         ratio = f"{self.rho.numerator}-{self.rho.denominator}"
         words = [self.method, self.channel, ratio, f"n{self.users}", self.csi, self.power]
-        return "_".join([*words, f"{self.image_shape[1]}px", self.size])
+        words += [f"{self.image_shape[1]}px", self.size]
+        return "_".join(words if self.ablation == NO_ABLATION else [*words, self.ablation])
 
     @property
     def words(self) -> list[str]:
@@ -177,6 +206,8 @@ class ModelSpec(Spec):
             words += ["--csi", self.csi]
         if self.power != "sum":
             words += ["--power", self.power]
+        if self.ablation != NO_ABLATION:
+            words += ["--ablation", self.ablation]
         return words
 
     @property

@@ -222,7 +222,7 @@ def install(spec: Spec, model: nn.Module, facts: Card) -> list[Path]:
             name = f"{spec.name}{part}.{digest(data)[:8]}.safetensors"
             write_atomic(folder / name, data)
             files[name] = digest(data)
-        known[spec.name] = {"files": files, "model": spec.to_json(), **facts, "command": spec.command}
+        known[spec.name] = {"files": files, "model": spec.to_json(), **facts}
         write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
         for name in before:
             if name not in files:

@@ -259,3 +259,21 @@ def test_a_place_that_cannot_hold_weights_is_named_before_anything_is_trained(
     assert train(folder, "--scheme", "semoma", "--steps", "1") == 2
     assert "set LINKSIM_WEIGHTS" in capsys.readouterr().err
     assert not (folder / "runs").exists()
+
+
+def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
+    student = ("--scheme", "kd", "--rho", "1/24", "--steps", "1")
+    assert train(folder, *student, "--ablation", "fa", "--set", "batch=2") == 0
+    card = weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact_fa"]
+    assert card["settings"]["weights"] == [10.0, 100.0, 0.0]
+    words = "--steps 1 --recipe fast --set batch=2 --warm semoma_awgn_1-24_n2_own_sum_32px_compact"
+    assert card["command"].endswith(f"--ablation fa {words}")
+    assert "kd_awgn_1-24_n2_own_sum_32px_compact" not in weights.cards()
+    assert train(folder, *student, "--ablation", "none", "--out", str(folder / "whole"), "--warm", "auto") == 0
+    assert weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]["warm_start"] == BASE.name
+    for words in ((*student, "--ablation", "j8"), ("--scheme", "semnoma", "--rho", "1/24", "--ablation", "fa")):
+        assert train(folder, *words, "--steps", "1", "--out", str(folder / "none")) == 2
+        assert "unknown ablation" in capsys.readouterr().err
