@@ -84,13 +84,16 @@ def restore(
         return restorer.decode(x).float()
 
 
-def recoloured(images: Tensor, colours: Tensor, levels: int = 5) -> Tensor:
+def recoloured(images: Tensor, colours: Tensor) -> Tensor:
     """The details of `images` on the colours of `colours`: coarse parts exchanged, as DiffBIR does at its end.
+
+    Coarse is what an a trous decomposition with the kernel (1, 2, 1) / 4 leaves after as many levels as double a pixel
+    to a 16th of the shorter side: DiffBIR's five at 512, one at 32.
 
     Args:
         images, colours: [M, 3, H, W].
-        levels: of the a trous decomposition with the kernel (1, 2, 1) / 4.
     """
+    levels = max(1, round(math.log2(min(images.shape[-2:]) / 16)))
 
     def coarse(x: Tensor) -> Tensor:
         import torch
@@ -124,6 +127,7 @@ class MiniParams(Params):
 
     steps: int = Field(50, ge=1, le=1000, description="steps of the diffusion, from pure noise")
     eta: float = Field(1.0, ge=0, le=1, description="randomness: 1 as DDPM, 0 none")
+    colours: Literal["wavelet", "none"] = Field("wavelet", description="wavelet: coarse colours of the first stage")
 
 
 class DiffBirMini(Refiner):
@@ -180,7 +184,9 @@ class DiffBirMini(Refiner):
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
-        return restore(self._restorer, images, _noise(draws, images), self.params.steps, self.params.eta, report)
+        params = self.params
+        shown = restore(self._restorer, images, _noise(draws, images), params.steps, params.eta, report)
+        return recoloured(shown, images) if params.colours == "wavelet" else shown
 
 
 def _check_steps(steps: int) -> None:

@@ -182,7 +182,7 @@ def test_missing_and_damaged_parts_are_named_with_the_way_out(
 
 def test_recolouring_keeps_details_and_takes_colours() -> None:
     torch.manual_seed(0)
-    details, colours = 0.01 * torch.randn(1, 3, 32, 32), torch.full((1, 3, 32, 32), 0.7)
+    details, colours = 0.01 * torch.randn(1, 3, 256, 256), torch.full((1, 3, 256, 256), 0.7)
     shown = recoloured(details + 0.2, colours)
     torch.testing.assert_close(shown.mean(), torch.tensor(0.7), atol=2e-3, rtol=0)
     assert torch.corrcoef(torch.stack([shown.flatten(), details.flatten()]))[0, 1] > 0.95
