@@ -159,7 +159,7 @@ def test_an_image_size_below_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_data_set_has_a_line_of_its_own() -> None:
-    assert set(DATASETS) == {"cifar10-mini", "cifar10", "folder:DIR"}
+    assert set(DATASETS) == {"cifar10-mini", "cifar10", "cifar10-val", "folder:DIR"}
     assert all(line and "\n" not in line for line in DATASETS.values())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,15 +94,20 @@ def test_ctrl_c_keeps_the_journal_and_exits_with_130(
     cli_env: dict[str, str], cli: Cli, whole: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "stopped"]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    journals = tmp_path / "stopped" / "journal"
-    while not any(path.stat().st_size for path in journals.glob("*.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    for _ in range(5):
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+        journals = tmp_path / "stopped" / "journal"
+        while not any(path.stat().st_size for path in journals.glob("*.jsonl")) and process.poll() is None:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if process.returncode != 0:
+            break
+        # On a busy machine the sweep can end before the signal comes: once more.
+        shutil.rmtree(tmp_path / "stopped")
     assert process.returncode == 130, err
     assert "the same command goes on" in err
     assert "Traceback" not in err

@@ -53,9 +53,9 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     assert "no weights semnoma_awgn_1-24" in capsys.readouterr().err
     assert train(folder, *first, "--steps", "1") == 0
     assert train(folder, "--refiner", "cgan", *first, *lpips, "--steps", "2") == 0
-    assert train(folder, "--prior", "--steps", "2", "--set", "early_steps=100") == 0
-    assert train(folder, "--prior", "diffbir-mini-vae", "--steps", "1") == 0
-    assert train(folder, "--prior", "diffbir-mini-denoiser", "--steps", "1") == 0
+    assert train(folder, "--prior", "--steps", "2", "--set", "early_steps=100", "--replace") == 0
+    assert train(folder, "--prior", "diffbir-mini-vae", "--steps", "1", "--replace") == 0
+    assert train(folder, "--prior", "diffbir-mini-denoiser", "--steps", "1", "--replace") == 0
     assert train(folder, "--refiner", "diffbir-mini", *first, "--steps", "1") == 0
     own = {name: card for name, card in weights.cards().items() if card["folder"] == str(folder / "weights")}
     kinds = [card["model"].get("kind", "transceiver") for card in own.values()]
@@ -89,7 +89,10 @@ def test_what_cannot_be_trained_is_refused(folder: Path, capsys: pytest.CaptureF
         (("--refiner", "ddim", "--scheme", "kd"), "unknown refiner to train 'ddim'"),
         (("--prior", "--set", "loss=mse"), "unknown recipe value"),
         (("--refiner", "cgan", "--scheme", "kd", "--steps", "1"), "vgg16 is not installed"),
-        (("--prior", "diffbir-mini-denoiser", "--steps", "1"), "train them: linksim train --prior diffbir-mini-vae"),
+        (
+            ("--refiner", "cgan", "--scheme", "kd", "--rho", "1/24", "--steps", "1"),
+            "train them: linksim train",
+        ),
         (("--prior", "--steps", "1", "--warm", "nothing"), "unknown model 'nothing'"),
     ]:
         assert train(folder, *words) == 2
