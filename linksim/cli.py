@@ -179,6 +179,7 @@ def _parser() -> _Parser:
         metavar, text = _SETTINGS[name]
         tune.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
     tune.add_argument("--starts", metavar="T,...", help="the T' to try")
+    tune.add_argument("--replace", action="store_true", help="in the place of a T' that is known already")
     tune.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: runs/ and a name of its own)")
     tune.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
     tune.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
@@ -590,8 +591,8 @@ def _tune(args: argparse.Namespace) -> int:
         with Bar() as bar:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
-                workers=_whole(args.workers, "--workers"), device=_device(args.device), progress=bar.update,
-                steps=bar.steps,
+                workers=_whole(args.workers, "--workers"), device=_device(args.device), replace=args.replace,
+                progress=bar.update, steps=bar.steps,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)

@@ -211,7 +211,7 @@ def _refinement(result: PointResult, stage: str, users: int) -> dict[str, float]
         return {}
     seconds = sum(record["seconds"]["refine"] for record in result.records)
     return {
-        "refine_steps": result.records[0]["refine_steps"],
+        **{f"refine_{name}": value for name, value in result.records[0]["refinement"].items()},
         "refine_seconds": seconds,
         "refine_images_per_s": result.groups * users / seconds if seconds else np.nan,
     }

@@ -104,7 +104,8 @@ class Simulated:
         user_uses: in which one user sends.
         split: shares of the power.
         power_note: what the row must say of the power.
-        refine_steps: evaluations of the refiner's network for an image; None without a refiner.
+        refinement: `steps`, evaluations of the refiner's network for an image, and what else the refiner says of
+            itself; empty without a refiner.
         seconds: by stage of the work.
     """
 
@@ -115,7 +116,7 @@ class Simulated:
     user_uses: int
     split: str
     power_note: str
-    refine_steps: int | None
+    refinement: dict[str, float]
     seconds: dict[str, float]
 
 
@@ -165,7 +166,7 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         clock.lap("receive")
     else:
         raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
-    stages, steps = {FIRST: received}, None
+    stages, refinement = {FIRST: received}, {}
     if isinstance(system, Refined):
         system.refiner.load()
         clock.lap("load_refiner")
@@ -175,8 +176,9 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
             raise LinksimError(
                 f"refiner {system.refiner.name!r}: evaluations are counted in whole numbers, not {steps!r}"
             )
+        refinement = {"steps": steps, **system.refiner.facts(point.snr_db)}
         clock.lap("refine")
-    return Simulated(images, stages, tx_power, uses, user_uses, split, note, steps, clock.laps)
+    return Simulated(images, stages, tx_power, uses, user_uses, split, note, refinement, clock.laps)
 
 
 def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[
         "start": unit.start,
         "stop": unit.stop,
         "stages": columns,
-        "refine_steps": done.refine_steps,
+        "refinement": done.refinement,
         "lost": received.lost.tolist() if received.lost is not None else None,
         "blocks": received.blocks,
         "block_errors": received.block_errors,

@@ -88,7 +88,8 @@ def results_by_unit(records: Iterable[dict[str, Any]], sweep: str) -> dict[tuple
     found: dict[tuple[str, int, int], dict[str, Any]] = {}
     for record in records:
         point, start, stop = (record.get(key) for key in ("point", "start", "stop"))
-        whole = isinstance(record.get("stages"), dict) and isinstance(start, int) and isinstance(stop, int)
+        parts = isinstance(record.get("stages"), dict) and isinstance(record.get("refinement"), dict)
+        whole = parts and isinstance(start, int) and isinstance(stop, int)
         if record.get("sweep") == sweep and whole and isinstance(point, str):
             found.setdefault((point, start, stop), record)  # type: ignore[arg-type]
     return found

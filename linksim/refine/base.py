@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from linksim.errors import LinksimError
@@ -70,6 +70,10 @@ class Refiner(ABC):
     def evaluations(self, snr_db: float) -> int:
         """Evaluations of the network for one image: the table's `refine_steps`."""
         return 1
+
+    def facts(self, snr_db: float) -> Mapping[str, float]:
+        """Numbers that a row of the table shall say of the refinement at an SNR: `key` is the column `refine_key`."""
+        return {}
 
     @abstractmethod
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:

@@ -111,6 +111,10 @@ class Ddim(Refiner):
         """See `Refiner`."""
         return step_count(self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"]))
 
+    def facts(self, snr_db: float) -> Mapping[str, float]:
+        """T' (`refine_start`), wherever it came from."""
+        return {"start": self.start(snr_db)}
+
     def load(self) -> None:
         """See `Refiner`."""
         _ = self._prior

@@ -68,7 +68,7 @@ def stage_name(first: Scheme) -> str:
 def validated_starts(prior: Spec, first: Scheme) -> Starts:
     """The table's entry. Raises LinksimError where there is none."""
     stage = stage_name(first)
-    for path in (weights_dir() / FILE, SHIPPED):
+    for path in (own_table(), SHIPPED):
         entry = _read(path).get(prior.name, {}).get(stage)
         if entry is not None:
             return Starts(entry.one, entry.by_snr)
@@ -79,15 +79,24 @@ def validated_starts(prior: Spec, first: Scheme) -> Starts:
     )
 
 
-def keep_starts(prior: str, stage: str, starts: Starts, images: int, metric: str) -> Path:
-    """Writes an entry into the user's own table."""
+def own_table() -> Path:
+    """The user's own table of starts."""
+    return weights_dir() / FILE
+
+
+def known(prior: str, stage: str) -> bool:
+    """Whether a table has an entry already, the user's own or the package's."""
+    return any(stage in _read(path).get(prior, {}) for path in (own_table(), SHIPPED))
+
+
+def keep_starts(prior: str, stage: str, starts: Starts, images: int, metric: str) -> None:
+    """Writes an entry into the user's own table, which goes before the package's."""
     from linksim.engine.provenance import write_atomic
 
-    path = weights_dir() / FILE
+    path = own_table()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
         table = {name: {s: e.model_dump() for s, e in stages.items()} for name, stages in _read(path).items()}
         entry = {"one": starts.one, "by_snr": dict(starts.by_snr), "images": images, "metric": metric}
         table.setdefault(prior, {})[stage] = entry
         write_atomic(path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
-    return path

@@ -13,7 +13,7 @@ from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.refine.ddim import Ddim, DdimParams
-from linksim.refine.starts import Starts, keep_starts, stage_name
+from linksim.refine.starts import Starts, keep_starts, known, own_table, stage_name
 from linksim.schemes.refined import Refined
 from linksim.schemes.registry import find
 
@@ -28,10 +28,13 @@ class Tuned:
     Args:
         stage: the first stage, as a table of starts calls it.
         starts: the best T'.
+        kept: whether they are in the user's own table now; where a T' was known before, that one stays unless told
+            otherwise.
     """
 
     stage: str
     starts: Starts
+    kept: bool
 
 
 def tune(
@@ -41,15 +44,17 @@ def tune(
     *,
     workers: int | None = None,
     device: str = "cpu",
+    replace: bool = False,
     progress: Progress | None = None,
     steps: Progress | None = None,
 ) -> tuple[Path, list[Tuned]]:
-    """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table.
+    """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table of T'.
 
     Args:
         values: of a sweep: one scheme with a DDIM refiner, one rho, a metric of single images.
         candidates: T'.
         out: results folder.
+        replace: keep what comes out in the place of a T' that is known already.
         workers, device, progress, steps: see `run_sweep`.
 
     Returns:
@@ -94,12 +99,17 @@ def tune(
             int(str(means.mean(axis=1).idxmin())), {float(str(snr)): int(str(means[snr].idxmin())) for snr in means}
         )
         prior, stage = stages[str(name)]
-        keep_starts(prior, stage, starts, int(rows["n_images"].min()), kind.column)
-        found.append(Tuned(stage, starts))
+        kept = replace or not known(prior, stage)
+        if kept:
+            keep_starts(prior, stage, starts, int(rows["n_images"].min()), kind.column)
+        found.append(Tuned(stage, starts, kept))
     return folder, found
 
 
 def words(tuned: Tuned) -> str:
-    """One line for what came out."""
+    """What came out, and what it changes."""
     by_snr = ", ".join(f"{start} at {snr:g} dB" for snr, start in tuned.starts.by_snr.items())
-    return f"{tuned.stage}: T' = {tuned.starts.one} for all SNRs; by SNR: {by_snr}"
+    found = f"{tuned.stage}: T' = {tuned.starts.one} for all SNRs; by SNR: {by_snr}"
+    if tuned.kept:
+        return f"{found}\n  kept in {own_table()}: start=validated and start=auto take it from now on"
+    return f"{found}\n  not kept: a T' is known for it; --replace puts this one in its place"

@@ -51,6 +51,15 @@ def _folder(path: Path) -> Callable[[], str]:
     return check
 
 
+def _own(path: Path) -> str:
+    from linksim import weights
+    from linksim.refine.starts import FILE
+
+    own = sum(card["folder"] == str(path) for card in weights.cards().values())
+    tuned = f", {FILE} with T' of your own" if (path / FILE).is_file() else ""
+    return f"{path}: {own} models{tuned}"
+
+
 def _schemes() -> str:
     from linksim.schemes.registry import find, names
 
@@ -62,7 +71,7 @@ def _schemes() -> str:
 def diagnose() -> tuple[list[tuple[str, bool, str]], list[tuple[str, str]]]:
     """Checks, each (what, good, words), and assets, each (name, state)."""
     from linksim import assets
-    from linksim.paths import assets_dir, cache_dir
+    from linksim.paths import assets_dir, cache_dir, weights_dir
 
     checks: dict[str, Callable[[], str]] = {
         "python": _python,
@@ -72,6 +81,7 @@ def diagnose() -> tuple[list[tuple[str, bool, str]], list[tuple[str, str]]]:
         "schemes": _schemes,
         "assets folder": _folder(assets_dir()),
         "cache folder": _folder(cache_dir()),
+        "own weights": lambda: _own(weights_dir()),
     }
     rows = []
     for what, check in checks.items():

@@ -151,6 +151,7 @@ class TrainingBar:
         now = time.monotonic()
         if not self._begin[1]:
             self._begin, self._told = (state.step, now), state.validation
+            print(f"{self._name}: step {state.step} of {state.steps}", file=sys.stderr, flush=True)
         if state.validation == self._told and state.step < state.steps:
             return
         self._told = state.validation

@@ -33,6 +33,8 @@ def table_text(table: pd.DataFrame) -> str:
         ]
     if table["bler"].notna().any():
         shown["BLER"] = [_number(value, 4) for value in table["bler"]]
+    if "refine_start" in table:
+        shown["T'"] = [_number(start, 0) for start in table["refine_start"]]
     shown["images"] = table["n_images"]
     shown["tx_power"] = [_number(value, 3) for value in table["tx_power"]]
     shown["uses"] = table["channel_uses"]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -208,3 +209,29 @@ def test_models_of_one_kind_alone_are_starts(folder: Path) -> None:
     assert isinstance(spec_from_json({**BASE.to_json()}), ModelSpec)
     with pytest.raises(KeyError):
         spec_from_json({"kind": "unknown"})
+
+
+def test_a_tuned_start_is_kept_where_none_was_known_or_when_told_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", "--channel", "awgn", "--snr", "0,10", "--starts", "4,8", "--groups", "2", "--workers", "1",
+             "--data-dir", str(folder / "data")]  # fmt: skip
+    tried = [*words, "--scheme", "kd+ddim", "--out", str(folder / "tuned")]
+    assert main(tried) == 0
+    said = capsys.readouterr().out
+    assert "not kept: a T' is known for it" in said
+    own = folder / "weights" / "starts.json"
+    assert not own.exists()
+    assert main([*tried, "--replace"]) == 0
+    assert f"kept in {own}" in capsys.readouterr().out
+    table = pd.read_csv(folder / "tuned" / "table.csv")
+    means = table[table["stage"] == "ddim"].groupby("start")["lpips_alex"].mean()
+    row = linksim.sweep(folder / "x", scheme="kdd", snr="0", groups=2, metrics="psnr", progress=False).iloc[-1]
+    assert row["refine_start"] == int(means.idxmin())
+    for scheme, hint in [
+        ("kd+ddim,semnoma+ddim", "one scheme at a time"),
+        ("kd+ddim:start=8", "leave start out"),
+        ("kd+cgan", "one with a diffusion behind it"),
+    ]:
+        assert main([*words, "--scheme", scheme, "--out", str(folder / "no")]) == 2
+        assert hint in capsys.readouterr().err
