@@ -12,8 +12,9 @@ def records(count: int) -> list[dict[str, object]]:
 
 
 def test_records_of_another_sweep_or_of_no_unit_do_not_count() -> None:
-    good = {"sweep": "a", "point": "p", "start": 0, "stop": 2, "stages": {}}
+    good = {"sweep": "a", "point": "p", "start": 0, "stop": 2, "stages": {}, "refinement": {}}
     others = [{**good, "sweep": "b", "start": 2}, {**good, "point": ["p"]}, {**good, "stop": None}, {}, {"sweep": "a"}]
+    others += [{**good, missing: None} for missing in ("stages", "refinement")]
     assert journal.results_by_unit([*others, good], "a") == {("p", 0, 2): good}
 
 
