@@ -473,7 +473,6 @@ def _assets(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from linksim.train.recipe import make_recipe
     from linksim.train.run import parse_budget, run_training
 
     seconds = parse_budget(args.budget) if args.budget else None
@@ -489,7 +488,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
     spec = _spec(args)
-    recipe = make_recipe(args.recipe, {**spec.changes, **_assignments(args.set)}, spec.recipe)
+    recipe = spec.make_recipe(args.recipe, _assignments(args.set))
     out = args.out / spec.name
     if (out / "checkpoint.pt").exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
@@ -545,7 +544,6 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.train.many import train_all
-    from linksim.train.recipe import make_recipe
     from linksim.train.run import image_shape, models_for, waves
 
     for option in _MODEL_OPTIONS:
@@ -566,7 +564,7 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for spec in lacking:
-        make_recipe(args.recipe, {**spec.changes, **_assignments(args.set)}, spec.recipe)
+        spec.make_recipe(args.recipe, _assignments(args.set))
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
     for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:

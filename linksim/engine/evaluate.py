@@ -27,7 +27,7 @@ from linksim.link.fading import draw_coefficients, estimate_coefficients
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
-from linksim.schemes.base import Received, Reference, Scheme, System
+from linksim.schemes.base import Received, Reference, Scheme, System, check_images
 from linksim.schemes.refined import Refined
 
 
@@ -73,14 +73,9 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
     def refuse(what: str) -> LinksimError:
         return LinksimError(f"scheme {system.name!r} returned {what}")
 
-    if not isinstance(received, Received) or not isinstance(received.images, torch.Tensor):
+    if not isinstance(received, Received):
         raise refuse(f"{type(received).__name__}: return linksim.Received with a tensor of images")
-    if received.images.shape != shape:
-        raise refuse(f"images of shape {list(received.images.shape)}, {list(shape)} is wanted")
-    if not received.images.is_floating_point():
-        raise refuse(f"images of type {received.images.dtype}: return floats in [0, 1]")
-    if not bool(received.images.isfinite().all()):
-        raise refuse("images with values that are not finite")
+    check_images(received.images, shape, f"scheme {system.name!r}")
     lost = received.lost
     if lost is not None and (lost.shape != shape[:2] or lost.dtype != torch.bool):
         raise refuse(f"`lost` of shape {list(lost.shape)} and type {lost.dtype}, bool {list(shape[:2])} is wanted")

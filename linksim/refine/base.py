@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from linksim.errors import LinksimError
 from linksim.link.draws import Stream, generator
-from linksim.schemes.base import Params
+from linksim.schemes.base import Params, check_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,20 +128,11 @@ class Refiner(ABC):
 
     def _checked(self, refined: Any, images: Tensor) -> Tensor:
         """What `refine` returned, within [0, 1]. Raises LinksimError for what is no image."""
-        import torch
-
-        if not isinstance(refined, torch.Tensor) or not refined.is_floating_point() or refined.shape != images.shape:
-            found = f"a {type(refined).__name__}"
-            if isinstance(refined, torch.Tensor):
-                found = f"{refined.dtype} of shape {list(refined.shape)}"
+        source = f"refiner {self.name!r}"
+        whole = check_images(refined, images.shape, source)
+        if whole.max() > _LARGEST or whole.min() < 1 - _LARGEST:
             raise LinksimError(
-                f"refiner {self.name!r} returned {found}: floats in [0, 1] of shape {list(images.shape)} are wanted"
-            )
-        if not bool(refined.isfinite().all()):
-            raise LinksimError(f"refiner {self.name!r} returned values that are not finite")
-        if refined.max() > _LARGEST or refined.min() < 1 - _LARGEST:
-            raise LinksimError(
-                f"refiner {self.name!r} returned values from {float(refined.min()):.3g} to {float(refined.max()):.3g}: "
+                f"{source} returned values from {float(whole.min()):.3g} to {float(whole.max()):.3g}: "
                 "floats in [0, 1] are wanted"
             )
-        return refined.float().clamp(0, 1)
+        return whole.float().clamp(0, 1)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from linksim.errors import LinksimError
 from linksim.link.config import Access, Setting, SideInfo
 from linksim.link.power import equal_split, user_powers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -37,6 +39,21 @@ class Received:
     lost: Tensor | None = None
     blocks: int = 0
     block_errors: int = 0
+
+
+def check_images(images: object, shape: torch.Size, source: str) -> Tensor:
+    """Images that a plug-in returned. Raises LinksimError where they are not floats of that shape, all finite."""
+    import torch
+
+    if not isinstance(images, torch.Tensor):
+        raise LinksimError(f"{source} returned a {type(images).__name__} in place of a tensor of images")
+    if images.shape != shape:
+        raise LinksimError(f"{source} returned images of shape {list(images.shape)}, {list(shape)} is wanted")
+    if not images.is_floating_point():
+        raise LinksimError(f"{source} returned images of type {images.dtype}: return floats in [0, 1]")
+    if not bool(images.isfinite().all()):
+        raise LinksimError(f"{source} returned images with values that are not finite")
+    return images
 
 
 class System(ABC):

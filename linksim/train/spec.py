@@ -102,6 +102,12 @@ class Spec(ABC):
         """What this model changes in a recipe, as `make_recipe` takes it."""
         return {}
 
+    def make_recipe(self, preset: str, changes: Mapping[str, str]) -> BaseRecipe:
+        """The recipe of its training: a preset, with its own changes and then those given. Raises LinksimError."""
+        from linksim.train.recipe import make_recipe
+
+        return make_recipe(preset, {**self.changes, **changes}, self.recipe)
+
     @abstractmethod
     def golden_psnr(self, model: nn.Module) -> float:
         """A PSNR in dB on embedded images, in float32, that tells whether `model` still does what it did."""

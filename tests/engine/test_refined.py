@@ -181,9 +181,9 @@ def test_what_does_not_go_together_is_refused() -> None:
 @pytest.mark.parametrize(
     ("returned", "hint"),
     [
-        (lambda images: images[:1], r"float32 of shape \[1, 3, 32, 32\]: floats in \[0, 1\] of shape \[4,"),
-        (lambda images: (images * 255).to(torch.uint8), "returned torch.uint8"),
-        (lambda images: images.to(torch.complex64), "returned torch.complex64"),
+        (lambda images: images[:1], r"images of shape \[1, 3, 32, 32\], \[4, 3, 32, 32\] is wanted"),
+        (lambda images: (images * 255).to(torch.uint8), "images of type torch.uint8"),
+        (lambda images: images.to(torch.complex64), "images of type torch.complex64"),
         (lambda images: images * 255, "returned values from 0 to 25"),
         (lambda images: images / 0, "not finite"),
         (lambda images: None, "returned a NoneType"),
