@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from linksim.link.config import Setting
+    from linksim.refine.starts import Stages
     from linksim.train.spec import Spec
 
 #: T' of the paper, for images of 256x256 (section V-B).
@@ -76,20 +77,22 @@ class Ddim(Refiner):
                 )
             self._starts = {0.0: PAPER_START}
         else:
-            from linksim.refine.starts import validated_starts
+            from linksim.refine.starts import stages, validated_starts
 
-            table = validated_starts(self._found.spec, first)
+            table = validated_starts(stages(self._found, first), first)
             self._starts = table.by_snr if params.start == "auto" else {0.0: table.one}
         total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
             step_count(start, params.steps, total)
 
     @property
-    def prior_name(self) -> str:
-        """What a table of starts calls the prior. Raises LinksimError for one that was not trained here."""
+    def stages(self) -> Stages:
+        """What a table of starts calls this refinement. Raises LinksimError for a prior that was not trained here."""
+        from linksim.refine.starts import stages
+
         if self._found.spec is None:
             raise LinksimError(f"prior={self.params.prior}: tables of T' are for the priors small and large")
-        return self._found.spec.name
+        return stages(self._found, self.first)
 
     @classmethod
     def models(cls, first: Spec | None, params: Any) -> list[Spec]:

@@ -16,16 +16,19 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.paths import weights_dir
+from linksim.weights import digest
 
 if TYPE_CHECKING:
+    from linksim.refine.priors import Found
     from linksim.schemes.base import Scheme
-    from linksim.train.spec import Spec
 
 FILE = "starts.json"
+_DIGITS = 16
 SHIPPED = Path(__file__).parent / FILE
 
 
 class _Entry(BaseModel):
+    weights: dict[str, str] = Field(default_factory=dict)
     one: int = Field(ge=1)
     by_snr: dict[Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=1)]] = Field(min_length=1)
     images: int
@@ -55,7 +58,30 @@ def _read(path: Path) -> dict[str, dict[str, _Entry]]:
         raise LinksimError(f"{path} is no table of starts ({said}): repair it or take it away") from None
 
 
-def stage_name(first: Scheme) -> str:
+@dataclass(frozen=True)
+class Stages:
+    """A prior behind a first stage: what a T' is of.
+
+    Args:
+        prior, first: what a table calls them.
+        weights: of each, digests of the weights that T' was validated with.
+    """
+
+    prior: str
+    first: str
+    weights: Mapping[str, str]
+
+
+def stages(prior: Found, first: Scheme) -> Stages:
+    """What a table of starts calls a prior that was trained here, behind a first stage."""
+    assert prior.spec is not None
+    hashes = {"prior": prior.sha256, "first": first.provenance().get("weights", "")}
+    return Stages(
+        prior.spec.name, _stage_name(first), {part: digest(text.encode())[:_DIGITS] for part, text in hashes.items()}
+    )
+
+
+def _stage_name(first: Scheme) -> str:
     """What a table calls a first stage: the model behind it, whatever its weights, or scheme, parameters and link."""
     from linksim.schemes.learned import Learned
 
@@ -65,18 +91,24 @@ def stage_name(first: Scheme) -> str:
     return f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
 
 
-def validated_starts(prior: Spec, first: Scheme) -> Starts:
-    """The table's entry. Raises LinksimError where there is none."""
-    stage = stage_name(first)
-    for path in (own_table(), SHIPPED):
-        entry = _read(path).get(prior.name, {}).get(stage)
-        if entry is not None:
+def validated_starts(wanted: Stages, first: Scheme) -> Starts:
+    """The table's entry. Raises NoWeights where there is none for these weights."""
+    entries = _entries(wanted)
+    for entry in entries:
+        if entry.weights == wanted.weights:
             return Starts(entry.one, entry.by_snr)
+    why = "the one that is known is of other weights" if entries else "there is none"
     link = first.setting.link
     raise NoWeights(
-        f"no T' was validated for {prior.name} behind {stage}: give start=T' (like start=40), or find it: linksim tune "
-        f"--scheme {first.name}+ddim --channel {link.channel} --rho {first.setting.rho}"
+        f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40), or find "
+        f"it: linksim tune --scheme {first.name}+ddim --channel {link.channel} --rho {first.setting.rho}"
     )
+
+
+def _entries(wanted: Stages) -> list[_Entry]:
+    """The user's own entry and the package's, where they are there, whatever the weights."""
+    found = (_read(path).get(wanted.prior, {}).get(wanted.first) for path in (own_table(), SHIPPED))
+    return [entry for entry in found if entry is not None]
 
 
 def own_table() -> Path:
@@ -84,12 +116,12 @@ def own_table() -> Path:
     return weights_dir() / FILE
 
 
-def known(prior: str, stage: str) -> bool:
-    """Whether a table has an entry already, the user's own or the package's."""
-    return any(stage in _read(path).get(prior, {}) for path in (own_table(), SHIPPED))
+def known(wanted: Stages) -> bool:
+    """Whether a table has an entry for these weights already, the user's own or the package's."""
+    return any(entry.weights == wanted.weights for entry in _entries(wanted))
 
 
-def keep_starts(prior: str, stage: str, starts: Starts, images: int, metric: str) -> None:
+def keep_starts(of: Stages, starts: Starts, images: int, metric: str) -> None:
     """Writes an entry into the user's own table, which goes before the package's."""
     from linksim.engine.provenance import write_atomic
 
@@ -97,6 +129,7 @@ def keep_starts(prior: str, stage: str, starts: Starts, images: int, metric: str
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
         table = {name: {s: e.model_dump() for s, e in stages.items()} for name, stages in _read(path).items()}
-        entry = {"one": starts.one, "by_snr": dict(starts.by_snr), "images": images, "metric": metric}
-        table.setdefault(prior, {})[stage] = entry
+        entry = {"weights": dict(of.weights), "one": starts.one, "by_snr": dict(starts.by_snr), "images": images,
+                 "metric": metric}  # fmt: skip
+        table.setdefault(of.prior, {})[of.first] = entry
         write_atomic(path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())

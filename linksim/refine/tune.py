@@ -13,7 +13,7 @@ from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.refine.ddim import Ddim, DdimParams
-from linksim.refine.starts import Starts, keep_starts, known, own_table, stage_name
+from linksim.refine.starts import Starts, keep_starts, known, own_table
 from linksim.schemes.refined import Refined
 from linksim.schemes.registry import find
 
@@ -85,7 +85,7 @@ def tune(
         built = config.variants[0].build(setting_of(config, prepared.data, channel, config.rhos[0], device))
         assert isinstance(built, Refined)
         assert isinstance(built.refiner, Ddim)
-        stages[channel] = built.refiner.prior_name, stage_name(built.first)
+        stages[channel] = built.refiner.stages
     folder = out or default_folder(prepared)
     table = run_sweep(prepared, folder, workers=workers, device=device, progress=progress, steps=steps)
     assert table is not None, "a sweep without shards ends complete"
@@ -98,11 +98,11 @@ def tune(
         starts = Starts(
             int(str(means.mean(axis=1).idxmin())), {float(str(snr)): int(str(means[snr].idxmin())) for snr in means}
         )
-        prior, stage = stages[str(name)]
-        kept = replace or not known(prior, stage)
+        of = stages[str(name)]
+        kept = replace or not known(of)
         if kept:
-            keep_starts(prior, stage, starts, int(rows["n_images"].min()), kind.column)
-        found.append(Tuned(stage, starts, kept))
+            keep_starts(of, starts, int(rows["n_images"].min()), kind.column)
+        found.append(Tuned(of.first, starts, kept))
     return folder, found
 
 

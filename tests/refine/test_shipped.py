@@ -1,5 +1,6 @@
 """What the project is known by works from the package alone: refined schemes with shipped weights, no assets."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 
 import linksim
 from linksim import LinkConfig, Setting
+from linksim.errors import LinksimError
 from linksim.refine.ddim import Ddim
+from linksim.refine.starts import Starts, keep_starts
+from linksim.schemes.learned import Learned
 from linksim.schemes.refined import Refined
 from linksim.schemes.registry import parse
 
@@ -35,6 +39,24 @@ def test_every_refiner_with_shipped_weights_stands_behind_its_scheme(channel: st
     starts = [by_snr.refiner.start(snr) for snr in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)]
     assert starts == sorted(starts, reverse=True)
     assert starts[0] > starts[-1]
+
+
+def test_a_start_is_of_the_weights_that_it_was_validated_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6))
+    system = parse("kdd").build(setting)
+    assert isinstance(system, Refined)
+    assert isinstance(system.refiner, Ddim)
+    start = system.refiner.start(0.0)
+    # An own table for other weights does not hide the package's.
+    keep_starts(replace(system.refiner.stages, weights={"prior": "0", "first": "0"}), Starts(77, {0.0: 77}), 1, "psnr")
+    again = parse("kdd").build(setting)
+    assert isinstance(again, Refined)
+    assert isinstance(again.refiner, Ddim)
+    assert again.refiner.start(0.0) == start != 77
+    monkeypatch.setattr(Learned, "provenance", lambda self: {"weights": "trained again"})
+    with pytest.raises(LinksimError, match=r"of other weights.*give start=T'.*linksim tune --scheme kd\+ddim"):
+        parse("kdd").build(setting)
+    assert parse("kdd:start=40").build(setting)
 
 
 def test_refinement_lowers_lpips_and_not_by_chance(tmp_path: Path) -> None:
