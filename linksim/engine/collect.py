@@ -11,13 +11,14 @@ import pandas as pd
 
 from linksim.data import Grouping
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FIRST
+from linksim.engine.context import FIRST, fact_name
 from linksim.engine.plan import Plan, Point
 from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
 from linksim.engine.workers import until_means
 from linksim.link.units import source_size
 from linksim.metrics import METRICS, SetMetric
 from linksim.schemes.base import Reference
+from linksim.schemes.learned import TRAINED
 from linksim.schemes.registry import Variant, find
 
 Record = Mapping[str, Any]
@@ -126,11 +127,13 @@ def point_rows(
     n_images: int,
     image_shape: tuple[int, int, int],
     set_values: Mapping[tuple[str, str, str], float],
+    facts: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One row a point and stage, first stage before refined.
 
     Args:
         set_values: (point key, stage, metric) -> value of the metrics of a whole set.
+        facts: what the schemes depended on, by `fact_name`.
     """
     from linksim.metrics import psnr_from_mse_array
 
@@ -188,6 +191,7 @@ def point_rows(
                 "channel_uses": uses,
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),
+                TRAINED: float(facts.get(fact_name(point.variant, point.channel, point.rho, TRAINED), "nan")),
                 "stop_reason": result.stop_reason,
                 "seconds": _seconds(records, without=REFINEMENT if stage == FIRST else ()),
                 **_refinement(result, stage, config.users),

@@ -326,7 +326,9 @@ def _finish(prepared: Prepared, folder: Path, figures: bool, device: str, featur
     set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER)
     if features is None:
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
-    rows = collect.point_rows(config, results, len(prepared.data), prepared.data.image_shape, set_values)
+    rows = collect.point_rows(
+        config, results, len(prepared.data), prepared.data.image_shape, set_values, prepared.identity
+    )
     table = collect.point_frame(plan, rows)
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
     write_tables(folder, table, per_image)

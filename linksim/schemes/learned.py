@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from linksim.train.spec import ModelSpec
 
 
+#: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
+TRAINED = "trained_pairs"
+
 #: The value of `ablation` that leaves nothing out.
 NO_ABLATION = "none"
 
@@ -103,8 +106,8 @@ class Learned(Scheme):
         return self._symbols(self.setting, self.params)
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the weights."""
-        return {"weights": " ".join(self._card["files"].values())}
+        """Hash of the weights, and the image groups that they and what they were started from were trained on."""
+        return {"weights": " ".join(self._card["files"].values()), TRAINED: str(self._card["lineage_pairs"])}
 
     @cached_property
     def _model(self) -> Network:

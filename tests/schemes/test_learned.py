@@ -17,7 +17,7 @@ from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec, spec_from_json
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
-FACTS = {"lineage_pairs": 0, "validation": {"psnr_10db": 0.0}, "score": 0.0}
+FACTS = {"lineage_pairs": 48, "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def test_installed_weights_run_in_the_harness_at_the_systems_bandwidth(untrained
     assert (table["channel_uses"] == 256).all()
     assert table["rho_user"].iloc[0] == pytest.approx(1 / 24)
     assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    assert (table["trained_pairs"] == 48).all()
     run = json.loads((tmp_path / "x" / "run.json").read_text())
     assert weights.digest(untrained.read_bytes()) in run["identity"].values()
 
