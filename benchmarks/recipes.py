@@ -1,8 +1,9 @@
-"""Compares training recipes at one fixed budget: `python benchmarks/recipes.py --data-dir DIR`.
+"""Compares training recipes at one fixed budget: `python benchmarks/recipes.py --data-dir DIR [--search teaching]`.
 
-Every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one choice
-of the recipe changed, and gives the validation PSNR. Rows whose choices `results/recipes/recipes.csv` holds are not run
-again.
+`base`: every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one
+choice of the recipe changed. `teaching`: every row trains KD-SemNOMA (compact, block Rayleigh fading, rho 1/6) from its
+teacher, with one choice of the losses changed, beside SemNOMA from the same start. Each gives the validation PSNR. Rows
+whose choices the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
@@ -10,54 +11,105 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from linksim import weights
 from linksim.data import load_cifar10_train
 from linksim.train.loop import train
 from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.spec import ModelSpec
-from linksim.train.transceivers import TransceiverTask
 
-TABLE = Path(__file__).parent.parent / "results" / "recipes" / "recipes.csv"
-CHOICES = ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip")
+FOLDER = Path(__file__).parent.parent / "results" / "recipes"
 FAST = RECIPES["fast"]
-ROWS: dict[str, Recipe] = {
-    "paper": RECIPES["paper"],
-    "paper, layer scale from 0.1": replace(RECIPES["paper"], layer_scale=0.1),
-    "fast": FAST,
-    "fast, batch 32": replace(FAST, batch=32),
-    "fast, batch 8": replace(FAST, batch=8),
-    "fast, MSE": replace(FAST, loss="mse"),
-    "fast, without EMA": replace(FAST, ema=0.0),
-    "fast, rate 2e-3": replace(FAST, learning_rate=2e-3),
-    "fast, constant rate": replace(FAST, schedule="constant"),
-    "fast, layer scale from 1e-6": replace(FAST, layer_scale=1e-6),
+
+
+@dataclass(frozen=True)
+class Search:
+    """Recipes to compare.
+
+    Args:
+        table: file in `results/recipes`.
+        choices: fields of the recipe that the table shows.
+        pairs: budget of a row.
+        rows: model and recipe by name; a model starts from the shipped weights of `start`.
+        start: None is from scratch.
+    """
+
+    table: str
+    choices: tuple[str, ...]
+    pairs: int
+    rows: Mapping[str, tuple[ModelSpec, Recipe]]
+    start: ModelSpec | None = None
+
+
+BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
+STUDENT = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 6))
+UNTAUGHT = replace(STUDENT, method="semnoma")
+SEARCHES = {
+    "base": Search(
+        "recipes.csv",
+        ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip"),
+        12_800,
+        {
+            "paper": (BASE, RECIPES["paper"]),
+            "paper, layer scale from 0.1": (BASE, replace(RECIPES["paper"], layer_scale=0.1)),
+            "fast": (BASE, FAST),
+            "fast, batch 32": (BASE, replace(FAST, batch=32)),
+            "fast, batch 8": (BASE, replace(FAST, batch=8)),
+            "fast, MSE": (BASE, replace(FAST, loss="mse")),
+            "fast, without EMA": (BASE, replace(FAST, ema=0.0)),
+            "fast, rate 2e-3": (BASE, replace(FAST, learning_rate=2e-3)),
+            "fast, constant rate": (BASE, replace(FAST, schedule="constant")),
+            "fast, layer scale from 1e-6": (BASE, replace(FAST, layer_scale=1e-6)),
+        },
+    ),
+    "teaching": Search(
+        "teaching.csv",
+        ("weights", "fa_norm", "cross_layer"),
+        6_400,
+        {
+            "semnoma, no teacher": (UNTAUGHT, FAST),
+            "paper's weights, released FA": (STUDENT, FAST),
+            "paper's weights, FA by eq. 14": (STUDENT, replace(FAST, fa_norm="mean")),
+            "FA by eq. 14, weight 1": (STUDENT, replace(FAST, fa_norm="mean", weights=(10.0, 1.0, 1.0))),
+            "CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 100.0, 5.0))),
+            "CrossKD at layer 4": (STUDENT, replace(FAST, cross_layer=4)),
+            "CrossKD at layer 6": (STUDENT, replace(FAST, cross_layer=6)),
+        },
+        STUDENT.teacher,
+    ),
 }
 
 
 def main() -> None:
     """Runs the rows that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--pairs", type=int, default=12_800)
+    parser.add_argument("--search", choices=SEARCHES, default="base")
+    parser.add_argument("--pairs", type=int, help="budget of a row")
     options = parser.parse_args()
     images = load_cifar10_train(options.data_dir)
-    spec = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
-    done = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
-    for name, recipe in ROWS.items():
-        choices = {key: str(getattr(recipe, key)) for key in CHOICES} | {"pairs": str(options.pairs)}
-        if any(all(row[key] == value for key, value in choices.items()) for row in done):
+    search = SEARCHES[options.search]
+    pairs = options.pairs or search.pairs
+    path = FOLDER / search.table
+    done = list(csv.DictReader(path.open())) if path.exists() else []
+    for name, (spec, recipe) in search.rows.items():
+        choices = {key: str(getattr(recipe, key)) for key in search.choices}
+        row = {"recipe": name, "model": spec.method, **choices, "pairs": str(pairs)}
+        if any(all(known[key] == value for key, value in row.items() if key != "recipe") for known in done):
             continue
+        start = weights.load(search.start) if search.start is not None else None
+        task = spec.task(recipe, images, 0, "cpu", start)
         with tempfile.TemporaryDirectory() as folder:
-            state = train(TransceiverTask(spec, recipe, images), Path(folder), steps=options.pairs // recipe.batch)
-        row = {"recipe": name, **choices, "seconds": round(state.seconds)}
-        row |= {name: f"{psnr:.2f}" for name, psnr in state.validation.items()}
-        row["mean_db"] = f"{state.best:.2f}"
-        new = not TABLE.exists()
-        with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row.keys())
+            state = train(task, Path(folder), steps=pairs // recipe.batch)
+        row |= {"seconds": str(round(state.seconds))}
+        row |= {measure: f"{psnr:.2f}" for measure, psnr in state.validation.items()} | {"mean_db": f"{state.best:.2f}"}
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(row)
