@@ -314,15 +314,19 @@ def _plot(args: argparse.Namespace) -> int:
 
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
-    from linksim.report.figures import draw, draw_training
+    from linksim.report.figures import draw
+    from linksim.report.training import draw_training, keep_training
     from linksim.train.logs import LOSSES
 
-    if len(args.folders) == 1 and (args.folders[0] / LOSSES).is_file():
-        for path in draw_training(args.folders[0], args.out or args.folders[0] / FIGURES):
-            print(path)
-        return 0
     if len(args.folders) > 1 and args.out is None:
         raise LinksimError("figures of several folders need a place of their own: --out DIR")
+    if any((folder / LOSSES).is_file() for folder in args.folders):
+        written = draw_training(args.folders, args.out or args.folders[0] / FIGURES)
+        if args.out is not None:
+            written += keep_training(args.folders, args.out)
+        for path in written:
+            print(path)
+        return 0
     table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
     table = table.drop_duplicates(["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"])
     for path in draw(table, args.out or args.folders[0] / FIGURES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +96,8 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     # The palette that everyone can tell apart has ten colours.
     palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
     colours = dict(zip(labels, palette, strict=True))
-    style: Any = {**sns.axes_style("whitegrid"), **_style()}
-    with mpl.rc_context(style):
+    rc: Any = {**sns.axes_style("whitegrid"), **style()}
+    with mpl.rc_context(rc):
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
         for panel, rho in zip(panels, rhos, strict=True):
@@ -115,62 +114,6 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
         )
         figure.suptitle(_title(rows), fontsize=7)
     return figure
-
-
-#: Columns of a training log, with their titles, in the order of the KDD paper's figure 9.
-LOSSES = {
-    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "lpips": "LPIPS", "adversarial": "Adversarial",
-    "discriminator": "Discriminator", "kl": "KL", "total": "Total loss",
-}  # fmt: skip
-
-
-def draw_training(run: Path, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
-    """Draws the losses of a training run over its steps, a panel each (KDD paper, figure 9).
-
-    Args:
-        run: folder of `linksim train`.
-        folder: where `losses.<format>` go.
-
-    Raises:
-        LinksimError: no log there.
-    """
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.figure import Figure
-
-    from linksim.train.logs import LOSSES as LOG
-
-    try:
-        log = pd.read_csv(run / LOG).apply(pd.to_numeric)
-    except (OSError, ValueError, TypeError) as error:
-        raise LinksimError(f"{run / LOG} cannot be read ({error}): give the folder of a training run") from None
-    shown = [column for column in LOSSES if column in log]
-    if not shown or "step" not in log or log.empty:
-        raise LinksimError(f"{run / LOG} holds no losses: give the folder of a training run")
-    folder.mkdir(parents=True, exist_ok=True)
-    style: Any = {**sns.axes_style("whitegrid"), **_style()}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(COLUMN_WIDTH * len(shown) / 2, 2.0), layout="constrained")
-        for panel, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            panel.plot(log["step"], log[column], linewidth=0.8)
-            panel.set_title(LOSSES[column])
-            panel.set_xlabel("step")
-        figure.suptitle(f"{run.name}{_settings(run)}", fontsize=7)
-    return save(figure, folder / "losses", formats)
-
-
-def _settings(run: Path) -> str:
-    """What of a run's settings its losses' scale depends on."""
-    from linksim.train.loop import SETTINGS
-    from linksim.train.recipe import Recipe
-
-    try:
-        settings = json.loads((run / SETTINGS).read_text())
-        recipe = Recipe(**settings["recipe"])
-        channel = settings["spec"]["channel"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return ""
-    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(channel)}, weights {recipe.weights}"
 
 
 def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
@@ -231,7 +174,8 @@ def _title(rows: pd.DataFrame) -> str:
     )
 
 
-def _style() -> dict[str, Any]:
+def style() -> dict[str, Any]:
+    """What every figure has in common."""
     return {
         "font.size": 8,
         "axes.labelsize": 8,

@@ -1,5 +1,6 @@
 """Figures show what the table says, and never mix what cannot be compared."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,28 @@ def test_the_losses_of_a_training_run_are_drawn_a_panel_each(
     (tmp_path / "train.csv").write_text("")
     assert main(["plot", str(tmp_path)]) == 2
     assert "training run" in capsys.readouterr().err
+
+
+def test_several_training_runs_share_a_figure_that_stands_on_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run, losses in zip(runs, ("step,mae,total\n50,0.1,0.1\n", "step,mae,fa,total\n50,0.2,0.3,0.5\n"), strict=True):
+        run.mkdir()
+        (run / "train.csv").write_text(losses)
+        (run / "validation.csv").write_text("step,psnr_10db\n50,20.5\n")
+        (run / "settings.json").write_text(json.dumps({"seed": run.name}))
+    words = ["plot", *map(str, runs)]
+    assert main(words) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    out = tmp_path / "fig09"
+    assert main([*words, "--out", str(out)]) == 0
+    assert (out / "losses.png").stat().st_size > 10_000
+    losses = pd.read_csv(out / "losses.csv")
+    assert list(losses["run"]) == ["one", "two"]
+    assert list(losses["total"]) == [0.1, 0.5]
+    assert list(pd.read_csv(out / "validation.csv")["psnr_10db"]) == [20.5, 20.5]
+    assert json.loads((out / "run.json").read_text())["runs"]["two"] == {"seed": "two"}
+    (runs[1] / "settings.json").unlink()
+    assert main([*words, "--out", str(out)]) == 2
+    assert "settings.json" in capsys.readouterr().err
