@@ -154,7 +154,9 @@ def _parser() -> _Parser:
     train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
     train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
     train.add_argument("--users", metavar="N", help="users (default 2)")
-    train.add_argument("--ablation", metavar="NAME", help="train without a part: fa, crosskd, j1..j7 of kd")
+    train.add_argument(
+        "--ablation", metavar="NAME", help="fa, crosskd, j1..j7 of kd, scratch of semnoma: see list schemes"
+    )
     train.add_argument("--csi", metavar="KIND", help="own, all or snr (default: the scheme's)")
     train.add_argument("--power", metavar="CONVENTION", help="sum (default) or per-ue")
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")

@@ -29,6 +29,9 @@ TRAINED = "trained_pairs"
 #: The value of `ablation` that leaves nothing out.
 NO_ABLATION = "none"
 
+#: The ablation whose weights never saw those of another scheme.
+SCRATCH = "scratch"
+
 
 class LearnedParams(Params):
     """Parameters of a learned transceiver."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from linksim.link.config import Access, Setting
 from linksim.schemes.base import Params
-from linksim.schemes.learned import Learned, LearnedParams
+from linksim.schemes.learned import SCRATCH, Learned, LearnedParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,12 +31,22 @@ class ConvNext(Learned):
         return Transceiver(replace(shape, layer_scale=layer_scale), spec.users, shared_decoder=cls.access == "oma")
 
 
+class UntaughtParams(LearnedParams):
+    """Parameters of SemNOMA."""
+
+    ablation: Literal["none", "scratch"] = Field(
+        "none", description="scratch: weights that were not started from an orthogonal model, for comparisons at equal "
+        "pairs with networks that cannot be"
+    )  # fmt: skip
+
+
 class SemNoma(ConvNext):
     """SemNOMA: users superpose, one encoder, a decoder for each user, trained for the images' error alone."""
 
     name: ClassVar[str] = "semnoma"
     summary: ClassVar[str] = "SemNOMA: ConvNeXt transceivers that superpose (KDD paper)"
-    Params: ClassVar[type[Params]] = LearnedParams
+    Params: ClassVar[type[Params]] = UntaughtParams
+    ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {SCRATCH: {}}
 
 
 class TaughtParams(LearnedParams):

@@ -12,7 +12,7 @@ from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
-from linksim.schemes.learned import NO_ABLATION
+from linksim.schemes.learned import NO_ABLATION, SCRATCH
 from linksim.train.spec import ModelSpec, Spec, spec_from_json
 
 if TYPE_CHECKING:
@@ -267,8 +267,11 @@ def _start_name(spec: Spec, warm: str | None) -> str:
             )
         return spec.teacher.name
     if warm == "auto":
-        return nearest(spec) or ""
-    return chosen(list(weights.transceivers()), warm, "model") if warm is not None else ""
+        return nearest(spec) or "" if spec.ablation != SCRATCH else ""
+    name = chosen(list(weights.transceivers()), warm, "model") if warm is not None else ""
+    if name and spec.ablation == SCRATCH != weights.transceivers()[name][0].ablation:
+        raise LinksimError(f"--warm {name}: {SCRATCH} starts from nothing, or from a model that is {SCRATCH} too")
+    return name
 
 
 def golden_psnr(spec: Spec, model: nn.Module) -> float:

@@ -277,3 +277,13 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     for words in ((*student, "--ablation", "j8"), ("--scheme", "semnoma", "--rho", "1/24", "--ablation", "fa")):
         assert train(folder, *words, "--steps", "1", "--out", str(folder / "none")) == 2
         assert "unknown ablation" in capsys.readouterr().err
+    scratch = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1", "--ablation", "scratch")
+    assert train(folder, *scratch, "--warm", BASE.name, "--out", str(folder / "none")) == 2
+    assert "scratch starts from nothing" in capsys.readouterr().err
+    assert train(folder, *scratch, "--warm", "auto") == 0
+    found = weights.cards()["semnoma_awgn_1-24_n2_own_sum_32px_compact_scratch"]
+    assert (found["warm_start"], found["lineage_pairs"]) == (None, found["pairs"])
+    assert (
+        train(folder, *scratch, "--channel", "rayleigh", "--warm", "semnoma_awgn_1-24_n2_own_sum_32px_compact_scratch")
+        == 0
+    )
