@@ -1,9 +1,9 @@
 """The KDD paper's claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
 
-Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of the repository;
-`linksim reproduce` writes them), prints a Markdown table and writes `claims.csv` beside them. A gap is the mean, over
-image groups, of the paired difference in per-image PSNR, averaged over the SNRs of the claim first: draws are keyed by
-image group, so that the SNRs of a group are one observation.
+Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of the
+repository; `linksim reproduce` writes them), prints a Markdown table and writes `claims.csv` beside them. A gap is the
+mean, over image groups, of the paired difference in per-image PSNR, averaged over the SNRs of the claim first: draws
+are keyed by image group, so that the SNRs of a group are one observation.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
     folder = parser.parse_args().results
+    if not folder.is_dir():
+        parser.error(f"there is no folder {folder}")
     tables: dict[str, pd.DataFrame] = {}
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
