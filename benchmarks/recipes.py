@@ -68,7 +68,7 @@ SEARCHES = {
     ),
     "teaching": Search(
         "teaching.csv",
-        ("weights", "fa_norm", "cross_layer"),
+        ("weights", "fa_norm", "cross_layer", "clip"),
         6_400,
         {
             "semnoma, no teacher": (UNTAUGHT, FAST),
@@ -77,6 +77,8 @@ SEARCHES = {
             "FA by eq. 14, weight 1": (STUDENT, replace(FAST, fa_norm="mean", weights=(10.0, 1.0, 1.0))),
             "CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 100.0, 5.0))),
             "CrossKD at layer 4": (STUDENT, replace(FAST, cross_layer=4)),
+            # The losses' sum is ten times SemNOMA's, and so are its gradients.
+            "gradients cut at 10": (STUDENT, replace(FAST, clip=10.0)),
             "CrossKD at layer 6": (STUDENT, replace(FAST, cross_layer=6)),
         },
         STUDENT.teacher,
