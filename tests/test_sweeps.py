@@ -95,7 +95,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["fig06", "fig07", "digital"])
+@pytest.mark.parametrize("name", ["fig06", "fig07", "fig10-cifar10", "refined-cifar10", "digital"])
 def test_committed_results_are_those_of_their_sweep_file(name: str) -> None:
     table = linksim.load(ROOT / "results" / name)
     config = make_config(read_sweep_file(ROOT / "sweeps" / f"{name}.yaml"))
@@ -106,7 +106,7 @@ def test_committed_results_are_those_of_their_sweep_file(name: str) -> None:
     assert run["finished"]
     assert set(table["snr_db"]) == set(config.snr)
     if config.dataset == "cifar10":
-        assert (table["n_images"] == 10_000).all()
+        assert (table["n_groups"] == (config.groups or 5000)).all()
 
 
 def test_the_notebook_runs_from_top_to_bottom() -> None:
