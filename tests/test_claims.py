@@ -1,0 +1,67 @@
+"""The verdicts on the paper's claims come from paired differences, and say what they cannot say."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+FILE = Path(__file__).parent.parent / "benchmarks" / "claims.py"
+spec = importlib.util.spec_from_file_location("claims", FILE)
+assert spec is not None
+assert spec.loader is not None
+claims = sys.modules["claims"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(claims)
+
+CLAIM = claims.Claim("fig06", "awgn", "1/6", (0.0, 10.0), "kd", "semnoma", 0.2, "+0.2 dB")
+
+
+def images(gap: float, spread: float = 0.05) -> pd.DataFrame:
+    """200 pairs whose quality differs by decibels, at three SNRs; `kd` is above `semnoma` by `gap` up to 10 dB."""
+    draws = np.random.default_rng(0)
+    rows = []
+    for group in range(200):
+        quality = draws.normal(25, 5)
+        for snr in (0.0, 10.0, 20.0):
+            for user in range(2):
+                for variant, more in (("semnoma", 0.0), ("kd", gap if snr <= 10 else -9.0)):
+                    psnr = quality + more + draws.normal(0, spread)
+                    rows.append((variant, "first", "awgn", 1 / 6, snr, group, user, psnr))
+    return pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db", "group", "user", "psnr_db"])
+
+
+def test_a_gap_is_paired_within_groups_over_the_snrs_of_the_claim() -> None:
+    mean, half = claims.measured(images(0.25), CLAIM)
+    assert mean == pytest.approx(0.25, abs=0.02)
+    # Images differ by 5 dB, differences of a pair of schemes by hundredths: 2 users, 2 SNRs, 2 schemes, 200 groups.
+    assert half == pytest.approx(1.97 * 0.05 * np.sqrt(2 / 4 / 200), rel=0.2)
+
+
+def test_shuffled_groups_make_no_difference_and_missing_curves_no_verdict() -> None:
+    shuffled = images(0.25).sample(frac=1, random_state=0)
+    assert claims.measured(shuffled, CLAIM) == pytest.approx(claims.measured(images(0.25), CLAIM))
+    for other in (images(0.25).query("variant == 'kd'"), images(0.25).assign(channel="rayleigh")):
+        assert claims.measured(other, CLAIM) is None
+    assert claims.verdict(CLAIM, None) == "not yet measurable"
+
+
+@pytest.mark.parametrize(
+    ("gap", "spread", "verdict"),
+    [(0.25, 0.05, "holds"), (0.1, 0.05, "fails"), (-0.25, 0.05, "fails"), (0.19, 0.5, "holds"), (0.0, 1.0, "fails")],
+)
+def test_a_claim_holds_where_the_interval_is_above_zero_and_reaches_the_stated_gap(
+    gap: float, spread: float, verdict: str
+) -> None:
+    assert claims.verdict(CLAIM, claims.measured(images(gap, spread), CLAIM)) == verdict
+
+
+def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
+    from linksim.engine.config import make_config, read_sweep_file
+
+    for claim in claims.CLAIMS:
+        config = make_config(read_sweep_file(FILE.parent.parent / "sweeps" / f"{claim.figure}.yaml"))
+        assert {claim.better, claim.worse} <= set(config.scheme), claim
+        assert claim.channel in config.channel
+        assert set(claim.snr_db) <= set(config.snr)
