@@ -186,6 +186,9 @@ def _parser() -> _Parser:
     tune.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
     tune.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
     _debug(tune)
+    card = commands.add_parser("card", help="where trained weights come from, and the command that makes them again")
+    card.add_argument("model", help="name of the weights (linksim list weights)")
+    _debug(card)
     verify = commands.add_parser("verify", help="measure the PSNR on the cards of all weights again")
     _debug(train)
     _debug(verify)
@@ -618,6 +621,36 @@ def _assignments(texts: Sequence[str]) -> dict[str, str]:
     return values
 
 
+def _card(args: argparse.Namespace) -> int:
+    from linksim.engine.plan import chosen
+    from linksim.report.progress import figures
+    from linksim.train.spec import spec_from_json
+    from linksim.weights import SHIPPED, cards, missing_words, present
+
+    known = cards()
+    name = chosen(list(known), args.model, "model")
+    found = known[name]
+    unit = spec_from_json(found["model"]).unit
+    place = "shipped" if found["folder"] == str(SHIPPED) else found["folder"]
+    rows = {
+        "model": name,
+        "weights": place if present(found) else missing_words(found),
+        "data": found.get("data"),
+        "recipe": found.get("recipe"),
+        "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
+        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
+        f"{found.get('device')}",
+        "started": f"from {found['warm_start']}" if found.get("warm_start") else "from scratch",
+        "in all": f"{found['lineage_pairs']} {unit}, what it started from included",
+        "validation": figures(found["validation"]),
+        "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
+        "code": found.get("code"),
+        "command": found.get("command"),
+    }
+    _print_rows([(key, str(value)) for key, value in rows.items() if value])
+    return 0
+
+
 def _verify(args: argparse.Namespace) -> int:
     from linksim import weights
     from linksim.train.run import verify
@@ -668,6 +701,7 @@ _COMMANDS = {
     "assets": _assets,
     "train": _train,
     "tune": _tune,
+    "card": _card,
     "verify": _verify,
     "doctor": _doctor,
 }

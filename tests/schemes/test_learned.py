@@ -167,6 +167,18 @@ def test_large_models_are_cut_into_several_files(tmp_path: Path, monkeypatch: py
         weights.load(SPEC)
 
 
+def test_a_card_says_where_weights_come_from_and_how_to_make_them_again(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "kd_rayleigh_1-6_n2_own_sum_32px_compact"
+    assert main(["card", name]) == 0
+    card = weights.cards()[name]
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["command"] == card["command"]
+    assert said["started"] == f"from {card['warm_start']}"
+    assert str(card["seconds"]) in said["trained"]
+    assert main(["card", name.replace("kd", "dk")]) == 2
+    assert f"did you mean '{name}'" in capsys.readouterr().err
+
+
 def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify"]) == 0
     assert SPEC.name in capsys.readouterr().out
