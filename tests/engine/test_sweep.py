@@ -96,8 +96,10 @@ def test_ctrl_c_keeps_the_journal_and_exits_with_130(
     words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "stopped"]
     for _ in range(5):
         process = subprocess.Popen(
-            words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True
-        )
+            words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True,
+            # A shell starts its background jobs with Ctrl-C ignored, and so would this suite be, and its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         journals = tmp_path / "stopped" / "journal"
         while not any(path.stat().st_size for path in journals.glob("*.jsonl")) and process.poll() is None:
             time.sleep(0.005)
