@@ -74,7 +74,17 @@ SEARCHES = {
             "semnoma, no teacher": (UNTAUGHT, FAST),
             "paper's weights, released FA": (STUDENT, FAST),
             "paper's weights, FA by eq. 14": (STUDENT, replace(FAST, fa_norm="mean")),
-            "FA by eq. 14, weight 1": (STUDENT, replace(FAST, fa_norm="mean", weights=(10.0, 1.0, 1.0))),
+            **{
+                f"FA by eq. 14, weight {weight:g}": (
+                    STUDENT,
+                    replace(FAST, fa_norm="mean", weights=(10.0, weight, 1.0)),
+                )
+                for weight in (0.3, 1.0, 3.0)
+            },
+            "FA by eq. 14, weight 1, CrossKD weight 5": (
+                STUDENT,
+                replace(FAST, fa_norm="mean", weights=(10.0, 1.0, 5.0)),
+            ),
             "CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 100.0, 5.0))),
             "CrossKD at layer 4": (STUDENT, replace(FAST, cross_layer=4)),
             # The losses' sum is ten times SemNOMA's, and so are its gradients.

@@ -164,7 +164,7 @@ def _parser() -> _Parser:
     train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
     train.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/0/1",
+        help="change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/1/1",
     )  # fmt: skip
     train.add_argument("--warm", metavar="MODEL", help="start from another model's weights; auto takes the nearest")
     train.add_argument(

@@ -111,4 +111,5 @@ def _settings(run: Path) -> str:
         channel = settings["spec"]["channel"]
     except (OSError, ValueError, TypeError, KeyError):
         return ""
-    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(channel)}, weights {recipe.weights}"
+    left_out = f", without {recipe.leave_out}" if recipe.leave_out != "none" else ""
+    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(channel)}, weights {recipe.weights}{left_out}"

@@ -65,8 +65,8 @@ class KdSemNoma(SemNoma):
     Params: ClassVar[type[Params]] = TaughtParams
     teacher: ClassVar[str | None] = "semoma"
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {
-        "fa": {"weights": "10/100/0"},
-        "crosskd": {"weights": "10/0/1"},
+        "fa": {"leave_out": "crosskd"},
+        "crosskd": {"leave_out": "fa"},
         **{f"j{layer}": {"cross_layer": str(layer)} for layer in range(1, 8)},
     }
 

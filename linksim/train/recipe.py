@@ -91,21 +91,25 @@ class Recipe(LinkRecipe):
         loss: "mae" (the paper) or "mse".
         layer_scale: start of the ConvNeXt blocks' layer scale.
         weights: of MAE, FA and CrossKD (eq. 17).
-        fa_norm: scale of FA.
+        fa_norm: scale of FA: "mean" (eq. 14), or "released", that of the released code, which the paper's weight of 100
+            belongs to.
+        leave_out: the part of eq. 17 that is not trained for (Table V).
         cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
     """
 
     loss: Literal["mae", "mse"] = "mae"
     layer_scale: Positive = 0.1
-    weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 100.0, 1.0)
-    fa_norm: FaNorm = "released"
+    weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 1.0, 1.0)
+    fa_norm: FaNorm = "mean"
+    leave_out: Literal["none", "fa", "crosskd"] = "none"
     cross_layer: Annotated[int, Field(ge=0, le=8)] | None = None
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
         """See `RECIPES`."""
         presets = super().presets()
-        return {**presets, "paper": replace(presets["paper"], layer_scale=1e-6)}
+        paper = replace(presets["paper"], layer_scale=1e-6, weights=(10.0, 100.0, 1.0), fa_norm="released")
+        return {**presets, "paper": paper}
 
     def j(self, channel: str) -> int:
         """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""

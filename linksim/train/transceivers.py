@@ -168,9 +168,14 @@ def model_losses(
     crossed = teacher.decode(crossing, side, j + 1).float()
     fa = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
     cross = (crossed - teacher_shown).abs().mean()
-    total = sum(weight * loss for weight, loss in zip(recipe.weights, (fidelity, fa, cross), strict=True))
+    parts = {recipe.loss: fidelity, "fa": fa, "crosskd": cross}
+    total = sum(
+        weight * loss
+        for weight, (name, loss) in zip(recipe.weights, parts.items(), strict=True)
+        if name != recipe.leave_out
+    )
     assert isinstance(total, Tensor)
-    return {recipe.loss: fidelity, "fa": fa, "crosskd": cross, "total": total}
+    return {**parts, "total": total}
 
 
 def _fidelity(recipe: Recipe, shown: Tensor, images: Tensor) -> Tensor:

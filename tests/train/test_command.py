@@ -268,7 +268,7 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     student = ("--scheme", "kd", "--rho", "1/24", "--steps", "1")
     assert train(folder, *student, "--ablation", "fa", "--set", "batch=2") == 0
     card = weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact_fa"]
-    assert card["settings"]["weights"] == [10.0, 100.0, 0.0]
+    assert card["settings"]["leave_out"] == "crosskd"
     words = "--steps 1 --recipe fast --set batch=2 --warm semoma_awgn_1-24_n2_own_sum_32px_compact"
     assert card["command"].endswith(f"--ablation fa {words}")
     assert "kd_awgn_1-24_n2_own_sum_32px_compact" not in weights.cards()

@@ -13,7 +13,7 @@ from linksim.train.transceivers import draw_batch, model_losses
 
 KD = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 12))
 TEACHER = replace(KD, method="semoma")
-RECIPE = replace(RECIPES["fast"], batch=2, cross_layer=4)
+RECIPE = replace(RECIPES["paper"], batch=2, cross_layer=4)
 
 
 def literal_affinity(features: np.ndarray) -> np.ndarray:
@@ -77,6 +77,11 @@ def test_crosskd_is_that_of_equation_15_and_the_total_that_of_equation_17() -> N
     for name, value in (("mae", mae), ("crosskd", cross), ("fa", fa)):
         torch.testing.assert_close(found[name], torch.as_tensor(value), rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(found["total"], 10 * found["mae"] + 100 * found["fa"] + found["crosskd"])
+    mean_fa = 256**2 * fa
+    for left_out, total in (("fa", 10 * mae + cross), ("crosskd", 10 * mae + 100 * mean_fa)):
+        recipe = replace(RECIPE, fa_norm="mean", leave_out=left_out)
+        without = model_losses(KD, recipe, student, teacher, batch)["total"]
+        torch.testing.assert_close(without, torch.as_tensor(total), rtol=1e-3, atol=1e-6)
 
 
 def test_gradients_reach_the_whole_student_and_never_the_teacher() -> None:
