@@ -24,6 +24,7 @@ from linksim.train.spec import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
 FAST = RECIPES["fast"]
+RELEASED = replace(FAST, weights=(10.0, 100.0, 1.0), fa_norm="released")
 
 
 @dataclass(frozen=True)
@@ -71,25 +72,19 @@ SEARCHES = {
         ("weights", "fa_norm", "cross_layer", "clip"),
         6_400,
         {
-            "semnoma, no teacher": (UNTAUGHT, FAST),
-            "paper's weights, released FA": (STUDENT, FAST),
-            "paper's weights, FA by eq. 14": (STUDENT, replace(FAST, fa_norm="mean")),
+            "semnoma, no teacher": (UNTAUGHT, RELEASED),
+            "paper's weights, released FA": (STUDENT, RELEASED),
+            "paper's weights, FA by eq. 14": (STUDENT, replace(RELEASED, fa_norm="mean")),
             **{
-                f"FA by eq. 14, weight {weight:g}": (
-                    STUDENT,
-                    replace(FAST, fa_norm="mean", weights=(10.0, weight, 1.0)),
-                )
+                f"FA by eq. 14, weight {weight:g}": (STUDENT, replace(FAST, weights=(10.0, weight, 1.0)))
                 for weight in (0.3, 1.0, 3.0)
             },
-            "FA by eq. 14, weight 1, CrossKD weight 5": (
-                STUDENT,
-                replace(FAST, fa_norm="mean", weights=(10.0, 1.0, 5.0)),
-            ),
-            "CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 100.0, 5.0))),
-            "CrossKD at layer 4": (STUDENT, replace(FAST, cross_layer=4)),
+            "FA by eq. 14, weight 1, CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 1.0, 5.0))),
+            "CrossKD weight 5": (STUDENT, replace(RELEASED, weights=(10.0, 100.0, 5.0))),
+            "CrossKD at layer 4": (STUDENT, replace(RELEASED, cross_layer=4)),
             # The losses' sum is ten times SemNOMA's, and so are its gradients.
-            "gradients cut at 10": (STUDENT, replace(FAST, clip=10.0)),
-            "CrossKD at layer 6": (STUDENT, replace(FAST, cross_layer=6)),
+            "gradients cut at 10": (STUDENT, replace(RELEASED, clip=10.0)),
+            "CrossKD at layer 6": (STUDENT, replace(RELEASED, cross_layer=6)),
         },
         STUDENT.teacher,
     ),
