@@ -320,12 +320,13 @@ def _plot(args: argparse.Namespace) -> int:
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
     from linksim.report.figures import draw
-    from linksim.report.training import draw_training, keep_training
     from linksim.train.logs import LOSSES
 
     if len(args.folders) > 1 and args.out is None:
         raise LinksimError("figures of several folders need a place of their own: --out DIR")
     if any((folder / LOSSES).is_file() for folder in args.folders):
+        from linksim.report.training import draw_training, keep_training
+
         written = draw_training(args.folders, args.out or args.folders[0] / FIGURES)
         if args.out is not None:
             written += keep_training(args.folders, args.out)

@@ -96,8 +96,7 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     # The palette that everyone can tell apart has ten colours.
     palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
     colours = dict(zip(labels, palette, strict=True))
-    rc: Any = {**sns.axes_style("whitegrid"), **style()}
-    with mpl.rc_context(rc):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
         for panel, rho in zip(panels, rhos, strict=True):
@@ -174,9 +173,12 @@ def _title(rows: pd.DataFrame) -> str:
     )
 
 
-def style() -> dict[str, Any]:
-    """What every figure has in common."""
+def style() -> Any:
+    """Settings of matplotlib that every figure has in common."""
+    import seaborn as sns
+
     return {
+        **sns.axes_style("whitegrid"),
         "font.size": 8,
         "axes.labelsize": 8,
         "axes.titlesize": 8,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -35,7 +34,6 @@ def draw_training(runs: Sequence[Path], folder: Path, formats: tuple[str, ...] =
         LinksimError: no log there, or two runs of the same name.
     """
     import matplotlib as mpl
-    import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -44,8 +42,7 @@ def draw_training(runs: Sequence[Path], folder: Path, formats: tuple[str, ...] =
         raise LinksimError("two of these runs have the same name: give runs of different models")
     shown = [column for column in LOSSES if any(column in log for log in logs.values())]
     folder.mkdir(parents=True, exist_ok=True)
-    rc: Any = {**sns.axes_style("whitegrid"), **style()}
-    with mpl.rc_context(rc):
+    with mpl.rc_context(style()):
         height = 2.0 + 0.15 * len(runs) * (len(runs) > 1)
         figure = Figure(figsize=(COLUMN_WIDTH * len(shown) / 2, height), layout="constrained")
         for panel, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):

@@ -268,8 +268,11 @@ def _start_name(spec: Spec, warm: str | None) -> str:
         return spec.teacher.name
     if warm == "auto":
         return nearest(spec) or "" if spec.ablation != SCRATCH else ""
-    name = chosen(list(weights.transceivers()), warm, "model") if warm is not None else ""
-    if name and spec.ablation == SCRATCH != weights.transceivers()[name][0].ablation:
+    if warm is None:
+        return ""
+    known = weights.transceivers()
+    name = chosen(list(known), warm, "model")
+    if spec.ablation == SCRATCH != known[name][0].ablation:
         raise LinksimError(f"--warm {name}: {SCRATCH} starts from nothing, or from a model that is {SCRATCH} too")
     return name
 
