@@ -3,7 +3,8 @@
 Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of the
 repository; `linksim reproduce` writes them), prints a Markdown table and writes `claims.csv` beside them. A gap is the
 mean, over image groups, of the paired difference in per-image PSNR, averaged over the SNRs of the claim first: draws
-are keyed by image group, so that the SNRs of a group are one observation.
+are keyed by image group, so that the SNRs of a group are one observation. `pairs` are those that both were trained
+on, with those of the weights that they were started from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 import linksim
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError
+from linksim.schemes.learned import TRAINED
 
 METRIC = "psnr_db"
 
@@ -97,6 +99,16 @@ def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
     return mean_and_half_width(gaps.to_numpy())
 
 
+def budgets(table: pd.DataFrame, claim: Claim) -> str:
+    """Image pairs that the weights of `better` and of `worse` were trained on, in thousands; `-` for no weights."""
+    numerator, denominator = map(int, claim.rho.split("/"))
+    here = table[(table["channel"] == claim.channel) & ((table["rho"] - numerator / denominator).abs() < 1e-9)]
+    if TRAINED not in here:
+        return "- / -"
+    pairs = [here.loc[here["variant"] == name, TRAINED].max() for name in (claim.better, claim.worse)]
+    return " / ".join("-" if pd.isna(number) else f"{number / 1000:.0f}k" for number in pairs)
+
+
 def verdict(claim: Claim, found: tuple[float, float] | None) -> str:
     """`holds` where the interval is above zero and reaches what the sentence names; else `fails`."""
     if found is None:
@@ -112,26 +124,31 @@ def main() -> None:
     folder = parser.parse_args().results
     if not folder.is_dir():
         parser.error(f"there is no folder {folder}")
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
-            tables[figure] = linksim.load_images(folder / figure)
+            tables[figure] = linksim.load_images(folder / figure), linksim.load(folder / figure)
         except LinksimError as error:
             print(f"{figure}: {error}")
+    if not tables:
+        parser.error(f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else")
     rows = []
-    print("| claim | channel | rho | SNR [dB] | the paper | measured | verdict |\n|---|---|---|---|---|---|---|")
+    head = ["claim", "channel", "rho", "SNR [dB]", "the paper", "measured", "pairs", "verdict"]
+    print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
     for claim in CLAIMS:
-        images = tables.get(claim.figure)
+        images, table = tables.get(claim.figure, (None, None))
         found = measured(images, claim) if images is not None else None
+        pairs = budgets(table, claim) if table is not None and found is not None else ""
         mean, half = found or (math.nan, math.nan)
         low, high = claim.snr_db
         span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         shown = "" if found is None else f"{mean:+.2f} ± {half:.2f} dB"
         said = verdict(claim, found)
         order = f"`{claim.better}` over `{claim.worse}`"
-        print("|", " | ".join([order, claim.channel, claim.rho, span, claim.words, shown, said]), "|")
+        print("|", " | ".join([order, claim.channel, claim.rho, span, claim.words, shown, pairs, said]), "|")
         row = {"better": claim.better, "worse": claim.worse, "channel": claim.channel, "rho": claim.rho, "snr_db": span}
-        rows.append({**row, "paper": claim.words, "gap_db": mean, "gap_db_ci95": half, "verdict": said})
+        rows.append({**row, "paper": claim.words, "gap_db": mean, "gap_db_ci95": half})
+        rows[-1] |= {TRAINED: pairs, "verdict": said}
     with (folder / "claims.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

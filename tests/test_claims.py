@@ -57,6 +57,14 @@ def test_a_claim_holds_where_the_interval_is_above_zero_and_reaches_the_stated_g
     assert claims.verdict(CLAIM, claims.measured(images(gap, spread), CLAIM)) == verdict
 
 
+def test_a_claim_names_the_budgets_of_both_sides() -> None:
+    rows = [("kd", "awgn", 1 / 6, 291200), ("semnoma", "awgn", 1 / 6, 60400), ("kd", "rayleigh", 1 / 6, 1000)]
+    table = pd.DataFrame(rows, columns=["variant", "channel", "rho", "trained_pairs"])
+    assert claims.budgets(table, CLAIM) == "291k / 60k"
+    digital = claims.Claim("fig06", "awgn", "1/6", (0.0, 6.0), "kd", claims.BASELINE, 0.0, "above")
+    assert claims.budgets(table, digital) == "291k / -"
+
+
 def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
     from linksim.engine.config import make_config, read_sweep_file
 
