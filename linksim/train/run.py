@@ -214,7 +214,8 @@ def run_training(
         start, lineage = None, (name, 0)
         if name and saved is None:
             card = weights.cards()[name]
-            start, lineage = weights.load(spec_from_json(card["model"])), (name, card["lineage_pairs"])
+            # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
+            start, lineage = weights.load(spec_from_json(card["model"]), card), (name, card["lineage_pairs"])
         task = spec.task(recipe, images, seed, device, start)
         task.parts = parts
         state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
