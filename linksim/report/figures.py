@@ -85,7 +85,7 @@ def _shown_twice(table: pd.DataFrame) -> pd.Series:
 
 
 def curves(rows: pd.DataFrame, column: str) -> Figure:
-    """One metric over the SNR, a panel for each bandwidth ratio; references dashed."""
+    """One metric over the SNR, a panel for each bandwidth ratio; references dashed. At one SNR alone, side by side."""
     import matplotlib as mpl
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -93,6 +93,7 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     rows = _labelled(rows)
     rhos = list(dict.fromkeys(rows["rho"]))
     labels = list(dict.fromkeys(rows["_label"]))
+    snrs = rows["snr_db"].unique()
     # The palette that everyone can tell apart has ten colours.
     palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
     colours = dict(zip(labels, palette, strict=True))
@@ -100,8 +101,8 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
         for panel, rho in zip(panels, rhos, strict=True):
-            _panel(panel, rows[rows["rho"] == rho], column, labels, colours)
-            panel.set_xlabel("SNR (dB)")
+            _panel(panel, rows[rows["rho"] == rho], column, labels, colours, side_by_side=len(snrs) == 1)
+            panel.set_xlabel("SNR (dB)" if len(snrs) > 1 else f"SNR = {snrs[0]:g} dB")
             panel.set_title(f"$\\rho$ = {_ratio(rho)}")
         panels[0].set_ylabel(AXES.get(column, column))
         handles: dict[str, Any] = {}
@@ -115,7 +116,9 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
     return figure
 
 
-def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any]) -> None:
+def _panel(
+    panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colours: dict[str, Any], *, side_by_side: bool
+) -> None:
     references = list(dict.fromkeys(rows["_label"][rows["kind"] == "reference"]))
     for label, curve in rows.groupby("_label", sort=False):
         curve = curve.sort_values("snr_db")
@@ -123,16 +126,24 @@ def _panel(panel: Axes, rows: pd.DataFrame, column: str, labels: list[str], colo
             continue
         index = labels.index(str(label))
         reference = (curve["kind"] == "reference").all()
+        low, high = _band(curve, column)
+        marker = _MARKERS[index % len(_MARKERS)]
+        if side_by_side:
+            spans = [curve[column] - low, high - curve[column]]
+            panel.errorbar([index], curve[column], spans, color=colours[str(label)], fmt=marker, label=str(label))
+            continue
         panel.plot(
             curve["snr_db"],
             curve[column],
             color=colours[str(label)],
             linestyle=_line(str(label), references, reference),
-            marker=None if reference else _MARKERS[index % len(_MARKERS)],
+            marker=None if reference else marker,
             label=str(label),
         )
-        low, high = _band(curve, column)
         panel.fill_between(curve["snr_db"].astype(float), low, high, color=colours[str(label)], alpha=0.2, linewidth=0)
+    if side_by_side:
+        panel.set_xticks([])
+        panel.set_xlim(-0.5, len(labels) - 0.5)
     if column == "bler":
         panel.set_yscale("symlog", linthresh=1e-4)
         panel.set_ylim(-2e-5, 1.5)

@@ -47,6 +47,16 @@ def test_bands_show_the_interval(table: pd.DataFrame) -> None:
     assert np.ptp(np.asarray(band)[np.asarray(band)[:, 0] == 0][:, 1]) == pytest.approx(1.0)
 
 
+def test_at_one_snr_schemes_stand_side_by_side_with_their_intervals(table: pd.DataFrame) -> None:
+    panel = curves(table[table["snr_db"] == 5.0], "psnr_db").axes[0]
+    assert panel.get_xlabel() == "SNR = 5 dB"
+    assert [str(bars.get_label()) for bars in panel.containers] == ["scheme-a", "bound-b"]
+    for place, (bars, level) in enumerate(zip(panel.containers, (20.0, 25.0), strict=True)):
+        segment = bars[2][0].get_segments()[0]
+        np.testing.assert_allclose(segment[:, 0], place)
+        np.testing.assert_allclose(segment[:, 1], level + 5 / 6 + np.array([-0.5, 0.5]))
+
+
 def test_a_panel_is_as_wide_as_a_papers_column(table: pd.DataFrame) -> None:
     assert curves(table, "psnr_db").get_size_inches()[0] == pytest.approx(2 * COLUMN_WIDTH)
 
