@@ -142,7 +142,7 @@ def main() -> None:
         mean, half = found or (math.nan, math.nan)
         low, high = claim.snr_db
         span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        shown = "" if found is None else f"{mean:+.2f} ± {half:.2f} dB"
+        shown = "" if found is None else f"{mean:+.3f} ± {half:.3f} dB"
         said = verdict(claim, found)
         order = f"`{claim.better}` over `{claim.worse}`"
         print("|", " | ".join([order, claim.channel, claim.rho, span, claim.words, shown, pairs, said]), "|")
