@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ assert spec.loader is not None
 claims = sys.modules["claims"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(claims)
 
-CLAIM = claims.Claim("fig06", "awgn", "1/6", (0.0, 10.0), "kd", "semnoma", 0.2, "+0.2 dB")
+CLAIM = claims.Claim("fig06", "awgn", "1/6", (0.0, 10.0), "kd", "semnoma", "text", (0.2, 0.3))
 
 
 def images(gap: float, spread: float = 0.05) -> pd.DataFrame:
@@ -28,8 +29,9 @@ def images(gap: float, spread: float = 0.05) -> pd.DataFrame:
             for user in range(2):
                 for variant, more in (("semnoma", 0.0), ("kd", gap if snr <= 10 else -9.0)):
                     psnr = quality + more + draws.normal(0, spread)
-                    rows.append((variant, "first", "awgn", 1 / 6, snr, group, user, psnr))
-    return pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db", "group", "user", "psnr_db"])
+                    rows.append((variant, "first", "awgn", 1 / 6, snr, group, user, 10 ** (-psnr / 10), psnr / 50))
+    columns = ["variant", "stage", "channel", "rho", "snr_db", "group", "user", "mse", "ssim"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def test_a_gap_is_paired_within_groups_over_the_snrs_of_the_claim() -> None:
@@ -42,14 +44,23 @@ def test_a_gap_is_paired_within_groups_over_the_snrs_of_the_claim() -> None:
 def test_shuffled_groups_make_no_difference_and_missing_curves_no_verdict() -> None:
     shuffled = images(0.25).sample(frac=1, random_state=0)
     assert claims.measured(shuffled, CLAIM) == pytest.approx(claims.measured(images(0.25), CLAIM))
-    for other in (images(0.25).query("variant == 'kd'"), images(0.25).assign(channel="rayleigh")):
+    kd_alone, elsewhere = images(0.25).query("variant == 'kd'"), images(0.25).assign(channel="rayleigh")
+    in_part = images(0.25).query("variant == 'kd' or snr_db > 0 or group > 0")
+    for other in (kd_alone, elsewhere, in_part):
         assert claims.measured(other, CLAIM) is None
     assert claims.verdict(CLAIM, None) == "not yet measurable"
 
 
 @pytest.mark.parametrize(
     ("gap", "spread", "verdict"),
-    [(0.25, 0.05, "holds"), (0.1, 0.05, "fails"), (-0.25, 0.05, "fails"), (0.19, 0.5, "holds"), (0.0, 1.0, "fails")],
+    [
+        (0.25, 0.05, "holds"),
+        (0.19, 0.5, "holds"),
+        (0.5, 0.05, "holds: by more"),
+        (0.1, 0.05, "fails: above, by less"),
+        (-0.25, 0.05, "fails"),
+        (0.0, 1.0, "fails"),
+    ],
 )
 def test_a_claim_holds_where_the_interval_is_above_zero_and_reaches_the_stated_gap(
     gap: float, spread: float, verdict: str
@@ -57,11 +68,29 @@ def test_a_claim_holds_where_the_interval_is_above_zero_and_reaches_the_stated_g
     assert claims.verdict(CLAIM, claims.measured(images(gap, spread), CLAIM)) == verdict
 
 
+def test_an_order_needs_no_gap_and_what_is_comparable_has_none() -> None:
+    order, equal = replace(CLAIM, said=None), replace(CLAIM, said=None, equal=True)
+    for gap, verdicts in ((0.05, ("holds", "holds")), (1.0, ("holds", "fails")), (-1.0, ("fails", "fails"))):
+        found = claims.measured(images(gap), order)
+        assert (claims.verdict(order, found), claims.verdict(equal, found)) == verdicts
+    mean, _ = claims.measured(images(0.25), replace(CLAIM, metric="ssim"))
+    assert mean == pytest.approx(0.25 / 50, abs=0.001)
+
+
+def test_psnr_is_of_the_error_pooled_over_a_groups_users() -> None:
+    table = images(0.0, 0.0)
+    table.loc[(table["variant"] == "kd") & (table["user"] == 0), "mse"] *= 3
+    mean, half = claims.measured(table, CLAIM)
+    assert mean == pytest.approx(-10 * np.log10(2))
+    assert half == pytest.approx(0, abs=1e-9)
+
+
 def test_a_claim_names_the_budgets_of_both_sides() -> None:
     rows = [("kd", "awgn", 1 / 6, 291200), ("semnoma", "awgn", 1 / 6, 60400), ("kd", "rayleigh", 1 / 6, 1000)]
     table = pd.DataFrame(rows, columns=["variant", "channel", "rho", "trained_pairs"])
+    table["snr_db"] = 0.0
     assert claims.budgets(table, CLAIM) == "291k / 60k"
-    digital = claims.Claim("fig06", "awgn", "1/6", (0.0, 6.0), "kd", claims.BASELINE, 0.0, "above")
+    digital = claims.Claim("fig06", "awgn", "1/6", (0.0, 6.0), "kd", claims.BASELINE, "text")
     assert claims.budgets(table, digital) == "291k / -"
 
 
@@ -72,4 +101,5 @@ def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
         config = make_config(read_sweep_file(FILE.parent.parent / "sweeps" / f"{claim.figure}.yaml"))
         assert {claim.better, claim.worse} <= set(config.scheme), claim
         assert claim.channel in config.channel
+        assert claim.rho in config.rho
         assert set(claim.snr_db) <= set(config.snr)
