@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linksim.link.channel import transmit_over
 from linksim.nets.depthwise import DepthwiseConv2d
+from linksim.nets.layers import ready
 from linksim.nets.network import Network, side_information
-from linksim.schemes.learned import ready
 from linksim.train.loop import Average
 from linksim.train.recipe import RECIPES
 from linksim.train.run import model_spec

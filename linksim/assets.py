@@ -644,7 +644,7 @@ ASSETS: dict[str, Asset[Any]] = {
         ),
         Weights(
             name="inception-fid",
-            purpose="metric fid (Inception V3 of 2015-12-05)",
+            purpose="metrics fid and kid (Inception V3 of 2015-12-05)",
             url=(
                 "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
                 "pt_inception-2015-12-05-6726825d.pth"

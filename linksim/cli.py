@@ -23,7 +23,7 @@ _SETTINGS = {
     "channel": ("NAME,...", "awgn, rayleigh, rician (linksim list channels)"),
     "snr": ("A:B:STEP", "SNR points in dB, both ends included; also 0,5,10"),
     "rho": ("K/M,...", "bandwidth ratios, like 1/6,1/3"),
-    "dataset": ("NAME", "cifar10-mini (embedded), cifar10, folder:DIR"),
+    "dataset": ("NAME", "cifar10-mini (embedded), cifar10, cifar10-val, folder:DIR"),
     "data-dir": ("DIR", "where cifar10 lies, when it is not an installed asset"),
     "image-size": ("PIXELS", "crop and resize the images of a folder"),
     "users": ("N", "users that send at once, 1 to 8"),
@@ -31,7 +31,7 @@ _SETTINGS = {
     "until": ("METRIC=HALFWIDTH", "stop a point when its 95%% interval is this narrow, like psnr=0.1"),
     "min-groups": ("G", "groups that --until evaluates in any case (default 128)"),
     "max-groups": ("G", "groups at which --until gives up"),
-    "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid (linksim list metrics)"),
+    "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid, kid (linksim list metrics)"),
     "power": ("CONVENTION", "sum (default) or per-ue"),
     "rician-k": ("DB", "K factor of the rician channel, dB"),
     "csi-error": ("VAR", "variance of the error of the channel estimate; 0 is perfect CSI"),
@@ -177,7 +177,7 @@ def _parser() -> _Parser:
     train.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
     tune = commands.add_parser("tune", help="find the T' of a diffusion refiner on validation images")
-    for name in ("scheme", "channel", "snr", "rho", "data-dir", "users", "groups", "metrics", "seed", "prior"):
+    for name in ("scheme", "channel", "snr", "rho", "data-dir", "users", "power", "groups", "metrics", "seed", "prior"):
         metavar, text = _SETTINGS[name]
         tune.add_argument(f"--{name}", metavar=metavar, help=text, dest=_KEYS.get(name, name.replace("-", "_")))
     tune.add_argument("--starts", metavar="T,...", help="the T' to try")
@@ -319,7 +319,7 @@ def _plot(args: argparse.Namespace) -> int:
 
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
-    from linksim.report.figures import draw
+    from linksim.report.figures import AXES, draw
     from linksim.train.logs import LOSSES
 
     if len(args.folders) > 1 and args.out is None:
@@ -334,7 +334,14 @@ def _plot(args: argparse.Namespace) -> int:
             print(path)
         return 0
     table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
-    table = table.drop_duplicates(["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"])
+    point = ["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"]
+    values = table.groupby(point)[[column for column in AXES if column in table]].nunique()
+    for variant, *_ in values.index[(values > 1).any(axis=1)]:
+        raise LinksimError(
+            f"these folders have different curves of {variant} (other weights, seed, CSI error or pixels): "
+            "plot them apart"
+        )
+    table = table.drop_duplicates(point)
     for path in draw(table, args.out or args.folders[0] / FIGURES):
         print(path)
     return 0
@@ -559,6 +566,8 @@ def _train_for(args: argparse.Namespace) -> int:
     for option in _MODEL_OPTIONS:
         if getattr(args, option):
             raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
+    if args.replace:
+        raise LinksimError("--for trains what has no weights: leave --replace out")
     jobs = _whole(args.jobs or "1", "--jobs") or 1
     config = make_config(read_sweep_file(args.sweep))
     if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
@@ -588,7 +597,7 @@ def _tune(args: argparse.Namespace) -> int:
     from linksim.refine.tune import CANDIDATES, tune, words
     from linksim.report.progress import Bar
 
-    names = ("channel", "snr", "rho", "data_dir", "users", "seed", "prior")
+    names = ("channel", "snr", "rho", "data_dir", "users", "power", "seed", "prior")
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     values |= {"dataset": "cifar10-val", "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
     starts = args.starts.split(",") if args.starts else list(map(str, CANDIDATES))
@@ -641,7 +650,7 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": f"from {found['warm_start']}" if found.get("warm_start") else "from scratch",
+        "started": _started(found, known),
         "in all": f"{found['lineage_pairs']} {unit}, what it started from included",
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
@@ -650,6 +659,17 @@ def _card(args: argparse.Namespace) -> int:
     }
     _print_rows([(key, str(value)) for key, value in rows.items() if value])
     return 0
+
+
+def _started(found: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where a card's training began, and whether those weights are still there."""
+    start = found.get("warm_start")
+    if not start:
+        return "from scratch"
+    files = found.get("warm_start_files")
+    if not files or files == list(known.get(start, {"files": {}})["files"].values()):
+        return f"from {start}"
+    return f"from weights of {start} that are no longer there; the command starts from those that are"
 
 
 def _verify(args: argparse.Namespace) -> int:

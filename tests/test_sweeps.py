@@ -14,6 +14,7 @@ import linksim
 from linksim import weights
 from linksim.engine.config import make_config, read_sweep_file
 from linksim.refine.specs import CganSpec
+from linksim.schemes.registry import RESERVED, find
 from linksim.train.spec import ModelSpec
 from tests.conftest import ROOT, Cli
 from tests.refine.openai_unet import UNet
@@ -107,6 +108,14 @@ def test_committed_results_are_those_of_their_sweep_file(name: str) -> None:
     assert set(table["snr_db"]) == set(config.snr)
     if config.dataset == "cifar10":
         assert (table["n_groups"] == (config.groups or 5000)).all()
+
+
+@pytest.mark.parametrize("name", ["fig06", "fig07", "fig10-cifar10", "refined-cifar10", "digital"])
+def test_no_column_of_a_table_is_free_for_a_parameter(name: str) -> None:
+    table = linksim.load(ROOT / "results" / name)
+    parameters = {key for text in table["scheme"].unique() for key in find(text).Params.model_fields}
+    columns = {column for column in table if not column.endswith(("_ci95", "_note"))}
+    assert columns - parameters <= RESERVED | {"csi", "split"}
 
 
 def test_the_notebook_runs_from_top_to_bottom() -> None:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from linksim.errors import LinksimError
-
-MAX_USERS = 8
+from linksim.link.config import MAX_USERS
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class SweepConfig(BaseModel):
         channel: fadings, see `linksim list channels`.
         snr: SNR points in dB (P_avg over the noise variance per complex symbol).
         rho: bandwidth ratios k/m, as fractions.
-        dataset: `cifar10-mini` (embedded), `cifar10`, or `folder:DIR`.
+        dataset: `cifar10-mini` (embedded), `cifar10`, `cifar10-val`, or `folder:DIR`.
         data_dir: where `cifar10` lies, when it is no installed asset.
         image_size: side in pixels that images of a folder are cropped and resized to.
         users: N.

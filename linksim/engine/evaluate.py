@@ -236,9 +236,12 @@ def _measure(context: Context, images: torch.Tensor, received: Received) -> dict
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
-            with part.open("wb") as file:
-                np.save(file, np.asarray(metric.features(shown), np.float32))
-            part.replace(path)
+            try:
+                with part.open("wb") as file:
+                    np.save(file, np.asarray(metric.features(shown), np.float32))
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
     return columns
 
 

@@ -95,8 +95,8 @@ def reproduce(
 
     Args:
         config: the figure's sweep.
-        folder: results folder; the parts are under `parts/` in it. What was drawn before stays: a curve whose weights
-            are gone keeps its numbers.
+        folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers
+            as long as its part is there.
         workers, device: see `run_sweep`.
         force_new: replaces what `folder` holds of another sweep.
         progress: gives the function that is told the progress of a part.
@@ -131,7 +131,9 @@ def reproduce(
     )
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
-        provenance.write_run(folder, run)
+        # Tables that are there keep the provenance of their own until the new ones are.
+        if force_new or provenance.read_run(folder) is None:
+            provenance.write_run(folder, run)
         for name, prepared in ready.items():
             # A part that was made with other weights is set aside and made again.
             run_sweep(

@@ -392,12 +392,20 @@ def _set_values(
                     metric = metric or kind(device)
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
                     reference = reference_features(metric, prepared.data, indices)
-                    value = float(metric.distance(reference, np.concatenate([np.load(file) for file in files])))
+                    value = float(metric.distance(reference, np.concatenate([_features(file) for file in files])))
                 writer.append({"point": key[0], "stage": key[1], "metric": name, "value": value})
                 known[key] = value
     finally:
         writer.close()
     return known
+
+
+def _features(path: Path) -> np.ndarray:
+    """Features of a unit's images. Raises LinksimError where the file is damaged."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        raise LinksimError(f"{path} is damaged: run the sweep into a new --out") from None
 
 
 def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:

@@ -66,9 +66,11 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
             f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
             "make room or rights and run the same command again"
         )
-    if isinstance(error, MemoryError):
+    # Of torch, on a GPU.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return LinksimError(
-            f"out of memory in {where}: what is done is kept; run the same command with fewer --workers"
+            f"out of memory in {where}: what is done is kept; run the same command with fewer --workers, or with "
+            "--device cpu"
         )
     text = " ".join(str(error).split())[:300]
     return LinksimError(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from diffusers import ControlNetModel, UNet2DConditionModel
 
 #: Of the restorer for 32x32: latents are [4, 16, 16].
-MINI_SCALE = 2
 _MINI: dict[str, Any] = {
     "in_channels": 4,
     "block_out_channels": (64, 128, 128),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
@@ -9,6 +11,7 @@ from torchvision.models.convnext import CNBlock, LayerNorm2d
 from linksim.nets.depthwise import DepthwiseConv2d
 
 NORM_EPS = 1e-6
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class ConvNextBlock(CNBlock):
@@ -130,3 +133,20 @@ class Downsample(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(LayerNorm2d(in_channels, NORM_EPS), nn.Conv2d(in_channels, out_channels, 2, stride=2))
+
+
+def ready(network: AnyNetwork, device: str) -> AnyNetwork:
+    """A network of this package, or of diffusers, laid out for evaluation under bfloat16 autocast.
+
+    Weights that autocast would round at every call are rounded once; the results are the same, bit for bit.
+    """
+    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    exact = {part for module in network.modules() if isinstance(module, OutputLayer) for part in module}
+    for module in network.modules():
+        if (
+            isinstance(module, nn.Linear | nn.Conv2d)
+            and not isinstance(module, DepthwiseConv2d)
+            and module not in exact
+        ):
+            module.to(torch.bfloat16)
+    return network

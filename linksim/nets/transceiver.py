@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +25,6 @@ class Transceiver(Network):
         self.encoder = Encoder(shape)
         self.planes = nn.Parameter(torch.randn(users, 1, *shape.image_shape[1:]))
         self.decoders = nn.ModuleList(Decoder(shape) for _ in range(1 if shared_decoder else users))
-
-    @property
-    def decoder_layers(self) -> int:
-        """Layers of a decoder, numbered as in Table IV from 0, the input layer."""
-        return len(cast("Decoder", self.decoders[0]).layers)
 
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
         """See `Network.encode`."""

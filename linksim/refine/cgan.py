@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from linksim.errors import LinksimError
 from linksim.refine.base import Refiner, Steps
-from linksim.refine.priors import rounded
 from linksim.refine.specs import CganSpec
 from linksim.schemes.base import Params, Scheme
 from linksim.schemes.learned import Learned
@@ -51,9 +50,10 @@ class Cgan(Refiner):
 
     @cached_property
     def _generator(self) -> nn.Module:
+        from linksim.nets.layers import ready
         from linksim.weights import load
 
-        return rounded(load(self._spec, self._card), self.setting.device)
+        return ready(load(self._spec, self._card), self.setting.device)
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""

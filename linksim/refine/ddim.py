@@ -102,7 +102,7 @@ class Ddim(Refiner):
         return [prior_spec(params.prior)] if params.prior in PRIOR_SIZES else []
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the prior; where T' comes from validation, T'."""
+        """Hash of the prior, and T' at every SNR that it is known for."""
         starts = "/".join(f"{snr:g}dB:{start}" for snr, start in self._starts.items())
         return {"prior": self._found.sha256, "start": starts}
 

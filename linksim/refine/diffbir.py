@@ -19,7 +19,7 @@ from linksim.errors import LinksimError, NoWeights
 from linksim.paths import assets_dir
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.diffusion import make_scheduler
-from linksim.refine.priors import file_hash, model_files, rounded
+from linksim.refine.priors import file_hash, model_files
 from linksim.refine.specs import MiniSpec
 from linksim.schemes.base import Params, Scheme
 from linksim.schemes.learned import Learned
@@ -169,10 +169,11 @@ class DiffBirMini(Refiner):
         import torch
 
         from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
+        from linksim.nets.layers import ready
         from linksim.weights import load
 
         device = self.setting.device
-        vae, denoiser, control = (rounded(load(spec, self._cards[part]), device) for part, spec in self._specs.items())
+        vae, denoiser, control = (ready(load(spec, self._cards[part]), device) for part, spec in self._specs.items())
         assert isinstance(vae, MiniVae)
         assert isinstance(denoiser, MiniDenoiser)
 
@@ -329,6 +330,8 @@ class _StableDiffusion:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from linksim.nets.layers import ready
+
         def part(kind: Any, name: str) -> Any:
             try:
                 return kind.from_pretrained(str(base / name), local_files_only=True)
@@ -336,11 +339,11 @@ class _StableDiffusion:
                 said = " ".join(str(error).split())[:160]
                 raise LinksimError(f"{base / name} does not load ({said}): download it anew") from None
 
-        self._unet = cast("Any", rounded(part(UNet2DConditionModel, "unet"), device))
-        self._vae = cast("Any", rounded(part(AutoencoderKL, "vae"), device))
+        self._unet = cast("Any", ready(part(UNet2DConditionModel, "unet"), device))
+        self._vae = cast("Any", ready(part(AutoencoderKL, "vae"), device))
         self._text = part(CLIPTextModel, "text_encoder").to(device).eval().requires_grad_(False)
         self._tokenizer = part(CLIPTokenizer, "tokenizer")
-        self._control = cast("Any", rounded(load_control(control, dict(self._unet.config)), device))
+        self._control = cast("Any", ready(load_control(control, dict(self._unet.config)), device))
         try:
             self._schedule = json.loads((base / "scheduler" / "scheduler_config.json").read_text())
         except (OSError, ValueError) as error:

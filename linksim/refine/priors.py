@@ -102,13 +102,14 @@ class Found:
         if (self.sha256, how) not in _CHECKED:
             import torch
 
+            from linksim.nets.layers import ready
             from linksim.refine.ddim import sample
 
             network = self.make()
             side = 2 * _multiple(network)
             image = torch.full((1, 3, side, side), 0.5)
             try:
-                told = sample(Prior(rounded(network, "cpu"), self.schedule, self.time_scale), image,
+                told = sample(Prior(ready(network, "cpu"), self.schedule, self.time_scale), image,
                               lambda: torch.zeros_like(image), 1, 1, 0.5, "ddim")  # fmt: skip
                 whole = bool(told.isfinite().all())
             except Exception as error:
@@ -122,6 +123,8 @@ class Found:
 
     def load(self, device: str, image_shape: tuple[int, int, int]) -> Prior:
         """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
+        from linksim.nets.layers import ready
+
         network = self.make()
         multiple = _multiple(network)
         if any(side % multiple for side in image_shape[1:]):
@@ -129,7 +132,7 @@ class Found:
                 f"this prior takes sides that are multiples of {multiple}, not images of "
                 f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
             )
-        return Prior(rounded(network, device), self.schedule, self.time_scale)
+        return Prior(ready(network, device), self.schedule, self.time_scale)
 
 
 #: The priors that this process has checked.
@@ -139,18 +142,6 @@ _CHECKED: set[tuple[str, Checkpoint]] = set()
 def _multiple(network: nn.Module) -> int:
     """What an image's side is a multiple of."""
     return int(2 ** (len(network.config["block_out_channels"]) - 1))  # type: ignore[index]
-
-
-def rounded(network: nn.Module, device: str) -> nn.Module:
-    """A network laid out for evaluation under bfloat16 autocast; weights that it would round are rounded once."""
-    import torch
-    from torch import nn
-
-    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.to(torch.bfloat16)
-    return network
 
 
 def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) -> Found:

@@ -99,9 +99,15 @@ def validated_starts(wanted: Stages, first: Scheme) -> Starts:
             return Starts(entry.one, entry.by_snr)
     why = "the one that is known is of other weights" if entries else "there is none"
     link = first.setting.link
+    own = ",".join(
+        f"{key}={value}" for key, value in first.params if str(first.Params.model_fields[key].default) != value
+    )
+    scheme = f"{first.name}+ddim" + (f":{own}" if own else "")
+    words = [f"--scheme {scheme}", f"--channel {link.channel}", f"--rho {first.setting.rho}"]
+    words += [f"--users {link.users}"] * (link.users != 2) + [f"--power {link.power}"] * (link.power != "sum")
     raise NoWeights(
         f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40), or find "
-        f"it: linksim tune --scheme {first.name}+ddim --channel {link.channel} --rho {first.setting.rho}"
+        f"it: linksim tune {' '.join(words)}"
     )
 
 

@@ -114,6 +114,7 @@ class Learned(Scheme):
 
     @cached_property
     def _model(self) -> Network:
+        from linksim.nets.layers import ready
         from linksim.nets.network import Network
         from linksim.weights import load
 
@@ -141,26 +142,3 @@ class Learned(Scheme):
         with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
             images = self._model.receive(received, told)
         return Received(images.clamp(0, 1))
-
-
-def ready(network: Network, device: str) -> Network:
-    """A network laid out for evaluation under bfloat16 autocast.
-
-    Weights that autocast would round at every call are rounded once; the results are the same, bit for bit.
-    """
-    import torch
-    from torch import nn
-
-    from linksim.nets.depthwise import DepthwiseConv2d
-    from linksim.nets.layers import OutputLayer
-
-    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    exact = {part for module in network.modules() if isinstance(module, OutputLayer) for part in module}
-    for module in network.modules():
-        if (
-            isinstance(module, nn.Linear | nn.Conv2d)
-            and not isinstance(module, DepthwiseConv2d)
-            and module not in exact
-        ):
-            module.to(torch.bfloat16)
-    return network

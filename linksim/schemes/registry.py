@@ -21,9 +21,10 @@ GROUP = "linksim.schemes"
 RESERVED = frozenset(
     {
         "scheme", "variant", "kind", "stage", "dataset", "channel", "rho", "users", "snr_db", "power", "csi_error_var",
-        "n_images", "n_groups", "n_left_out", "n_blocks", "n_block_errors", "bler", "loss_rate", "tx_power",
-        "power_note", "channel_uses", "rho_total", "rho_user", "stop_reason", "seconds", "seed", "group", "user",
-        "image", "mse", "lost", "psnr_db", "ssim", "fid", "kid", "envelope_of", "refine_steps", "refine_seconds",
+        "n_images", "n_groups", "n_left_out", "n_blocks", "n_block_errors", "bler", "bler_low", "bler_high",
+        "loss_rate", "tx_power", "power_note", "channel_uses", "rho_total", "rho_user", "trained_pairs", "stop_reason",
+        "seconds", "seed", "group", "user", "image", "mse", "lost", "psnr_db", "psnr_pooled_db", "ssim", "lpips_vgg",
+        "lpips_alex", "fid", "kid", "envelope_of", "refine_steps", "refine_start", "refine_seconds",
         "refine_images_per_s",
     }
 )  # fmt: skip
@@ -104,7 +105,7 @@ def _check(system: type[System], name: object) -> None:
     """Raises LinksimError for a class whose name cannot be asked for, or whose parameters hide columns of the table."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
         raise LinksimError(f"a scheme cannot be named {name!r}: use letters, digits, '.', '_', '+' and '-'")
-    hidden = RESERVED & set(system.Params.model_fields)
+    hidden = {name for name in system.Params.model_fields if name in RESERVED or name.endswith(("_ci95", "_note"))}
     if hidden:
         raise LinksimError(
             f"scheme {name!r} has a parameter {min(hidden)!r}, which is a column of every table: rename it"

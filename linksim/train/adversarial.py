@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from linksim.metrics import LpipsAlex, LpipsVgg, mse, psnr_from_mse
 from linksim.nets.cgan import Generator, Pair
+from linksim.nets.layers import ready
 from linksim.nets.network import Network
-from linksim.schemes.learned import ready
 from linksim.train.recipe import CganRecipe
 from linksim.train.task import Task, split
 from linksim.train.transceivers import VALIDATION_SNRS_DB, draw_batch, shown_by, validation_pass

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
+from linksim.nets.layers import ready
 from linksim.nets.network import Network
 from linksim.refine.diffusion import make_scheduler
-from linksim.schemes.learned import ready
 from linksim.train.recipe import LatentRecipe
-from linksim.train.task import Task, seed_of, split
+from linksim.train.task import Task, draw_images, seed_of, split
 from linksim.train.transceivers import draw_batch, shown_by, validation_pass
 
 if TYPE_CHECKING:
@@ -94,11 +94,7 @@ class _LatentTask(Task):
 
     def _batch(self, step: int) -> Tensor:
         torch.manual_seed(seed_of(self.seed, step))
-        device = self._pool.device
-        images = self._pool[torch.randint(len(self._pool), (self.recipe.batch,), device=device)].float() / 255
-        if self.recipe.flip:
-            mirrored = torch.rand(len(images), 1, 1, 1, device=device) < 0.5
-            images = torch.where(mirrored, images.flip(-1), images)
+        images = draw_images(self._pool, (self.recipe.batch,), self.recipe.flip) / 255
         return images.contiguous(memory_format=torch.channels_last)
 
     def _noisy(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:

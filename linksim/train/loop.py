@@ -45,6 +45,7 @@ class State:
         validation: its figures.
         lineage_pairs: image groups (a prior's images) that the weights this run began with had seen.
         start: name of the model that this run began with; none where it began from scratch.
+        start_files: SHA-256 of its weights.
     """
 
     step: int = 0
@@ -54,6 +55,7 @@ class State:
     validation: dict[str, float] = field(default_factory=dict)
     lineage_pairs: int = 0
     start: str = ""
+    start_files: tuple[str, ...] = ()
 
 
 def train(
@@ -62,8 +64,7 @@ def train(
     *,
     seconds: float | None = None,
     steps: int | None = None,
-    compiled: bool | None = None,
-    lineage: tuple[str, int] = ("", 0),
+    begun: State | None = None,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
     """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
@@ -75,8 +76,7 @@ def train(
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
-        compiled: whether networks go through torch.compile; by default they do on a GPU (on a CPU it is slower).
-        lineage: name of the model that a new run starts warm from, and what that one has seen.
+        begun: of a new run that starts warm: where from (`start`, `start_files`, `lineage_pairs`).
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
@@ -87,8 +87,8 @@ def train(
     torch.manual_seed(task.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = task.network().to(device).to(memory_format=torch.channels_last)
-    state = State(start=lineage[0], lineage_pairs=lineage[1])
-    if compiled if compiled is not None else device != "cpu":
+    state = begun or State()
+    if device != "cpu":  # on a CPU it is slower
         task.compile(model)
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
     checkpoint = folder / CHECKPOINT

@@ -32,8 +32,8 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
             while waiting or running:
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
-                    orthogonal = isinstance(spec, ModelSpec) and spec.teacher is None
-                    start = ["--warm", warm] if warm is not None and orthogonal else []
+                    untaught = isinstance(spec, ModelSpec) and spec.teacher is None
+                    start = ["--warm", warm] if warm is not None and untaught else []
                     running[spec] = subprocess.Popen(
                         [sys.executable, "-m", "linksim.cli", *spec.words, *options, *start],
                         env=environment, stdin=subprocess.DEVNULL,

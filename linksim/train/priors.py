@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from linksim.metrics import mse, psnr_from_mse
 from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 from linksim.train.recipe import PriorRecipe
-from linksim.train.task import Task, seed_of, split
+from linksim.train.task import Task, draw_images, seed_of, split
 
 if TYPE_CHECKING:
     from linksim.refine.specs import PriorSpec
@@ -68,10 +68,7 @@ class PriorTask(Task):
         """The squared error of the noise that the network tells, at random steps of the process."""
         torch.manual_seed(seed_of(self.seed, step))
         recipe, device = self.recipe, self._pool.device
-        images = self._pool[torch.randint(len(self._pool), (recipe.batch,), device=device)].float() / 127.5 - 1
-        if recipe.flip:
-            mirrored = torch.rand(recipe.batch, 1, 1, 1, device=device) < 0.5
-            images = torch.where(mirrored, images.flip(-1), images)
+        images = draw_images(self._pool, (recipe.batch,), recipe.flip) / 127.5 - 1
         early = torch.rand(recipe.batch, device=device) < recipe.early_share
         last = torch.where(early, recipe.early_steps, self._scheduler.config.num_train_timesteps)
         steps = (torch.rand(recipe.batch, device=device) * last).long()

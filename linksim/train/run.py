@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -41,11 +42,17 @@ def trainable() -> list[str]:
     from linksim.schemes.learned import Learned
     from linksim.schemes.registry import find, names
 
-    return [name for name in names() if issubclass(find(name), Learned)]
+    found = []
+    for name in names():
+        # A plug-in that cannot be loaded is nothing to those that can.
+        with suppress(LinksimError):
+            if issubclass(find(name), Learned):
+                found.append(name)
+    return found
 
 
 def model_spec(
-    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str, image_size: int = 32,
+    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str,
     ablation: str = NO_ABLATION,
 ) -> ModelSpec:  # fmt: skip
     """The model that the words ask for. `rho` is of one user's symbols; `csi` None is the scheme's own default.
@@ -56,6 +63,7 @@ def model_spec(
     from linksim.link.fading import CHANNELS
     from linksim.schemes.learned import Learned
     from linksim.schemes.registry import find
+    from linksim.weights import TRAINED_SHAPE
 
     if scheme not in trainable():
         raise unknown("scheme", scheme, trainable())
@@ -74,7 +82,7 @@ def model_spec(
             raise unknown(what, word, known)
     if not 1 <= users <= MAX_USERS:
         raise LinksimError(f"--users {users}: 1 to {MAX_USERS} are possible")
-    fraction, shape = parse_rho(rho), (3, image_size, image_size)
+    fraction, shape = parse_rho(rho), TRAINED_SHAPE
     channel_uses(fraction, shape)
     words = {what: word for what, (word, _) in choices.items()}
     system.check_csi(channel, words["csi"])
@@ -193,12 +201,14 @@ def run_training(
     Raises:
         LinksimError: no such model to start from, no teacher, no first stage, no data, and what `train` raises.
     """
+    import torch
+
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.data.cifar10 import VALIDATION
     from linksim.engine.provenance import code_version
     from linksim.engine.sweep import exclusive
-    from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
+    from linksim.train.loop import BEST, CHECKPOINT, State, load_checkpoint, train
 
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
@@ -211,14 +221,21 @@ def run_training(
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
             raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
-        start, lineage = None, (name, 0)
+        start, begun = None, None
         if name and saved is None:
             card = weights.cards()[name]
             # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
-            start, lineage = weights.load(spec_from_json(card["model"]), card), (name, card["lineage_pairs"])
+            start = weights.load(spec_from_json(card["model"]), card)
+            begun = State(start=name, start_files=tuple(card["files"].values()), lineage_pairs=card["lineage_pairs"])
         task = spec.task(recipe, images, seed, device, start)
         task.parts = parts
-        state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
+        try:
+            state = train(task, out, seconds=seconds, steps=steps, begun=begun, report=report)
+        except torch.OutOfMemoryError:
+            raise LinksimError(
+                f"{spec.name}: the GPU has no room for {recipe.batch} groups a step: take a smaller --set batch=... "
+                "and another --out, or --device cpu"
+            ) from None
         best = spec.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
     pairs = state.step * recipe.batch
@@ -230,6 +247,8 @@ def run_training(
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
         "warm_start": state.start or None,
+        "warm_start_files": list(state.start_files),
+        "seed": seed,
         "parts": parts,
         "seconds": round(state.seconds),
         "device": _device_name(device),

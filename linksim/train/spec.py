@@ -67,7 +67,7 @@ class Spec(ABC):
         """The command that makes the weights of a card again.
 
         Args:
-            facts: of the card: `recipe` (preset and changes), `steps` and `warm_start`.
+            facts: of the card: `recipe` (preset and changes), `steps`, `warm_start`, `seed`.
         """
         preset, *changes = str(facts["recipe"]).split()
         own = {f"{key}={value}" for key, value in self.changes.items()}
@@ -75,6 +75,8 @@ class Spec(ABC):
         words += [word for change in changes if change not in own for word in ("--set", change)]
         if facts["warm_start"]:
             words += ["--warm", facts["warm_start"]]
+        if facts.get("seed"):
+            words += ["--seed", str(facts["seed"])]
         return " ".join(words)
 
     @abstractmethod

@@ -7,11 +7,21 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linksim.data.cifar10 import VALIDATION
 from linksim.train.recipe import BaseRecipe
+
+
+def draw_images(pool: Tensor, shape: tuple[int, ...], flip: bool) -> Tensor:
+    """Images of a pool [T, C, H, W] at random, float32 [*shape, C, H, W] in the pool's range; `flip`: half mirrored."""
+    images = pool[torch.randint(len(pool), shape, device=pool.device)].float()
+    if flip:
+        mirrored = torch.rand(*shape, 1, 1, 1, device=pool.device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    return images
 
 
 class Task(ABC):

@@ -22,7 +22,7 @@ from linksim.nets.transceiver import Transceiver
 from linksim.train.losses import feature_affinity_loss
 from linksim.train.recipe import LinkRecipe, Recipe
 from linksim.train.spec import ModelSpec
-from linksim.train.task import VALIDATION, Task, seed_of, split
+from linksim.train.task import VALIDATION, Task, draw_images, seed_of, split
 
 VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
 _VALIDATION_GROUPS = 256
@@ -126,10 +126,7 @@ def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor, seed: int, ste
     """The draws of a step, from (seed, step) alone; they seed dropout and stochastic depth too."""
     torch.manual_seed(seed_of(seed, step))
     device, shape = pool.device, (recipe.batch, spec.users)
-    images = pool[torch.randint(len(pool), shape, device=device)].float() / 255
-    if recipe.flip:
-        mirrored = torch.rand(*shape, 1, 1, 1, device=device) < 0.5
-        images = torch.where(mirrored, images.flip(-1), images)
+    images = draw_images(pool, shape, recipe.flip) / 255
     low, high = recipe.snr_db
     snr_db = low + (high - low) * torch.rand(recipe.batch, device=device)
     h = torch.ones(shape, dtype=torch.complex64, device=device)

@@ -60,7 +60,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise LinksimError(f"{path} is no list of cards ({where}: {first['msg']}): repair it or take it away") from None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise LinksimError(f"{path} cannot be read ({error}): repair it or take it away") from None
     return {name: {**card, "folder": str(folder)} for name, card in cards.items()}
 

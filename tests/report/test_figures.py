@@ -66,6 +66,20 @@ def test_files_are_written_once_a_metric_that_there_is(table: pd.DataFrame, tmp_
     assert sorted(path.name for path in written) == ["psnr_db_awgn.pdf", "psnr_db_awgn.png"]
 
 
+def test_folders_with_different_curves_of_one_name_are_not_plotted_as_one(
+    table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / name for name in ("one", "again", "other")]
+    better = table.assign(psnr_db=table["psnr_db"] + (table["variant"] == "scheme-a"))
+    for folder, rows in zip(folders, (table, table, better), strict=True):
+        folder.mkdir()
+        rows.to_parquet(folder / "table.parquet")
+    out = ["--out", str(tmp_path / "figures")]
+    assert main(["plot", *map(str, folders[:2]), *out]) == 0
+    assert main(["plot", *map(str, folders), *out]) == 2
+    assert "different curves of scheme-a" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("column", ["power", "dataset", "users"])
 def test_what_cannot_be_compared_never_shares_a_plot(table: pd.DataFrame, column: str, tmp_path: Path) -> None:
     other = table.assign(**{column: {"power": "per-ue", "dataset": "other", "users": 3}[column]})

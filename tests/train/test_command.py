@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from linksim import LinksimError, weights
@@ -217,9 +218,26 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
     assert (card["warm_start"], card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
+    assert card["warm_start_files"] == list(weights.cards()[first]["files"].values())
     capsys.readouterr()
     assert train(folder, *words, "--warm", BASE.name, "--resume") == 2
     assert f"began from {first}" in capsys.readouterr().err
+
+
+def test_the_command_of_a_card_has_its_seed(folder: Path) -> None:
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--seed", "3") == 0
+    assert weights.cards()[BASE.name]["command"].endswith(" --seed 3")
+
+
+def test_a_gpu_without_room_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("linksim.train.loop.train", full)
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 2
+    assert "no room for 2 groups a step: take a smaller --set batch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])

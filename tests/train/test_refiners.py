@@ -88,6 +88,9 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
         linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
     again = ("--steps", "1", "--warm", CganSpec(FIRST).name, "--out", str(folder / "cgan"))
     assert train(folder, "--refiner", "cgan", *first, *lpips, *again) == 0
+    capsys.readouterr()
+    assert main(["card", CganSpec(FIRST).name]) == 0
+    assert f"from weights of {CganSpec(FIRST).name} that are no longer there" in capsys.readouterr().out
     linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
 
 
