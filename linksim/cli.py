@@ -650,7 +650,7 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(found, known),
+        "started": _started(name, known),
         "in all": f"{found['lineage_pairs']} {unit}, what it started from included",
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
@@ -661,13 +661,14 @@ def _card(args: argparse.Namespace) -> int:
     return 0
 
 
-def _started(found: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """Where a card's training began, and whether those weights are still there."""
-    start = found.get("warm_start")
+def _started(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where a model's training began, and whether those weights are still there."""
+    start = known[name].get("warm_start")
     if not start:
         return "from scratch"
-    files = found.get("warm_start_files")
-    if not files or files == list(known.get(start, {"files": {}})["files"].values()):
+    files = known[name].get("warm_start_files")
+    there = list(known[start]["files"].values()) if start in known else []
+    if start != name and (not files or files == there):
         return f"from {start}"
     return f"from weights of {start} that are no longer there; the command starts from those that are"
 
