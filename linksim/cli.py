@@ -134,6 +134,7 @@ def _parser() -> _Parser:
     again.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/FIGURE)")
     again.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
     again.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+    again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
     again.add_argument("--force-new", action="store_true", help="replace what the folder holds of another sweep")
     again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
     _debug(again)
@@ -272,15 +273,17 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.config import make_config, read_sweep_file, scheme_texts
     from linksim.engine.reproduce import reproduce, sweep_file
     from linksim.report.progress import Bars
     from linksim.report.show import table_text
+    from linksim.schemes.registry import parse
 
     file = sweep_file(args.figure)
     values = read_sweep_file(file, _assignments(args.set))
     if args.data_dir is not None:
         values["data_dir"] = args.data_dir
+    only = [parse(text).label for text in scheme_texts(args.only)] if args.only else []
     folder = args.out or Path("results") / file.stem
     if str(folder) in ("", "."):
         raise LinksimError("--out names the current folder: give one of its own, like --out results/x")
@@ -289,7 +292,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
                 make_config(values), folder, workers=workers, device=_device(args.device), force_new=args.force_new,
-                progress=bars.of, steps=bars.steps,
+                only=only, progress=bars.of, steps=bars.steps,
                 missing=lambda name, why: print(f"left out  {name}: {why}", flush=True),
             )  # fmt: skip
     except KeyboardInterrupt:

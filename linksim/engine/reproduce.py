@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +87,7 @@ def reproduce(
     workers: int | None = None,
     device: str = "cpu",
     force_new: bool = False,
+    only: Sequence[str] = (),
     progress: Callable[[str], Progress] | None = None,
     steps: Progress | None = None,
     missing: Callable[[str, str], None] | None = None,
@@ -95,28 +96,33 @@ def reproduce(
 
     Args:
         config: the figure's sweep.
-        folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers
-            as long as its part is there.
+        folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers,
+            those of its part or, where that is gone too, those of the tables.
         workers, device: see `run_sweep`.
         force_new: replaces what `folder` holds of another sweep.
+        only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
         progress: gives the function that is told the progress of a part.
         steps: told the steps of a refinement.
         missing: told the name of a part that has no weights, and why, before anything runs.
 
     Raises:
-        LinksimError: the folder holds another sweep or files of yours, or no part can run.
+        LinksimError: the folder holds another sweep or files of yours, no part can run, or `only` names no scheme.
     """
-    import pandas as pd
-
+    for text in only:
+        if text not in config.scheme:
+            raise unknown("curve", text, config.scheme)
     if not force_new:
         _check_folder(config, folder)
+    drawn = None if force_new else _read(folder / TABLE)
     ready: dict[str, Prepared] = {}
     lacking: dict[str, str] = {}
     for name, part in parts_of(config).items():
+        if only and part.scheme[0] not in only:
+            continue
         try:
             ready[name] = prepare(part, device)
         except NoWeights as error:
-            kept = _finished(folder / PARTS / name, part)
+            kept = _finished(folder / PARTS / name, part) or (drawn is not None and len(_rows_of(drawn, part)) > 0)
             lacking[name] = f"{error}{'; its curve of before stays' if kept else ''}"
             if missing is not None:
                 missing(name, lacking[name])
@@ -132,7 +138,8 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
         # Tables that are there keep the provenance of their own until the new ones are.
-        if force_new or provenance.read_run(folder) is None:
+        earlier = {} if force_new else provenance.read_run(folder) or {}
+        if not earlier:
             provenance.write_run(folder, run)
         for name, prepared in ready.items():
             # A part that was made with other weights is set aside and made again.
@@ -147,10 +154,8 @@ def reproduce(
             name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)
         ]
         table, images = (
-            without_gaps(
-                pd.concat([pd.read_parquet(folder / PARTS / name / file) for name in shown], ignore_index=True)
-            )
-            for file in (TABLE, PER_IMAGE)
+            _together(config, {name: folder / PARTS / name / file for name in shown}, kept)
+            for file, kept in ((TABLE, drawn), (PER_IMAGE, None if force_new else _read(folder / PER_IMAGE)))
         )
         write_tables(folder, table, images)
         parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
@@ -158,6 +163,9 @@ def reproduce(
         run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in parts.items()}
         for facts in parts.values():
             run["identity"] = {**facts["identity"], **run["identity"]}
+        # Of the curves that were kept, what was known of them.
+        run["parts"] = {**earlier.get("parts", {}), **run["parts"]}
+        run["identity"] = {**earlier.get("identity", {}), **run["identity"]}
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         provenance.write_run(folder, run)
     from linksim.report.figures import draw
@@ -183,6 +191,41 @@ def _check_folder(config: SweepConfig, folder: Path) -> None:
         raise LinksimError(f"{folder} holds another sweep ({named}): {way_out}")
     if gone:
         raise LinksimError(f"{folder} holds curves that this figure has not ({', '.join(gone)}): {way_out}")
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    """A table that may not be there. Raises LinksimError for one that is damaged."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path) if path.is_file() else None
+    except (OSError, ValueError):
+        raise LinksimError(f"{path} is no table: take it away, or --force-new to make all anew") from None
+
+
+def _rows_of(table: pd.DataFrame, part: SweepConfig) -> pd.DataFrame:
+    """The rows of a table that are a part's."""
+    alike = (table["variant"] == part.scheme[0]) & (table["channel"] == part.channel[0])
+    return table[alike & (table["rho"] == float(part.rhos[0]))]
+
+
+def _together(config: SweepConfig, parts: Mapping[str, Path], before: pd.DataFrame | None) -> pd.DataFrame:
+    """The figure's table in the order of its sweep, from those of the parts; what no part has, from that of before."""
+    import pandas as pd
+
+    curve = ["variant", "channel", "rho"]
+    kept = pd.DataFrame() if before is None else before
+    frames = []
+    for name, part in parts_of(config).items():
+        if name in parts:
+            frames.append(pd.read_parquet(parts[name]))
+        elif len(kept) and len(rows := _rows_of(kept, part)):
+            frames.append(rows)
+    table = pd.concat(frames, ignore_index=True)
+    if len(kept):
+        there = pd.MultiIndex.from_frame(table[curve])
+        table = pd.concat([table, kept[~pd.MultiIndex.from_frame(kept[curve]).isin(there)]], ignore_index=True)
+    return without_gaps(table)
 
 
 def _finished(place: Path, part: SweepConfig) -> bool:

@@ -1,5 +1,6 @@
 """A figure in parts: what has no weights is left out and named, and what comes later runs alone."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -103,6 +104,30 @@ def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.
     assert main([*words, "--set", "groups=5", "--force-new"]) == 0
 
 
+def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rho in (Fraction(1, 12), Fraction(1, 24)):
+        install(rho)
+    file, folder = tmp_path / "mine.yaml", tmp_path / "figure"
+    file.write_text('scheme: [semoma, bpg-capacity]\nchannel: rayleigh\nrho: 1/12\nsnr: "10"\ngroups: 4\n')
+    words = ["reproduce", str(file), "--out", str(folder), "--workers", "1", "--quiet"]
+    assert main([*words, "--only", "bpg-capacity"]) == 0
+    assert [path.name for path in (folder / "parts").iterdir()] == ["bpg-capacity_rayleigh_1-12"]
+    assert main(words) == 0
+    before = linksim.load(folder)
+    assert list(before["scheme"]) == ["semoma", "bpg-capacity"]
+    shutil.rmtree(folder / "parts")
+    install(Fraction(1, 24), seed=1)
+    assert main([*words, "--only", "semoma"]) == 0
+    assert [path.name for path in (folder / "parts").iterdir()] == ["semoma_rayleigh_1-12"]
+    after = linksim.load(folder)
+    assert list(after["scheme"]) == ["semoma", "bpg-capacity"]
+    pd.testing.assert_frame_equal(after.iloc[1:], before.iloc[1:])
+    assert after["psnr_db"][0] != before["psnr_db"][0]
+    capsys.readouterr()
+    assert main([*words, "--only", "semnoma"]) == 2
+    assert "unknown curve" in capsys.readouterr().err
+
+
 def test_what_was_drawn_before_stays_when_weights_go(tmp_path: Path) -> None:
     folder = tmp_path / "figure"
     for rho in (Fraction(1, 12), Fraction(1, 24)):
@@ -113,6 +138,13 @@ def test_what_was_drawn_before_stays_when_weights_go(tmp_path: Path) -> None:
     again = reproduce(CONFIG, folder, workers=1)
     assert "its curve of before stays" in again.lacking["semoma_rayleigh_1-12"]
     pd.testing.assert_frame_equal(again.table, before)
+    # Nor do they go with their parts, which no repository keeps.
+    shutil.rmtree(folder / "parts")
+    again = reproduce(CONFIG, folder, workers=1)
+    assert "its curve of before stays" in again.lacking["semoma_rayleigh_1-12"]
+    pd.testing.assert_frame_equal(again.table.drop(columns="seconds"), before.drop(columns="seconds"))
+    assert len(linksim.load_images(folder)) == 12 * 8 * 2
+    assert set(linksim.load(folder).attrs["run"]["parts"]) == set(parts_of(CONFIG))
     fewer = CONFIG.model_copy(update={"scheme": ("bpg-capacity",)})
     with pytest.raises(LinksimError, match="curves that this figure has not"):
         reproduce(fewer, folder, workers=1)
