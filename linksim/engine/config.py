@@ -255,7 +255,9 @@ def scheme_texts(value: Any) -> list[str]:
 
 
 def make_config(values: Mapping[str, Any]) -> SweepConfig:
-    """A sweep from plain values. `mcs`, `split` and `csi` are parameters asked of every scheme that has them.
+    """A sweep from plain values.
+
+    Those in SHARED (`mcs`, `split`, `csi`, `start`, `steps`, `prior`) are asked of every scheme that has them.
 
     Raises LinksimError in one line for an unknown key (with the nearest), a value out of range or a name unknown.
     """

@@ -41,7 +41,15 @@ class Transceiver(Network):
         return features if received.dim() == 3 else features[:, None].expand(-1, self.users, -1, -1, -1)
 
     def decode(self, features: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Layers `start` to `stop` of the decoders, on features [B, N, ...] with side information [B, N, D]."""
+        """Layers `start` to `stop` of the decoders, as Table IV numbers them; to the end where `stop` is None.
+
+        Args:
+            features: what layer `start` takes, [B, N, C', H', W'].
+            side: side information, [B, N, D].
+
+        Returns:
+            what layer `stop - 1` gives, [B, N, C'', H'', W'']; images [B, N, C, H, W] at the end.
+        """
         if self.shared_decoder:
             out = self.decoders[0](features.flatten(0, 1), side.flatten(0, 1), start, stop)
             return out.unflatten(0, features.shape[:2])

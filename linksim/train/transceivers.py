@@ -143,7 +143,14 @@ def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor, seed: int, ste
 def model_losses(
     spec: ModelSpec, recipe: Recipe, model: Network, teacher: Network | None, batch: Batch
 ) -> dict[str, Tensor]:
-    """The losses of a batch: "mae" or "mse", with a teacher "fa" and "crosskd", and their "total" (eq. 17)."""
+    """The losses of a batch (KDD paper, section IV).
+
+    The teacher sees the same images and h, with noise of its own, and sends orthogonally at P_avg (eq. 11).
+
+    Returns:
+        scalars: "mae" or "mse"; with a teacher "fa" (eqs. 13, 14) and "crosskd" (eq. 15); "total", which is
+        minimised (eq. 17).
+    """
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     noise_var = 10 ** (-batch.snr_db / 10)
     symbols = model.encode(batch.images, side, spec.powers)
