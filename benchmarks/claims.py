@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pandas as pd
 import linksim
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError
+from linksim.link.units import parse_rho
 from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED
 
@@ -108,8 +108,7 @@ CLAIMS = _claims()
 
 
 def _at(table: pd.DataFrame, claim: Claim) -> pd.DataFrame:
-    numerator, denominator = map(int, claim.rho.split("/"))
-    alike = (table["channel"] == claim.channel) & ((table["rho"] - numerator / denominator).abs() < 1e-9)
+    alike = (table["channel"] == claim.channel) & ((table["rho"] - float(parse_rho(claim.rho))).abs() < 1e-9)
     return table[alike & table["snr_db"].between(*claim.snr_db)]
 
 
@@ -198,7 +197,7 @@ def main() -> None:
         mean, half = found or (math.nan, math.nan)
         low, high = claim.snr_db
         order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
-        cells: Sequence[str] = [
+        cells = [
             claim.channel, claim.rho, f"{low:g}" if low == high else f"{low:g} to {high:g}", claim.source, claim.words
         ]  # fmt: skip
         said = verdict(claim, found)
