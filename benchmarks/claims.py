@@ -4,7 +4,8 @@ Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a 
 repository; `linksim reproduce` writes them), prints a Markdown table and writes `claims.csv` beside them. A gap is the
 mean, over image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image
 group, so that the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's
-users. `pairs` are those that both were trained on, with those of the weights that they were started from.
+users. `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
+per-image table is not at hand keeps its line, if the curves in the folder are still those of the line's weights.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from linksim.link.units import parse_rho
 from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED
 
+CSV = "claims.csv"
 PSNR, SSIM = "psnr_pooled_db", "ssim"
 #: What "comparable" means here, dB; the paper gives no number.
 COMPARABLE_DB = 0.2
@@ -53,6 +55,18 @@ class Claim:
     said: tuple[float, float] | None = None
     metric: str = PSNR
     equal: bool = False
+
+    @property
+    def snr_words(self) -> str:
+        """The SNRs that it is said for, dB."""
+        low, high = self.snr_db
+        return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What tells its line of claims.csv from the others."""
+        names = {"better": self.better, "worse": self.worse, "metric": self.metric}
+        return {**names, "channel": self.channel, "rho": self.rho, "snr_db": self.snr_words, "figure": self.figure}
 
     @property
     def words(self) -> str:
@@ -145,6 +159,15 @@ def budgets(table: pd.DataFrame, claim: Claim) -> str:
     return " / ".join("-" if pd.isna(number) else f"{number / 1000:.0f}k" for number in pairs)
 
 
+def weights(table: pd.DataFrame, claim: Claim) -> str | None:
+    """Eight digits of the hashes of both curves' weights; `-` for no weights, None where a curve is missing."""
+    here, facts = _at(table, claim), table.attrs["run"]["identity"]
+    names = (claim.better, claim.worse)
+    if not set(names) <= set(here["variant"]):
+        return None
+    return " / ".join(facts.get(f"{name} {claim.channel} {claim.rho} weights", "-")[:8] for name in names)
+
+
 def verdict(claim: Claim, found: tuple[float, float] | None) -> str:
     """Of the 95% interval: an order holds above zero, a gap where the interval meets it.
 
@@ -165,6 +188,22 @@ def verdict(claim: Claim, found: tuple[float, float] | None) -> str:
     return "holds"
 
 
+def _lines(path: Path) -> list[dict[str, str]]:
+    """The lines of a claims.csv; none where there is none."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def kept(before: list[dict[str, str]], claim: Claim, here: str) -> tuple[float, float] | None:
+    """What was measured earlier, and half of its interval, if it was on the weights `here`."""
+    for line in before:
+        if line.get("weights") == here and all(line.get(key) == value for key, value in claim.key.items()):
+            return float(line["gap"]), float(line["gap_ci95"])
+    return None
+
+
 def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
     if found is None:
         return ""
@@ -179,33 +218,35 @@ def main() -> None:
     folder = parser.parse_args().results
     if not folder.is_dir():
         parser.error(f"there is no folder {folder}")
-    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    images: dict[str, pd.DataFrame] = {}
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
-            tables[figure] = linksim.load_images(folder / figure), linksim.load(folder / figure)
+            tables[figure] = linksim.load(folder / figure)
+            images[figure] = linksim.load_images(folder / figure)
         except LinksimError as error:
             print(f"{figure}: {error}")
-    if not tables:
+    before = _lines(folder / CSV)
+    if not images and not before:
         parser.error(f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else")
     rows = []
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
     for claim in CLAIMS:
-        images, table = tables.get(claim.figure, (None, None))
-        found = measured(images, claim) if images is not None else None
+        table = tables.get(claim.figure)
+        here = weights(table, claim) if table is not None else None
+        found = measured(images[claim.figure], claim) if claim.figure in images else None
+        if found is None and here is not None:
+            found = kept(before, claim, here)
         pairs = budgets(table, claim) if table is not None and found is not None else ""
         mean, half = found or (math.nan, math.nan)
-        low, high = claim.snr_db
         order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
-        cells = [
-            claim.channel, claim.rho, f"{low:g}" if low == high else f"{low:g} to {high:g}", claim.source, claim.words
-        ]  # fmt: skip
+        cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
         said = verdict(claim, found)
         print("|", " | ".join([order, *cells, _shown(claim, found), pairs, said]), "|")
-        row = {"better": claim.better, "worse": claim.worse, "metric": claim.metric}
-        row |= dict(zip(("channel", "rho", "snr_db", "source", "said"), cells, strict=True))
-        rows.append({**row, "gap": mean, "gap_ci95": half, TRAINED: pairs, "verdict": said})
-    with (folder / "claims.csv").open("w", newline="") as file:
+        row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
+        rows.append({**row, TRAINED: pairs, "weights": here if found is not None else "", "verdict": said})
+    with (folder / CSV).open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)

@@ -1,6 +1,8 @@
 """The verdicts on the paper's claims come from paired differences, and say what they cannot say."""
 
+import csv
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,3 +105,48 @@ def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
         assert claim.channel in config.channel
         assert claim.rho in config.rho
         assert set(claim.snr_db) <= set(config.snr)
+
+
+def results(folder: Path, hashes: dict[str, str], per_image: bool) -> None:
+    """A folder fig06 with both curves of CLAIM at 0 and 10 dB."""
+    rows = [(name, "first", "awgn", 1 / 6, snr) for name in ("kd", "semnoma") for snr in (0.0, 10.0)]
+    table = pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db"]).assign(trained_pairs=1000)
+    (folder / "fig06").mkdir(exist_ok=True)
+    table.to_parquet(folder / "fig06" / "table.parquet")
+    identity = {f"{name} awgn 1/6 weights": digest for name, digest in hashes.items()}
+    (folder / "fig06" / "run.json").write_text(json.dumps({"identity": identity, "config": {}}))
+    if per_image:
+        images(0.25).to_parquet(folder / "fig06" / "per_image.parquet")
+    else:
+        (folder / "fig06" / "per_image.parquet").unlink(missing_ok=True)
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The line of CLAIM in claims.csv after one run."""
+    monkeypatch.setattr(claims, "CLAIMS", [CLAIM])
+    monkeypatch.setattr(sys, "argv", ["claims.py", str(folder)])
+    claims.main()
+    with (folder / "claims.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    return line
+
+
+def test_a_line_stays_while_the_curves_are_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = {"kd": "0123456789abcdef", "semnoma": "fedcba9876543210"}
+    results(tmp_path, hashes, per_image=True)
+    line = run(tmp_path, monkeypatch)
+    assert (line["weights"], line["verdict"]) == ("01234567 / fedcba98", "holds")
+    assert float(line["gap"]) == pytest.approx(0.25, abs=0.02)
+    results(tmp_path, hashes, per_image=False)
+    assert run(tmp_path, monkeypatch) == line
+    results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
+    assert run(tmp_path, monkeypatch)["verdict"] == "not yet measurable"
+    assert "not yet measurable" in capsys.readouterr().out
+
+
+def test_no_tables_and_no_lines_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, monkeypatch)
+    assert stopped.value.code == 2
