@@ -135,12 +135,17 @@ class Downsample(nn.Sequential):
         super().__init__(LayerNorm2d(in_channels, NORM_EPS), nn.Conv2d(in_channels, out_channels, 2, stride=2))
 
 
-def ready(network: AnyNetwork, device: str) -> AnyNetwork:
+def laid_out(network: AnyNetwork, device: str) -> AnyNetwork:
+    """A network laid out for evaluation on `device`, its numbers as they are."""
+    return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def rounded(network: AnyNetwork, device: str) -> AnyNetwork:
     """A network of this package, or of diffusers, laid out for evaluation under bfloat16 autocast.
 
     Weights that autocast would round at every call are rounded once; the results are the same, bit for bit.
     """
-    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = laid_out(network, device)
     exact = {part for module in network.modules() if isinstance(module, OutputLayer) for part in module}
     for module in network.modules():
         if (

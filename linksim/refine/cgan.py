@@ -50,10 +50,10 @@ class Cgan(Refiner):
 
     @cached_property
     def _generator(self) -> nn.Module:
-        from linksim.nets.layers import ready
+        from linksim.nets.layers import rounded
         from linksim.weights import load
 
-        return ready(load(self._spec, self._card), self.setting.device)
+        return rounded(load(self._spec, self._card), self.setting.device)
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""

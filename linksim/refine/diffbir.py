@@ -169,11 +169,11 @@ class DiffBirMini(Refiner):
         import torch
 
         from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
-        from linksim.nets.layers import ready
+        from linksim.nets.layers import rounded
         from linksim.weights import load
 
         device = self.setting.device
-        vae, denoiser, control = (ready(load(spec, self._cards[part]), device) for part, spec in self._specs.items())
+        vae, denoiser, control = (rounded(load(spec, self._cards[part]), device) for part, spec in self._specs.items())
         assert isinstance(vae, MiniVae)
         assert isinstance(denoiser, MiniDenoiser)
 
@@ -330,7 +330,7 @@ class _StableDiffusion:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        from linksim.nets.layers import ready
+        from linksim.nets.layers import rounded
 
         def part(kind: Any, name: str) -> Any:
             try:
@@ -339,11 +339,11 @@ class _StableDiffusion:
                 said = " ".join(str(error).split())[:160]
                 raise LinksimError(f"{base / name} does not load ({said}): download it anew") from None
 
-        self._unet = cast("Any", ready(part(UNet2DConditionModel, "unet"), device))
-        self._vae = cast("Any", ready(part(AutoencoderKL, "vae"), device))
+        self._unet = cast("Any", rounded(part(UNet2DConditionModel, "unet"), device))
+        self._vae = cast("Any", rounded(part(AutoencoderKL, "vae"), device))
         self._text = part(CLIPTextModel, "text_encoder").to(device).eval().requires_grad_(False)
         self._tokenizer = part(CLIPTokenizer, "tokenizer")
-        self._control = cast("Any", ready(load_control(control, dict(self._unet.config)), device))
+        self._control = cast("Any", rounded(load_control(control, dict(self._unet.config)), device))
         try:
             self._schedule = json.loads((base / "scheduler" / "scheduler_config.json").read_text())
         except (OSError, ValueError) as error:

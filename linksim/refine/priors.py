@@ -102,14 +102,14 @@ class Found:
         if (self.sha256, how) not in _CHECKED:
             import torch
 
-            from linksim.nets.layers import ready
+            from linksim.nets.layers import rounded
             from linksim.refine.ddim import sample
 
             network = self.make()
             side = 2 * _multiple(network)
             image = torch.full((1, 3, side, side), 0.5)
             try:
-                told = sample(Prior(ready(network, "cpu"), self.schedule, self.time_scale), image,
+                told = sample(Prior(rounded(network, "cpu"), self.schedule, self.time_scale), image,
                               lambda: torch.zeros_like(image), 1, 1, 0.5, "ddim")  # fmt: skip
                 whole = bool(told.isfinite().all())
             except Exception as error:
@@ -123,7 +123,7 @@ class Found:
 
     def load(self, device: str, image_shape: tuple[int, int, int]) -> Prior:
         """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
-        from linksim.nets.layers import ready
+        from linksim.nets.layers import rounded
 
         network = self.make()
         multiple = _multiple(network)
@@ -132,7 +132,7 @@ class Found:
                 f"this prior takes sides that are multiples of {multiple}, not images of "
                 f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
             )
-        return Prior(ready(network, device), self.schedule, self.time_scale)
+        return Prior(rounded(network, device), self.schedule, self.time_scale)
 
 
 #: The priors that this process has checked.

@@ -15,7 +15,7 @@ from linksim.link.units import source_size
 from linksim.schemes.base import Params, Received, Scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
 TRAINED = "trained_pairs"
+
+#: Image groups that go through the networks together on a CPU: more do not fit its caches.
+EVALUATED_TOGETHER = 16
 
 #: The value of `ablation` that leaves nothing out.
 NO_ABLATION = "none"
@@ -114,31 +117,33 @@ class Learned(Scheme):
 
     @cached_property
     def _model(self) -> Network:
-        from linksim.nets.layers import ready
+        from linksim.nets.layers import laid_out
         from linksim.nets.network import Network
         from linksim.weights import load
 
         network = load(self.spec, self._card)
         assert isinstance(network, Network)
-        return ready(network, self.setting.device)
+        return laid_out(network, self.setting.device)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
-        import torch
-
         from linksim.nets.network import side_information
 
         told = side_information(side.snr_db, side.h, self._model.side_dim)
-        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
-            return self._model.encode(images, told, self.powers)
+        return self._in_parts(lambda part, of: self._model.encode(part, of, self.powers), images, told)
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
         """See `Scheme.receive`."""
-        import torch
-
         from linksim.nets.network import side_information
 
         told = side_information(side.snr_db, side.h, self._model.side_dim)
-        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
-            images = self._model.receive(received, told)
-        return Received(images.clamp(0, 1))
+        return Received(self._in_parts(self._model.receive, received, told).clamp(0, 1))
+
+    def _in_parts(self, network: Callable[[Tensor, Tensor], Tensor], groups: Tensor, told: Tensor) -> Tensor:
+        """What a network makes of image groups, in float32, whatever the device would rather round to."""
+        import torch
+
+        if self.setting.device != "cpu":
+            return network(groups, told)
+        parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
+        return torch.cat([network(part, of) for part, of in parts])

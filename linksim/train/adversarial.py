@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from linksim.metrics import LpipsAlex, LpipsVgg, mse, psnr_from_mse
 from linksim.nets.cgan import Generator, Pair
-from linksim.nets.layers import ready
+from linksim.nets.layers import rounded
 from linksim.nets.network import Network
 from linksim.train.recipe import CganRecipe
 from linksim.train.task import Task, split
@@ -57,7 +57,7 @@ class CganTask(Task):
         super().__init__(recipe, seed, device)
         self._spec, self._start = spec, start
         self._lpips = {"vgg": LpipsVgg, "alex": LpipsAlex}[recipe.lpips](device)
-        self._first = ready(first, device)
+        self._first = rounded(first, device)
         pool, self._held_out = split(images)
         self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
-from linksim.nets.layers import ready
+from linksim.nets.layers import rounded
 from linksim.nets.network import Network
 from linksim.refine.diffusion import make_scheduler
 from linksim.train.recipe import LatentRecipe
@@ -62,7 +62,7 @@ class _LatentTask(Task):
             for name, part in parts.items()
         }
         if isinstance(first := parts.get("first"), Network):
-            self._first = ready(first, device)
+            self._first = rounded(first, device)
 
     @property
     def _vae(self) -> MiniVae:
