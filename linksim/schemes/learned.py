@@ -112,8 +112,9 @@ class Learned(Scheme):
         return self._symbols(self.setting, self.params)
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the weights, and the image groups that they and what they were started from were trained on."""
-        return {"weights": " ".join(self._card["files"].values()), TRAINED: str(self._card["lineage_pairs"])}
+        """Hash of the weights, the image groups of their training and of what they started from, and the precision."""
+        weights = " ".join(self._card["files"].values())
+        return {"weights": weights, TRAINED: str(self._card["lineage_pairs"]), "precision": "float32"}
 
     @cached_property
     def _model(self) -> Network:
