@@ -145,6 +145,7 @@ class Learned(Scheme):
         import torch
 
         if self.setting.device != "cpu":
-            return network(groups, told)
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                return network(groups, told)
         parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
         return torch.cat([network(part, of) for part, of in parts])
