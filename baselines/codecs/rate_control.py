@@ -1,7 +1,7 @@
 """Rate control: the best encoding of an image among those that fit the bytes a channel gives."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -117,24 +117,6 @@ class RateController:
                 found[want] = encoding
                 self._chosen.put(want, encoding, _OVERHEAD_BYTES + (encoding.n_bytes if encoding else 0))
         return [found[want] for want in wanted]
-
-    def ladder(self, image: Image) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Stream sizes in bytes and mean squared errors of an image [H, W, 3] at all qualities, best first.
-
-        Both have the length of `codec.qualities`; the image is at full size throughout.
-        """
-        ((_, work),) = self._start(_checked(image[None]), 1).items()
-        self._encode_all([work])
-        rows = [work.rows[quality] for quality in self.codec.qualities]
-        return np.array([len(row.stream) for row in rows]), np.array([row.mse for row in rows])
-
-    def build(self, images: Image, progress: Callable[[int], object] | None = None) -> None:
-        """Put the full ladders of images [B, H, W, 3] into the cache; `progress` hears how many more are done."""
-        images = _checked(images)
-        for part in _parts(list(images), images.shape):
-            self._encode_all(list(self._start(np.stack(part), 1).values()))
-            if progress is not None:
-                progress(len(part))
 
     def decode(self, streams: Sequence[bytes | None], size: tuple[int, int]) -> list[Image | None]:
         """The images uint8 [H, W, 3] of `size` (H, W) that a receiver has of the streams; treat them as read-only.

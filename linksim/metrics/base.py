@@ -19,7 +19,6 @@ class Metric(ABC):
     Attributes:
         name: what `--metrics` takes.
         column: its column in the tables.
-        unit: unit of the number; empty for a pure number.
         higher_is_better: direction of the number.
         summary: one line for `linksim list metrics`.
         convention: every choice that changes the number, for a run's provenance.
@@ -29,7 +28,6 @@ class Metric(ABC):
 
     name: ClassVar[str]
     column: ClassVar[str]
-    unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool]
     summary: ClassVar[str]
     convention: ClassVar[str]

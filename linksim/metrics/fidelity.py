@@ -36,7 +36,6 @@ class Psnr(ImageMetric):
 
     name = "psnr"
     column = "psnr_db"
-    unit = "dB"
     higher_is_better = True
     summary = "peak signal-to-noise ratio in dB, mean of per-image values"
     convention = "mean of per-image, per-user PSNR over RGB, peak 1, at most 100 dB (MSE floor 1e-10)"
