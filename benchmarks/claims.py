@@ -29,6 +29,9 @@ CSV = "claims.csv"
 PSNR, SSIM = "psnr_pooled_db", "ssim"
 #: What "comparable" means here, dB; the paper gives no number.
 COMPARABLE_DB = 0.2
+#: How many times the pairs of the other side `better` may have seen.
+LEEWAY = 1.1
+UNKNOWN = "not yet measurable"
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,18 @@ def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
     return pd.Series(psnr_from_mse_array(pooled.to_numpy()), pooled.index)
 
 
-def budgets(table: pd.DataFrame, claim: Claim) -> str:
-    """Image pairs that the weights of `better` and of `worse` were trained on, in thousands; `-` for no weights."""
+def budgets(table: pd.DataFrame, claim: Claim) -> tuple[float, float]:
+    """Image pairs that the weights of `better` and of `worse` were trained on; NaN for no weights."""
     here = _at(table, claim)
     if TRAINED not in here:
-        return "- / -"
-    pairs = [here.loc[here["variant"] == name, TRAINED].max() for name in (claim.better, claim.worse)]
-    return " / ".join("-" if pd.isna(number) else f"{number / 1000:.0f}k" for number in pairs)
+        return math.nan, math.nan
+    better, worse = (float(here.loc[here["variant"] == name, TRAINED].max()) for name in (claim.better, claim.worse))
+    return better, worse
+
+
+def favoured(pairs: tuple[float, float]) -> bool:
+    """Whether `better` has seen so many more pairs than `worse` that its gap is no sign of the method."""
+    return pairs[0] > LEEWAY * pairs[1]
 
 
 def weights(table: pd.DataFrame, claim: Claim) -> str | None:
@@ -168,15 +176,18 @@ def weights(table: pd.DataFrame, claim: Claim) -> str | None:
     return " / ".join(facts.get(f"{name} {claim.channel} {claim.rho} weights", "-")[:8] for name in names)
 
 
-def verdict(claim: Claim, found: tuple[float, float] | None) -> str:
+def verdict(claim: Claim, found: tuple[float, float] | None, favour: bool = False) -> str:
     """Of the 95% interval: an order holds above zero, a gap where the interval meets it.
 
-    A gap that is above zero and less than said fails, and says so; one that is more holds, and says so.
+    A gap that is above zero and less than said fails, and says so; one that is more holds, and says so. Where longer
+    training favours `better`, a gap below zero fails all the more; one above it says nothing.
     """
     if found is None:
-        return "not yet measurable"
+        return UNKNOWN
     mean, half = found
     low, high = mean - half, mean + half
+    if favour and low > 0:
+        return f"{UNKNOWN}: unequal budgets"
     if claim.equal:
         return "holds" if low >= -COMPARABLE_DB and high <= COMPARABLE_DB else "fails"
     if not low > 0:
@@ -186,6 +197,10 @@ def verdict(claim: Claim, found: tuple[float, float] | None) -> str:
     if claim.said is not None and low > claim.said[1]:
         return "holds: by more"
     return "holds"
+
+
+def _thousands(pairs: tuple[float, float]) -> str:
+    return " / ".join("-" if math.isnan(number) else f"{number / 1000:.0f}k" for number in pairs)
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -238,14 +253,15 @@ def main() -> None:
         found = measured(images[claim.figure], claim) if claim.figure in images else None
         if found is None and here is not None:
             found = kept(before, claim, here)
-        pairs = budgets(table, claim) if table is not None and found is not None else ""
+        pairs = budgets(table, claim) if table is not None and found is not None else None
         mean, half = found or (math.nan, math.nan)
         order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
         cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
-        said = verdict(claim, found)
-        print("|", " | ".join([order, *cells, _shown(claim, found), pairs, said]), "|")
+        said = verdict(claim, found, pairs is not None and favoured(pairs))
+        budget = _thousands(pairs) if pairs is not None else ""
+        print("|", " | ".join([order, *cells, _shown(claim, found), budget, said]), "|")
         row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
-        rows.append({**row, TRAINED: pairs, "weights": here if found is not None else "", "verdict": said})
+        rows.append({**row, TRAINED: budget, "weights": here if found is not None else "", "verdict": said})
     with (folder / CSV).open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

@@ -91,9 +91,20 @@ def test_a_claim_names_the_budgets_of_both_sides() -> None:
     rows = [("kd", "awgn", 1 / 6, 291200), ("semnoma", "awgn", 1 / 6, 60400), ("kd", "rayleigh", 1 / 6, 1000)]
     table = pd.DataFrame(rows, columns=["variant", "channel", "rho", "trained_pairs"])
     table["snr_db"] = 0.0
-    assert claims.budgets(table, CLAIM) == "291k / 60k"
+    assert claims.budgets(table, CLAIM) == (291200, 60400)
     digital = claims.Claim("fig06", "awgn", "1/6", (0.0, 6.0), "kd", claims.BASELINE, "text")
-    assert claims.budgets(table, digital) == "291k / -"
+    pairs = claims.budgets(table, digital)
+    assert pairs == pytest.approx((291200, np.nan), nan_ok=True)
+    assert not claims.favoured(pairs)
+
+
+def test_a_gap_of_the_one_that_was_trained_longer_says_nothing_unless_it_is_below() -> None:
+    assert claims.favoured((120, 100))
+    assert not claims.favoured((105, 100))
+    assert not claims.favoured((100, 120))
+    order = replace(CLAIM, said=None)
+    assert claims.verdict(order, claims.measured(images(0.25), order), True) == "not yet measurable: unequal budgets"
+    assert claims.verdict(order, claims.measured(images(-0.25), order), True) == "fails"
 
 
 def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
