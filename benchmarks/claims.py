@@ -1,11 +1,12 @@
 """The KDD paper's claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
 
 Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of the
-repository; `linksim reproduce` writes them), prints a Markdown table and writes `claims.csv` beside them. A gap is the
-mean, over image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image
-group, so that the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's
-users. `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
-per-image table is not at hand keeps its line, if the curves in the folder are still those of the line's weights.
+repository; `linksim reproduce` writes them), writes `claims.csv` beside them, and the same as a table into the folder's
+README.md where that has the marks for it. A gap is the mean, over image groups, of the paired difference, averaged over
+the SNRs of the claim first: draws are keyed by image group, so that the SNRs of a group are one observation. PSNR is
+the paper's, of the squared error pooled over a group's users. `pairs` are those that both were trained on, with those
+of the weights that they were started from. A claim whose per-image table is not at hand keeps its line, if the curves
+in the folder are still those of the line's weights.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED
 
 CSV = "claims.csv"
+BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
 PSNR, SSIM = "psnr_pooled_db", "ssim"
 #: What "comparable" means here, dB; the paper gives no number.
 COMPARABLE_DB = 0.2
@@ -219,6 +221,13 @@ def kept(before: list[dict[str, str]], claim: Claim, here: str) -> tuple[float, 
     return None
 
 
+def placed(text: str, lines: list[str]) -> str:
+    """`text` with `lines` between its marks; as it is where it has none."""
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return "".join([before, mark, "\n\n", "\n".join(lines), "\n\n", end, after]) if mark and end else text
+
+
 def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
     if found is None:
         return ""
@@ -246,7 +255,7 @@ def main() -> None:
         parser.error(f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else")
     rows = []
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
-    print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for claim in CLAIMS:
         table = tables.get(claim.figure)
         here = weights(table, claim) if table is not None else None
@@ -259,13 +268,17 @@ def main() -> None:
         cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
         said = verdict(claim, found, pairs is not None and favoured(pairs))
         budget = _thousands(pairs) if pairs is not None else ""
-        print("|", " | ".join([order, *cells, _shown(claim, found), budget, said]), "|")
+        lines.append(f"| {' | '.join([order, *cells, _shown(claim, found), budget, said])} |")
         row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
         rows.append({**row, TRAINED: budget, "weights": here if found is not None else "", "verdict": said})
     with (folder / CSV).open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+    readme = folder / "README.md"
+    if readme.is_file():
+        readme.write_text(placed(readme.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

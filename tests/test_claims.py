@@ -147,9 +147,13 @@ def test_a_line_stays_while_the_curves_are_of_its_weights(
 ) -> None:
     hashes = {"kd": "0123456789abcdef", "semnoma": "fedcba9876543210"}
     results(tmp_path, hashes, per_image=True)
+    (tmp_path / "README.md").write_text(f"# R\n{claims.BEGIN}\nold\n{claims.END}\nrest\n")
     line = run(tmp_path, monkeypatch)
     assert (line["weights"], line["verdict"]) == ("01234567 / fedcba98", "holds")
     assert float(line["gap"]) == pytest.approx(0.25, abs=0.02)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"# R\n{claims.BEGIN}\n\n| claim |")
+    assert text.endswith(f"| 1k / 1k | holds |\n\n{claims.END}\nrest\n")
     results(tmp_path, hashes, per_image=False)
     assert run(tmp_path, monkeypatch) == line
     results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
@@ -161,3 +165,18 @@ def test_no_tables_and_no_lines_are_an_error(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, monkeypatch)
     assert stopped.value.code == 2
+
+
+def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> None:
+    folder = FILE.parent.parent / "results"
+    with (folder / "claims.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [{key: line[key] for key in claim.key} for line, claim in zip(lines, claims.CLAIMS, strict=True)] == [
+        claim.key for claim in claims.CLAIMS
+    ]
+    _, _, rest = (folder / "README.md").read_text().partition(claims.BEGIN)
+    shown = [row.split(" | ") for row in rest.partition(claims.END)[0].splitlines() if row.startswith("| `")]
+    assert [row[-1].removesuffix(" |") for row in shown] == [line["verdict"] for line in lines]
+    for row, line, claim in zip(shown, lines, claims.CLAIMS, strict=True):
+        found = claims.kept([line], claim, line["weights"]) if line["weights"] else None
+        assert row[6].strip() == claims._shown(claim, found)
