@@ -105,7 +105,7 @@ def denoising_psnr(
     noise = torch.from_numpy(
         np.random.Generator(np.random.Philox(_VALIDATION_SEED)).standard_normal(images.shape, dtype=np.float32)
     )
-    clean = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
+    clean = torch.tensor(images).float() / 127.5 - 1
     found: dict[int, float] = {}
     for step in steps:
         values = []
