@@ -1,12 +1,12 @@
 """The KDD paper's claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
 
-Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of the
-repository; `linksim reproduce` writes them), writes `claims.csv` beside them, and the same as a table into the folder's
-README.md where that has the marks for it. A gap is the mean, over image groups, of the paired difference, averaged over
-the SNRs of the claim first: draws are keyed by image group, so that the SNRs of a group are one observation. PSNR is
-the paper's, of the squared error pooled over a group's users. `pairs` are those that both were trained on, with those
-of the weights that they were started from. A claim whose per-image table is not at hand keeps its line, if the curves
-in the folder are still those of the line's weights.
+Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of
+the repository; `linksim reproduce` writes them), writes `claims.csv` beside them, and the same as a table into the
+folder's README.md where that has the marks for it, with the curves that they are about. A gap is the mean, over image
+groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so that
+the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
+`pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
+per-image table is not at hand keeps its line, if the curves in the folder are still those of the line's weights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import csv
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,9 @@ from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED
 
 CSV = "claims.csv"
-BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
+CHANNELS = {"awgn": "AWGN", "rayleigh": "Rayleigh"}
+#: The curves that the README shows, and where on them, dB.
+FIGURES, SHOWN_SNR_DB = ("fig06", "fig07"), (0.0, 5.0, 10.0, 15.0, 20.0)
 PSNR, SSIM = "psnr_pooled_db", "ssim"
 #: What "comparable" means here, dB; the paper gives no number.
 COMPARABLE_DB = 0.2
@@ -201,7 +204,7 @@ def verdict(claim: Claim, found: tuple[float, float] | None, favour: bool = Fals
     return "holds"
 
 
-def _thousands(pairs: tuple[float, float]) -> str:
+def _thousands(*pairs: float) -> str:
     return " / ".join("-" if math.isnan(number) else f"{number / 1000:.0f}k" for number in pairs)
 
 
@@ -221,11 +224,34 @@ def kept(before: list[dict[str, str]], claim: Claim, here: str) -> tuple[float, 
     return None
 
 
-def placed(text: str, lines: list[str]) -> str:
-    """`text` with `lines` between its marks; as it is where it has none."""
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return "".join([before, mark, "\n\n", "\n".join(lines), "\n\n", end, after]) if mark and end else text
+def curves(table: pd.DataFrame) -> list[str]:
+    """PSNR and SSIM of a figure's curves at some SNRs, and their budgets: a table for each channel and rho."""
+    head = ["PSNR / SSIM", *(f"{snr:g} dB" for snr in SHOWN_SNR_DB), "pairs"]
+    lines = []
+    first = table[table["stage"] == "first"]
+    for channel, rho in dict.fromkeys(zip(first["channel"].tolist(), first["rho"].tolist(), strict=True)):
+        rows = first[(first["channel"] == channel) & (first["rho"] == rho)]
+        title = f"{CHANNELS.get(channel, channel)}, rho {Fraction(rho).limit_denominator(1000)}"
+        lines += ["", f"| {' | '.join([f'{title}: {head[0]}', *head[1:]])} |", "|---" * len(head) + "|"]
+        for variant, curve in rows.groupby("variant", sort=False):
+            at = curve.set_index("snr_db")
+            cells = [f"{at[PSNR][snr]:.2f} / {at[SSIM][snr]:.3f}" if snr in at.index else "" for snr in SHOWN_SNR_DB]
+            pairs = float(curve[TRAINED].max()) if TRAINED in curve else math.nan
+            lines.append(f"| {' | '.join([f'`{variant}`', *cells, _thousands(pairs)])} |")
+    return lines
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and behind a table in the README."""
+    return f"<!-- {name} -->", f"<!-- end of {name} -->"
+
+
+def placed(text: str, name: str, lines: list[str]) -> str:
+    """`text` with `lines` between the marks of a name; as it is where it has none."""
+    begin, stop = marks(name)
+    before, mark, rest = text.partition(begin)
+    _, end, after = rest.partition(stop)
+    return "".join([before, mark, "\n\n", "\n".join(lines).strip(), "\n\n", end, after]) if mark and end else text
 
 
 def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
@@ -267,7 +293,7 @@ def main() -> None:
         order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
         cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
         said = verdict(claim, found, pairs is not None and favoured(pairs))
-        budget = _thousands(pairs) if pairs is not None else ""
+        budget = _thousands(*pairs) if pairs is not None else ""
         lines.append(f"| {' | '.join([order, *cells, _shown(claim, found), budget, said])} |")
         row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
         rows.append({**row, TRAINED: budget, "weights": here if found is not None else "", "verdict": said})
@@ -277,7 +303,11 @@ def main() -> None:
         writer.writerows(rows)
     readme = folder / "README.md"
     if readme.is_file():
-        readme.write_text(placed(readme.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        text = placed(readme.read_text(encoding="utf-8"), "claims", lines)
+        for figure in FIGURES:
+            if figure in tables and marks(figure)[0] in text:
+                text = placed(text, figure, curves(tables[figure]))
+        readme.write_text(text, encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import linksim
+
 FILE = Path(__file__).parent.parent / "benchmarks" / "claims.py"
 spec = importlib.util.spec_from_file_location("claims", FILE)
 assert spec is not None
@@ -147,13 +149,14 @@ def test_a_line_stays_while_the_curves_are_of_its_weights(
 ) -> None:
     hashes = {"kd": "0123456789abcdef", "semnoma": "fedcba9876543210"}
     results(tmp_path, hashes, per_image=True)
-    (tmp_path / "README.md").write_text(f"# R\n{claims.BEGIN}\nold\n{claims.END}\nrest\n")
+    begin, end = claims.marks("claims")
+    (tmp_path / "README.md").write_text(f"# R\n{begin}\nold\n{end}\nrest\n")
     line = run(tmp_path, monkeypatch)
     assert (line["weights"], line["verdict"]) == ("01234567 / fedcba98", "holds")
     assert float(line["gap"]) == pytest.approx(0.25, abs=0.02)
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith(f"# R\n{claims.BEGIN}\n\n| claim |")
-    assert text.endswith(f"| 1k / 1k | holds |\n\n{claims.END}\nrest\n")
+    assert text.startswith(f"# R\n{begin}\n\n| claim |")
+    assert text.endswith(f"| 1k / 1k | holds |\n\n{end}\nrest\n")
     results(tmp_path, hashes, per_image=False)
     assert run(tmp_path, monkeypatch) == line
     results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
@@ -174,9 +177,31 @@ def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> N
     assert [{key: line[key] for key in claim.key} for line, claim in zip(lines, claims.CLAIMS, strict=True)] == [
         claim.key for claim in claims.CLAIMS
     ]
-    _, _, rest = (folder / "README.md").read_text().partition(claims.BEGIN)
-    shown = [row.split(" | ") for row in rest.partition(claims.END)[0].splitlines() if row.startswith("| `")]
+    begin, end = claims.marks("claims")
+    _, _, rest = (folder / "README.md").read_text().partition(begin)
+    shown = [row.split(" | ") for row in rest.partition(end)[0].splitlines() if row.startswith("| `")]
     assert [row[-1].removesuffix(" |") for row in shown] == [line["verdict"] for line in lines]
     for row, line, claim in zip(shown, lines, claims.CLAIMS, strict=True):
         found = claims.kept([line], claim, line["weights"]) if line["weights"] else None
         assert row[6].strip() == claims._shown(claim, found)
+
+
+@pytest.mark.parametrize("figure", claims.FIGURES)
+def test_the_committed_tables_of_curves_are_those_of_the_results(figure: str) -> None:
+    folder = FILE.parent.parent / "results"
+    text = (folder / "README.md").read_text()
+    assert claims.marks(figure)[0] in text
+    assert claims.placed(text, figure, claims.curves(linksim.load(folder / figure))) == text
+
+
+def test_a_table_of_curves_shows_pooled_psnr_ssim_and_pairs_of_each_channel_and_rho() -> None:
+    rows = [(name, "first", "awgn", rho, snr) for rho in (1 / 6, 1 / 3) for name in ("kd", "bpg") for snr in (0.0, 5.0)]
+    table = pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db"])
+    table = table.assign(psnr_pooled_db=table["rho"] * 60 + table["snr_db"], ssim=table["snr_db"] / 10)
+    table["trained_pairs"] = table["variant"].map({"kd": 348_800.0, "bpg": np.nan})
+    lines = claims.curves(table)
+    assert [line for line in lines if "rho" in line] == [
+        f"| AWGN, rho {rho}: PSNR / SSIM | 0 dB | 5 dB | 10 dB | 15 dB | 20 dB | pairs |" for rho in ("1/6", "1/3")
+    ]
+    assert "| `kd` | 10.00 / 0.000 | 15.00 / 0.500 |  |  |  | 349k |" in lines
+    assert "| `bpg` | 20.00 / 0.000 | 25.00 / 0.500 |  |  |  | - |" in lines
