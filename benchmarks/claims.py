@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -208,6 +208,14 @@ def _thousands(*pairs: float) -> str:
     return " / ".join("-" if math.isnan(number) else f"{number / 1000:.0f}k" for number in pairs)
 
 
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), "|---" * len(cells) + "|"]
+
+
 def _lines(path: Path) -> list[dict[str, str]]:
     """The lines of a claims.csv; none where there is none."""
     if not path.is_file():
@@ -226,18 +234,17 @@ def kept(before: list[dict[str, str]], claim: Claim, here: str) -> tuple[float, 
 
 def curves(table: pd.DataFrame) -> list[str]:
     """PSNR and SSIM of a figure's curves at some SNRs, and their budgets: a table for each channel and rho."""
-    head = ["PSNR / SSIM", *(f"{snr:g} dB" for snr in SHOWN_SNR_DB), "pairs"]
     lines = []
     first = table[table["stage"] == "first"]
     for channel, rho in dict.fromkeys(zip(first["channel"].tolist(), first["rho"].tolist(), strict=True)):
         rows = first[(first["channel"] == channel) & (first["rho"] == rho)]
-        title = f"{CHANNELS.get(channel, channel)}, rho {Fraction(rho).limit_denominator(1000)}"
-        lines += ["", f"| {' | '.join([f'{title}: {head[0]}', *head[1:]])} |", "|---" * len(head) + "|"]
+        title = f"{CHANNELS.get(channel, channel)}, rho {parse_rho(rho)}: PSNR / SSIM"
+        lines += ["", *_head([title, *(f"{snr:g} dB" for snr in SHOWN_SNR_DB), "pairs"])]
         for variant, curve in rows.groupby("variant", sort=False):
             at = curve.set_index("snr_db")
             cells = [f"{at[PSNR][snr]:.2f} / {at[SSIM][snr]:.3f}" if snr in at.index else "" for snr in SHOWN_SNR_DB]
             pairs = float(curve[TRAINED].max()) if TRAINED in curve else math.nan
-            lines.append(f"| {' | '.join([f'`{variant}`', *cells, _thousands(pairs)])} |")
+            lines.append(_row([f"`{variant}`", *cells, _thousands(pairs)]))
     return lines
 
 
@@ -281,7 +288,7 @@ def main() -> None:
         parser.error(f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else")
     rows = []
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = _head(head)
     for claim in CLAIMS:
         table = tables.get(claim.figure)
         here = weights(table, claim) if table is not None else None
@@ -294,7 +301,7 @@ def main() -> None:
         cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
         said = verdict(claim, found, pairs is not None and favoured(pairs))
         budget = _thousands(*pairs) if pairs is not None else ""
-        lines.append(f"| {' | '.join([order, *cells, _shown(claim, found), budget, said])} |")
+        lines.append(_row([order, *cells, _shown(claim, found), budget, said]))
         row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
         rows.append({**row, TRAINED: budget, "weights": here if found is not None else "", "verdict": said})
     with (folder / CSV).open("w", newline="") as file:

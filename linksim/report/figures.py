@@ -10,6 +10,7 @@ import pandas as pd
 
 from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
+from linksim.link.units import parse_rho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +104,7 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
         for panel, rho in zip(panels, rhos, strict=True):
             _panel(panel, rows[rows["rho"] == rho], column, labels, colours, side_by_side=len(snrs) == 1)
             panel.set_xlabel("SNR (dB)" if len(snrs) > 1 else f"SNR = {snrs[0]:g} dB")
-            panel.set_title(f"$\\rho$ = {_ratio(rho)}")
+            panel.set_title(f"$\\rho$ = {parse_rho(rho)}")
         panels[0].set_ylabel(AXES.get(column, column))
         handles: dict[str, Any] = {}
         for panel in panels:
@@ -168,12 +169,6 @@ def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
     refined = set(rows["variant"][rows["stage"] != FIRST])
     first = rows["variant"].isin(refined) & (rows["stage"] == FIRST)
     return rows.assign(_label=rows["variant"].where(~first, rows["variant"] + _FIRST_STAGE))
-
-
-def _ratio(rho: float) -> str:
-    from fractions import Fraction
-
-    return str(Fraction(rho).limit_denominator(10**6))
 
 
 def _title(rows: pd.DataFrame) -> str:
