@@ -95,7 +95,7 @@ def card(spec: Spec) -> dict[str, Any]:
     if spec_from_json(found["model"]) != spec:
         raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {spec.name} is of another model: repair it")
     if not present(found):
-        raise NoWeights(f"{spec.name}: weights {missing_words(found)}, their card alone is there; {_training(spec)}")
+        raise NoWeights(f"{spec.name}: {place(found)}, their card alone is there; {_training(spec)}")
     for _ in contents(found):
         pass
     if not isinstance(spec, ModelSpec):
@@ -130,9 +130,12 @@ def present(found: Card) -> bool:
     return all((Path(found["folder"]) / name).is_file() for name in found["files"])
 
 
-def missing_words(found: Card) -> str:
-    """Why a card has no weights: those of the package are left out on purpose, the user's own are not."""
-    return "not shipped" if found["folder"] == str(SHIPPED) else f"gone from {found['folder']}"
+def place(found: Card) -> str:
+    """Where a card's weights lie; those of the package may be left out on purpose, the user's own are not."""
+    shipped = found["folder"] == str(SHIPPED)
+    if not present(found):
+        return "weights not shipped" if shipped else f"weights gone from {found['folder']}"
+    return "shipped" if shipped else found["folder"]
 
 
 def contents(found: Card) -> Iterator[bytes]:

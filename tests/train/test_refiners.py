@@ -73,7 +73,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     verified = capsys.readouterr().out
     assert all(f"ok   {name}: " in verified for name in own)
     assert main(["list", "weights"]) == 0
-    assert "4 images, your own" in capsys.readouterr().out
+    assert f"4 images; {folder / 'weights'}" in capsys.readouterr().out
     table = linksim.sweep(
         folder / "sweep", scheme="semnoma+ddim:start=8,semnoma+cgan,semnoma+diffbir-mini:steps=2", rho="1/24",
         snr="10", groups=2, metrics="psnr", progress=False,

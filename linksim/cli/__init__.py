@@ -1,0 +1,87 @@
+"""The command line: parse, call, print. The files of this folder hold its commands by subject."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+from linksim.cli import inventory, results, simulate, training
+from linksim.cli.options import Parser
+from linksim.errors import LinksimError
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission.")
+    parser.add_argument("--version", action="store_true", help="print the version and the commit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for subject in (simulate, results, training, inventory):
+        subject.add_commands(commands)
+    return parser
+
+
+def _join_negative(words: Sequence[str]) -> list[str]:
+    """`--snr -5:20:5` to `--snr=-5:20:5`, which argparse would take for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and re.fullmatch(r"--[a-z-]+", joined[-1]) and re.match(r"-([\d.]|inf|nan)", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _say(text: str) -> None:
+    """The one line of an error; where nobody listens the exit code alone tells."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"linksim: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    # Job arrays end a job by SIGTERM: what is done is kept, as after Ctrl-C.
+    raise KeyboardInterrupt
+
+
+def _one_line(message: object, *where: object, **more: object) -> str:
+    return f"note: {message}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
+    debug = "--debug" in (argv if argv is not None else sys.argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    warnings.formatwarning = _one_line
+    # What Pillow thinks of a file's metadata helps nobody here: unreadable images are refused.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        args = _parser().parse_all(_join_negative(sys.argv[1:] if argv is None else argv))
+        if args.version:
+            from linksim.engine.provenance import code_version
+
+            print(code_version())
+            return 0
+        if args.command is None:
+            _parser().print_help()
+            return 2
+        return int(args.run(args))
+    except LinksimError as error:
+        if debug:
+            raise
+        _say(str(error))
+        return 2
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror}: give a place with room and rights, like --out DIR")
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130

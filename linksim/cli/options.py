@@ -1,0 +1,174 @@
+"""What the commands share: the options of a sweep, and how the words of an option are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from linksim.errors import LinksimError, unknown
+
+#: A sweep's settings as options: what stands for the value, and the help.
+SETTINGS = {
+    "scheme": ("NAME[:KEY=VALUE,...],...", "schemes and their parameters (linksim list schemes)"),
+    "channel": ("NAME,...", "awgn, rayleigh, rician (linksim list channels)"),
+    "snr": ("A:B:STEP", "SNR points in dB, both ends included; also 0,5,10"),
+    "rho": ("K/M,...", "bandwidth ratios, like 1/6,1/3"),
+    "dataset": ("NAME", "cifar10-mini (embedded), cifar10, cifar10-val, folder:DIR"),
+    "data-dir": ("DIR", "where cifar10 lies, when it is not an installed asset"),
+    "image-size": ("PIXELS", "crop and resize the images of a folder"),
+    "users": ("N", "users that send at once, 1 to 8"),
+    "groups": ("G", "image groups a point (default: all of the data set)"),
+    "until": ("METRIC=HALFWIDTH", "stop a point when its 95%% interval is this narrow, like psnr=0.1"),
+    "min-groups": ("G", "groups that --until evaluates in any case (default 128)"),
+    "max-groups": ("G", "groups at which --until gives up"),
+    "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid, kid (linksim list metrics)"),
+    "power": ("CONVENTION", "sum (default) or per-ue"),
+    "rician-k": ("DB", "K factor of the rician channel, dB"),
+    "csi-error": ("VAR", "variance of the error of the channel estimate; 0 is perfect CSI"),
+    "pixels": ("KIND", "float (default), or uint8: round reconstructions to 8 bits"),
+    "seed": ("SEED", "seed of every random draw"),
+    "mcs": ("MCS", "for schemes that have it: qpsk-1/2, 16qam-3/4, ..., or envelope"),
+    "split": ("SHARES", "for schemes that have it: 0.8/0.2, equal, sic"),
+    "csi": ("KIND", "for schemes that have it: the side information of the users"),
+    "start": ("T", "for refiners that have it: T', at which the diffusion starts, or auto (by SNR)"),
+    "steps": ("N", "for refiners that have it: steps from T' to 0"),
+    "prior": ("NAME", "for refiners that have it: small, large, a checkpoint or a diffusers folder"),
+}
+_KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are linksim's: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LinksimError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments; an option that the command does not have is an error that names the nearest."""
+        args, rest = self.parse_known_args(words)
+        if rest:
+            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            used = commands.get(args.command, self)
+            if not rest[0].startswith("--"):
+                used.error(f"{rest[0]!r} is too much")
+            raise unknown(
+                "option", rest[0].partition("=")[0], [o for o in used._option_string_actions if o[:2] == "--"]
+            )
+        return args
+
+
+Commands = argparse._SubParsersAction  # the type has no public name
+
+
+def command(commands: Commands[Parser], name: str, run: Any, help: str) -> Parser:
+    """A command, with what runs it: a function of the arguments that returns the exit code."""
+    parser = commands.add_parser(name, help=help)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_settings(parser: Parser, names: Iterable[str] = SETTINGS) -> None:
+    """Options of a sweep's settings."""
+    for name in names:
+        metavar, text = SETTINGS[name]
+        parser.add_argument(f"--{name}", metavar=metavar, help=text, dest=_key(name))
+
+
+def given_settings(args: argparse.Namespace, names: Iterable[str] = SETTINGS) -> dict[str, Any]:
+    """Those that were given, by the keys of a sweep file."""
+    keys = map(_key, names)
+    return {key: value for key in keys if (value := getattr(args, key)) is not None}
+
+
+def _key(name: str) -> str:
+    return _KEYS.get(name, name.replace("-", "_"))
+
+
+def add_changes(parser: Parser, help: str = "change a value of the sweep file") -> None:
+    """`--set KEY=VALUE`, as often as need be; `changes` reads them."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
+
+
+def changes(args: argparse.Namespace) -> dict[str, str]:
+    """What `--set` asks for."""
+    values = {}
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LinksimError(f"--set {text!r}: write key=value")
+        values[key.strip()] = value
+    return values
+
+
+def sweep_values(args: argparse.Namespace, names: Iterable[str] = SETTINGS) -> dict[str, Any]:
+    """The settings of a sweep: a file's, where there is one, changed by `--set` and then by the options."""
+    from linksim.engine.config import SHARED, read_sweep_file
+
+    overrides = changes(args)
+    values: dict[str, Any] = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
+    given = given_settings(args, names)
+    if "scheme" in given:
+        # Schemes named on the command line replace the file's, and with them what the file asked of those.
+        values = {key: value for key, value in values.items() if key not in SHARED}
+    return {**values, **given}
+
+
+def add_out(parser: Parser, help: str = "results folder (default: runs/ and a name of its own)") -> None:
+    """`--out DIR`."""
+    parser.add_argument("--out", type=Path, metavar="DIR", help=help)
+
+
+def own_folder(folder: Path, example: str) -> Path:
+    """`folder`, if it is not the current one, where results would lie among whatever else is there."""
+    if str(folder) in ("", "."):
+        raise LinksimError(f"--out names the current folder: give one of its own, like --out {example}")
+    return folder
+
+
+def add_machine(parser: Parser, workers: bool = True) -> None:
+    """`--device`, and `--workers` where several processes help."""
+    if workers:
+        parser.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+
+
+def device(name: str) -> str:
+    """A device that is there."""
+    if name == "cpu":
+        return name
+    if name.partition(":")[0] != "cuda":
+        raise LinksimError(f"--device {name!r}: cpu and cuda are known")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise LinksimError(f"--device {name}: no CUDA device here: leave the option out")
+    index = name.partition(":")[2]
+    if index and not (index.isdecimal() and int(index) < torch.cuda.device_count()):
+        raise LinksimError(f"--device {name}: there are {torch.cuda.device_count()}: cuda:0 is the first")
+    return name
+
+
+def whole(text: str | None, option: str) -> int | None:
+    """A whole number from 1; None where the option was left out."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 or more")
+    return int(text)
+
+
+def left_out(name: str, why: str) -> None:
+    """Says which curve is left out."""
+    print(f"left out  {name}: {why}", flush=True)
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and what is said of each, in two columns."""
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")

@@ -1,0 +1,129 @@
+"""`linksim sweep`, `reproduce` and `merge`: what simulates and writes results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from linksim.cli.options import (
+    Commands,
+    Parser,
+    add_changes,
+    add_machine,
+    add_out,
+    add_settings,
+    changes,
+    command,
+    device,
+    left_out,
+    own_folder,
+    sweep_values,
+    whole,
+)
+
+
+def add_commands(commands: Commands[Parser]) -> None:
+    """Adds the commands of this file."""
+    sweep = command(
+        commands, "sweep", _sweep, "simulate curves and write tables and figures; resumes what was cut short"
+    )
+    sweep.add_argument("file", nargs="?", type=Path, help="a sweep file (YAML); options below go before its values")
+    add_settings(sweep)
+    add_changes(sweep)
+    add_out(sweep)
+    add_machine(sweep)
+    sweep.add_argument("--shard", metavar="I/N", help="work on part I (from 0) of N alone, for job arrays")
+    sweep.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
+    sweep.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+    again = command(
+        commands, "reproduce", _reproduce, "a figure of a paper from the weights at hand, resumed and drawn"
+    )
+    again.add_argument("figure", metavar="FIGURE", help="fig06, fig07, ... or a sweep file")
+    add_settings(again, ["data-dir"])
+    add_changes(again)
+    add_out(again, "results folder (default: results/FIGURE)")
+    add_machine(again)
+    again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
+    again.add_argument("--force-new", action="store_true", help="replace what the folder holds of another sweep")
+    again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+    merge = command(commands, "merge", _merge, "bring the shards of a sweep together and write its tables")
+    merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    add_out(merge, "where to (default: the first folder)")
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from linksim.engine.config import make_config
+    from linksim.engine.plan import parse_shard
+    from linksim.engine.sweep import default_folder, prepare, run_sweep
+    from linksim.report.progress import Bar
+    from linksim.report.show import table_text
+
+    values = sweep_values(args)
+    workers = whole(args.workers, "--workers")
+    shard = parse_shard(args.shard) if args.shard else (0, 1)
+    where = device(args.device)
+    if args.out is not None:
+        own_folder(args.out, "runs/x")
+    prepared = prepare(make_config(values), where)
+    folder = args.out or default_folder(prepared)
+    try:
+        with Bar(shown=not args.quiet) as bar:
+            table = run_sweep(
+                prepared, folder, workers=workers, shard=shard, device=where, force_new=args.force_new,
+                progress=bar.update, steps=bar.steps,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        return _stopped(folder)
+    if table is None:
+        print(f"shard {args.shard} is done in {folder}; when all are: linksim merge {folder}")
+        return 0
+    if not args.quiet:
+        print(table_text(table))
+    print(f"results: {folder}")
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from linksim.engine.config import make_config, read_sweep_file, scheme_texts
+    from linksim.engine.reproduce import reproduce, sweep_file
+    from linksim.report.progress import Bars
+    from linksim.report.show import table_text
+    from linksim.schemes.registry import parse
+
+    file = sweep_file(args.figure)
+    values = read_sweep_file(file, changes(args))
+    if args.data_dir is not None:
+        values["data_dir"] = args.data_dir
+    only = [parse(text).label for text in scheme_texts(args.only)] if args.only else []
+    folder = own_folder(args.out or Path("results") / file.stem, "results/x")
+    workers = whole(args.workers, "--workers")
+    try:
+        with Bars(shown=not args.quiet) as bars:
+            done = reproduce(
+                make_config(values), folder, workers=workers, device=device(args.device), force_new=args.force_new,
+                only=only, progress=bars.of, steps=bars.steps, missing=left_out,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        return _stopped(folder)
+    if not args.quiet:
+        print(table_text(done.table))
+    print(f"results: {folder}" + (f"; {len(done.lacking)} curves lack weights" if done.lacking else ""))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from linksim.engine.sweep import merge
+    from linksim.report.show import table_text
+
+    out = args.out or args.folders[0]
+    print(table_text(merge(args.folders, out)))
+    print(f"results: {out}")
+    return 0
+
+
+def _stopped(folder: Path) -> int:
+    print(f"\nstopped: what is done is kept in {folder}; the same command goes on with it", file=sys.stderr)
+    return 130

@@ -1,0 +1,271 @@
+"""`linksim train`, `tune`, `card` and `verify`: what makes trained models, and tells of them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linksim.cli.options import (
+    Commands,
+    Parser,
+    add_changes,
+    add_machine,
+    add_out,
+    add_settings,
+    changes,
+    command,
+    device,
+    given_settings,
+    print_rows,
+    whole,
+)
+from linksim.errors import LinksimError, unknown
+
+if TYPE_CHECKING:
+    from linksim.train.spec import Spec
+
+_MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
+_TUNE = ("channel", "snr", "rho", "data-dir", "users", "power", "seed", "prior")
+
+
+def add_commands(commands: Commands[Parser]) -> None:
+    """Adds the commands of this file."""
+    train = command(commands, "train", _train, "train a learned scheme, or all that a sweep lacks")
+    train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
+    train.add_argument("--refiner", metavar="NAME", help="cgan or diffbir-mini, on the scheme's output, frozen")
+    train.add_argument(
+        "--prior", nargs="?", const="small", metavar="NAME",
+        help="a diffusion prior: small (default), large, diffbir-mini-vae, diffbir-mini-denoiser",
+    )  # fmt: skip
+    train.add_argument(
+        "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
+    )
+    train.add_argument("--channel", metavar="NAME", help="awgn (default) or rayleigh")
+    train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
+    train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
+    train.add_argument("--users", metavar="N", help="users (default 2)")
+    train.add_argument(
+        "--ablation", metavar="NAME", help="fa, crosskd, j1..j7 of kd, scratch of semnoma: see list schemes"
+    )
+    train.add_argument("--csi", metavar="KIND", help="own, all or snr (default: the scheme's)")
+    train.add_argument("--power", metavar="CONVENTION", help="sum (default) or per-ue")
+    train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
+    train.add_argument("--steps", metavar="N", help="steps, in place of a time")
+    train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
+    add_changes(train, "change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/1/1")
+    train.add_argument("--warm", metavar="MODEL", help="start from another model's weights; auto takes the nearest")
+    add_settings(train, ["data-dir"])
+    train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
+    train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
+    train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    train.add_argument("--seed", default="0", metavar="SEED")
+    add_machine(train, workers=False)
+    train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
+
+    tune = command(commands, "tune", _tune, "find the T' of a diffusion refiner on validation images")
+    add_settings(tune, ["scheme", *_TUNE, "groups", "metrics"])
+    tune.add_argument("--starts", metavar="T,...", help="the T' to try")
+    tune.add_argument("--replace", action="store_true", help="in the place of a T' that is known already")
+    add_out(tune)
+    add_machine(tune)
+
+    card = command(commands, "card", _card, "where trained weights come from, and the command that makes them again")
+    card.add_argument("model", help="name of the weights (linksim list weights)")
+
+    command(commands, "verify", _verify, "measure the PSNR on the cards of all weights again")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from linksim.report.progress import TrainingBar, figures
+    from linksim.train.run import parse_budget, run_training
+
+    seconds = parse_budget(args.budget) if args.budget else None
+    steps = whole(args.steps, "--steps")
+    if sum(value is not None for value in (args.scheme, args.sweep, args.prior)) != 1:
+        raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
+    if args.refiner is not None and args.scheme is None:
+        raise LinksimError(f"--refiner {args.refiner}: name the scheme that it refines: --scheme kd")
+    if not re.fullmatch(r"[0-9]{1,9}", args.seed):
+        raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
+    if args.sweep:
+        return _train_for(args)
+    if args.jobs is not None:
+        raise LinksimError("--jobs is for --for: one model is one process")
+    spec = _spec(args)
+    recipe = spec.make_recipe(args.recipe, changes(args))
+    out = args.out / spec.name
+    if (out / "checkpoint.pt").exists() and not args.resume:
+        raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
+    data_dir = Path(args.data_dir) if args.data_dir is not None else None
+    try:
+        with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
+            paths, facts = run_training(
+                spec, recipe, data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
+                device=device(args.device), warm=args.warm, replace=args.replace, report=bar.update,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        kept = (out / "checkpoint.pt").exists()
+        words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
+        print(f"\nstopped: {words}", file=sys.stderr)
+        return 130
+    result = f"validation {figures(facts['validation'])} after {facts['lineage_pairs']} {spec.unit}"
+    if paths:
+        print(f"{paths[0]}: {result}")
+    else:
+        print(f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place)")
+    return 0
+
+
+def _spec(args: argparse.Namespace) -> Spec:
+    """The one model that the words of `linksim train` ask for."""
+    from linksim.schemes.learned import NO_ABLATION
+    from linksim.train.run import model_spec
+
+    if args.prior is not None:
+        from linksim.refine.specs import PRIORS
+
+        for option in _MODEL:
+            if getattr(args, option):
+                raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
+        if args.prior not in PRIORS:
+            raise unknown("prior to train", args.prior, PRIORS)
+        return PRIORS[args.prior]
+    first = model_spec(
+        args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
+        whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
+        ablation=args.ablation or NO_ABLATION,
+    )  # fmt: skip
+    if args.refiner is None:
+        return first
+    from linksim.refine.specs import refiner_spec
+
+    return refiner_spec(args.refiner, first)
+
+
+def _train_for(args: argparse.Namespace) -> int:
+    """Every model that a sweep lacks, each in a process of its own."""
+    from linksim import weights
+    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.train.many import train_all
+    from linksim.train.run import image_shape, models_for, waves
+
+    for option in _MODEL:
+        if getattr(args, option):
+            raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
+    if args.replace:
+        raise LinksimError("--for trains what has no weights: leave --replace out")
+    jobs = whole(args.jobs or "1", "--jobs") or 1
+    config = make_config(read_sweep_file(args.sweep))
+    if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
+        raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
+    needed = models_for(config, shape)
+    known = weights.cards()
+    lacking = [spec for spec in needed if spec.name not in known or not weights.present(known[spec.name])]
+    for spec in needed:
+        print(f"{'needed' if spec in lacking else 'there '}  {spec.name}")
+    if not lacking:
+        print("every model of this sweep has its weights")
+        return 0
+    if args.budget is None and args.steps is None:
+        raise LinksimError("no budget given: --budget 40m, or --steps")
+    for spec in lacking:
+        spec.make_recipe(args.recipe, changes(args))
+    words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
+    for option in ("budget", "steps", "data_dir"):
+        if getattr(args, option) is not None:
+            words += [f"--{option.replace('_', '-')}", getattr(args, option)]
+    words += [word for change in args.set for word in ("--set", change)]
+    train_all(waves(lacking), words, jobs, warm=args.warm)
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from linksim.refine.tune import CANDIDATES, tune, words
+    from linksim.report.progress import Bar
+
+    values = given_settings(args, _TUNE)
+    values |= {"dataset": "cifar10-val", "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
+    starts = args.starts.split(",") if args.starts else list(map(str, CANDIDATES))
+    candidates = [whole(text.strip(), "--starts") or 0 for text in starts]
+    if args.scheme is None:
+        raise LinksimError("no scheme given: --scheme kd+ddim")
+    try:
+        with Bar() as bar:
+            folder, found = tune(
+                {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
+                workers=whole(args.workers, "--workers"), device=device(args.device), replace=args.replace,
+                progress=bar.update, steps=bar.steps,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)
+        return 130
+    for tuned in found:
+        print(words(tuned))
+    print(f"results: {folder}")
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from linksim.engine.plan import chosen
+    from linksim.report.progress import figures
+    from linksim.train.spec import spec_from_json
+    from linksim.weights import cards, place
+
+    known = cards()
+    name = chosen(list(known), args.model, "model")
+    found = known[name]
+    unit = spec_from_json(found["model"]).unit
+    rows = {
+        "model": name,
+        "where": place(found),
+        "data": found.get("data"),
+        "recipe": found.get("recipe"),
+        "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
+        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
+        f"{found.get('device')}",
+        "started": _started(name, known),
+        "in all": f"{found['lineage_pairs']} {unit}, what it started from included",
+        "validation": figures(found["validation"]),
+        "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
+        "code": found.get("code"),
+        "command": found.get("command"),
+    }
+    print_rows((key, str(value)) for key, value in rows.items() if value)
+    return 0
+
+
+def _started(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where a model's training began, and whether those weights are still there."""
+    start = known[name].get("warm_start")
+    if not start:
+        return "from scratch"
+    files = known[name].get("warm_start_files")
+    there = list(known[start]["files"].values()) if start in known else []
+    if start != name and (not files or files == there):
+        return f"from {start}"
+    return f"from weights of {start} that are no longer there; the command starts from those that are"
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from linksim import weights
+    from linksim.train.run import verify
+
+    bad = 0
+    if not weights.cards():
+        print("there are no weights: see `linksim train --help`")
+    for name, found in weights.cards().items():
+        if not weights.present(found) and found["folder"] == str(weights.SHIPPED):
+            print(f"-    {name}: {weights.place(found)}")
+            continue
+        try:
+            card, here = verify(name)
+            good, words = abs(card - here) <= 0.01, f"card {card:.3f} dB, here {here:.3f} dB"
+        except LinksimError as error:
+            good, words = False, str(error)
+        bad += not good
+        print(f"{'ok ' if good else 'BAD'}  {name}: {words}")
+    return 2 if bad else 0
