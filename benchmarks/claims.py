@@ -6,7 +6,7 @@ folder's README.md where that has the marks for it, with the curves that they ar
 groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so that
 the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
 `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
-per-image table is not at hand keeps its line, if the curves in the folder are still those of the line's weights.
+per-image table is not at hand keeps its line, unless the curves in the folder are of other weights than the line's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 import linksim
+from linksim.engine.provenance import write_atomic
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError
 from linksim.link.units import parse_rho
@@ -141,7 +144,8 @@ def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
     """
     rows = _at(images[images["stage"] == "first"], claim)
     curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse)]
-    if any(curve.empty for curve in curves) or (claim.metric != PSNR and claim.metric not in rows):
+    needed = {"group", "mse" if claim.metric == PSNR else claim.metric}
+    if any(curve.empty for curve in curves) or not needed <= set(rows.columns):
         return None
     better, worse = (_values(curve, claim.metric) for curve in curves)
     if set(better.index) != set(worse.index):
@@ -220,15 +224,21 @@ def _lines(path: Path) -> list[dict[str, str]]:
     """The lines of a claims.csv; none where there is none."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        for line in lines:
+            float(line["gap"]), float(line["gap_ci95"])
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise LinksimError(f"{path} holds no claims ({error!r}): take it away, and measure them again") from None
+    return lines
 
 
-def kept(before: list[dict[str, str]], claim: Claim, here: str) -> tuple[float, float] | None:
-    """What was measured earlier, and half of its interval, if it was on the weights `here`."""
+def kept(before: list[dict[str, str]], claim: Claim) -> dict[str, str] | None:
+    """The line of a claim that was measured earlier."""
     for line in before:
-        if line.get("weights") == here and all(line.get(key) == value for key, value in claim.key.items()):
-            return float(line["gap"]), float(line["gap_ci95"])
+        if all(line.get(key) == value for key, value in claim.key.items()):
+            return None if math.isnan(float(line["gap"])) else line
     return None
 
 
@@ -268,6 +278,73 @@ def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
     return f"{mean:+.3f} ± {half:.3f} dB" if claim.metric == PSNR else f"{mean:+.4f} ± {half:.4f}"
 
 
+def _line(
+    claim: Claim, table: pd.DataFrame | None, images: pd.DataFrame | None, before: list[dict[str, str]]
+) -> dict[str, str]:
+    """A claim's line of claims.csv: measured here, else earlier on the same weights, else without numbers."""
+    line = {**claim.key, "source": claim.source, "said": claim.words}
+    line |= {"gap": "nan", "gap_ci95": "nan", TRAINED: "", "weights": "", "verdict": UNKNOWN}
+    found = measured(images, claim) if images is not None else None
+    old, here = kept(before, claim), weights(table, claim) if table is not None else None
+    if table is None and old is not None:
+        return {**line, **{key: old.get(key) or "" for key in line}}
+    if found is None and old is not None and here is not None and old.get("weights") == here:
+        found = float(old["gap"]), float(old["gap_ci95"])
+    if found is None or table is None:
+        return line
+    pairs = budgets(table, claim)
+    line |= {"gap": repr(found[0]), "gap_ci95": repr(found[1]), TRAINED: _thousands(*pairs)}
+    return {**line, "weights": here or "", "verdict": verdict(claim, found, favoured(pairs))}
+
+
+def _cells(claim: Claim, line: dict[str, str]) -> list[str]:
+    """The same for the README."""
+    order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
+    found = float(line["gap"]), float(line["gap_ci95"])
+    shown = _shown(claim, None if math.isnan(found[0]) else found)
+    cells = [order, claim.channel, claim.rho, claim.snr_words, claim.source, claim.words, shown]
+    return [*cells, line[TRAINED], line["verdict"]]
+
+
+def write(folder: Path) -> list[str]:
+    """Writes claims.csv and the tables of README.md in `folder`; returns the table of claims. Raises LinksimError."""
+    tables: dict[str, pd.DataFrame] = {}
+    images: dict[str, pd.DataFrame] = {}
+    before, readme = _lines(folder / CSV), folder / "README.md"
+    for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
+        try:
+            table = linksim.load(folder / figure)
+            if table.attrs["run"] is None or not {PSNR, SSIM} <= set(table.columns):
+                raise LinksimError("no run.json, or no PSNR and SSIM in its table: linksim reproduce writes them")
+            tables[figure] = table
+            images[figure] = linksim.load_images(folder / figure)
+        except LinksimError as error:
+            print(f"{figure}: {error}; claims on it stay as they were", file=sys.stderr)
+    if not images and not before:
+        raise LinksimError(
+            f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else"
+        )
+    rows = [_line(claim, tables.get(claim.figure), images.get(claim.figure), before) for claim in CLAIMS]
+    head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
+    lines = [*_head(head), *(_row(_cells(claim, row)) for claim, row in zip(CLAIMS, rows, strict=True))]
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else None
+    except ValueError as error:
+        raise LinksimError(f"{readme} is no text ({error})") from None
+    if text is not None:
+        text = placed(text, "claims", lines)
+        for figure in FIGURES:
+            if figure in tables and marks(figure)[0] in text:
+                text = placed(text, figure, curves(tables[figure]))
+        write_atomic(readme, text.encode())
+    content = StringIO(newline="")
+    writer = csv.DictWriter(content, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / CSV, content.getvalue().encode())
+    return lines
+
+
 def main() -> None:
     """Prints the table of claims and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,46 +352,10 @@ def main() -> None:
     folder = parser.parse_args().results
     if not folder.is_dir():
         parser.error(f"there is no folder {folder}")
-    tables: dict[str, pd.DataFrame] = {}
-    images: dict[str, pd.DataFrame] = {}
-    for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
-        try:
-            tables[figure] = linksim.load(folder / figure)
-            images[figure] = linksim.load_images(folder / figure)
-        except LinksimError as error:
-            print(f"{figure}: {error}")
-    before = _lines(folder / CSV)
-    if not images and not before:
-        parser.error(f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else")
-    rows = []
-    head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
-    lines = _head(head)
-    for claim in CLAIMS:
-        table = tables.get(claim.figure)
-        here = weights(table, claim) if table is not None else None
-        found = measured(images[claim.figure], claim) if claim.figure in images else None
-        if found is None and here is not None:
-            found = kept(before, claim, here)
-        pairs = budgets(table, claim) if table is not None and found is not None else None
-        mean, half = found or (math.nan, math.nan)
-        order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
-        cells = [claim.channel, claim.rho, claim.snr_words, claim.source, claim.words]
-        said = verdict(claim, found, pairs is not None and favoured(pairs))
-        budget = _thousands(*pairs) if pairs is not None else ""
-        lines.append(_row([order, *cells, _shown(claim, found), budget, said]))
-        row = {**claim.key, "source": claim.source, "said": claim.words, "gap": mean, "gap_ci95": half}
-        rows.append({**row, TRAINED: budget, "weights": here if found is not None else "", "verdict": said})
-    with (folder / CSV).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    readme = folder / "README.md"
-    if readme.is_file():
-        text = placed(readme.read_text(encoding="utf-8"), "claims", lines)
-        for figure in FIGURES:
-            if figure in tables and marks(figure)[0] in text:
-                text = placed(text, figure, curves(tables[figure]))
-        readme.write_text(text, encoding="utf-8")
+    try:
+        lines = write(folder)
+    except LinksimError as error:
+        parser.error(str(error))
     print("\n".join(lines))
 
 

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
 def results(folder: Path, hashes: dict[str, str], per_image: bool) -> None:
     """A folder fig06 with both curves of CLAIM at 0 and 10 dB."""
     rows = [(name, "first", "awgn", 1 / 6, snr) for name in ("kd", "semnoma") for snr in (0.0, 10.0)]
-    table = pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db"]).assign(trained_pairs=1000)
+    table = pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db"])
+    table = table.assign(trained_pairs=1000, psnr_pooled_db=25.0, ssim=0.5)
     (folder / "fig06").mkdir(exist_ok=True)
     table.to_parquet(folder / "fig06" / "table.parquet")
     identity = {f"{name} awgn 1/6 weights": digest for name, digest in hashes.items()}
@@ -159,6 +161,14 @@ def test_a_line_stays_while_the_curves_are_of_its_weights(
     assert text.endswith(f"| 1k / 1k | holds |\n\n{end}\nrest\n")
     results(tmp_path, hashes, per_image=False)
     assert run(tmp_path, monkeypatch) == line
+    # Tables that are gone or damaged take nothing with them.
+    shutil.rmtree(tmp_path / "fig06")
+    assert run(tmp_path, monkeypatch) == line
+    results(tmp_path, hashes, per_image=False)
+    (tmp_path / "fig06" / "run.json").write_text('{"id')
+    assert run(tmp_path, monkeypatch) == line
+    assert "claims on it stay as they were" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == text
     results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
     assert run(tmp_path, monkeypatch)["verdict"] == "not yet measurable"
     assert "not yet measurable" in capsys.readouterr().out
@@ -168,6 +178,19 @@ def test_no_tables_and_no_lines_are_an_error(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, monkeypatch)
     assert stopped.value.code == 2
+
+
+def test_lines_that_are_no_claims_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results(tmp_path, {"kd": "0", "semnoma": "1"}, per_image=True)
+    for content in (b"gap\nx\n", b"better,worse\nkd,semnoma\n", b"gap,gap_ci95\n\xff\xfe,1\n"):
+        (tmp_path / "claims.csv").write_bytes(content)
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path, monkeypatch)
+        assert stopped.value.code == 2
+        assert "claims.csv holds no claims" in capsys.readouterr().err
+        assert (tmp_path / "claims.csv").read_bytes() == content
 
 
 def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> None:
@@ -182,8 +205,8 @@ def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> N
     shown = [row.split(" | ") for row in rest.partition(end)[0].splitlines() if row.startswith("| `")]
     assert [row[-1].removesuffix(" |") for row in shown] == [line["verdict"] for line in lines]
     for row, line, claim in zip(shown, lines, claims.CLAIMS, strict=True):
-        found = claims.kept([line], claim, line["weights"]) if line["weights"] else None
-        assert row[6].strip() == claims._shown(claim, found)
+        assert claims.kept([line], claim) is not None
+        assert row[6].strip() == claims._shown(claim, (float(line["gap"]), float(line["gap_ci95"])))
 
 
 @pytest.mark.parametrize("figure", claims.FIGURES)
