@@ -43,6 +43,8 @@ def sweep(
         raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
     if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
         raise LinksimError(f"out = {out!r}: give a folder")
+    if out is not None and Path(out).is_file():
+        raise LinksimError(f"out = {out!r} is a file: give a folder")
     prepared = prepare(make_config(settings), device)
     folder = Path(out) if out is not None else default_folder(prepared)
     with Bar(shown=progress) as bar:
@@ -94,6 +96,9 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str
     """
     from linksim.report.compare import paired_differences
 
+    for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
+        if not isinstance(value, str):
+            raise LinksimError(f"{name} = {value!r}: give its name")
     return paired_differences(load_images(path), baseline, metric, stage)
 
 
@@ -104,16 +109,15 @@ def _folder(path: object) -> Path:
 
 
 def _read(folder: Path, name: str) -> pd.DataFrame:
-    import pandas as pd
-
     from linksim.engine import provenance
+    from linksim.engine.sweep import read_table
 
     if (folder / name).is_dir():
         raise LinksimError(f"{folder / name} is a folder, not a table: take it away")
     if not folder.is_dir():
         raise LinksimError(f"{folder}: no such results folder")
     try:
-        frame = pd.read_parquet(folder / name, page_checksum_verification=True)
+        return read_table(folder / name, "take a folder that `linksim sweep` wrote, or delete it and sweep again")
     except FileNotFoundError:
         if (folder / "journal").is_dir():
             raise LinksimError(
@@ -125,10 +129,3 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
                 f"{folder} has no {name} (per-image tables stay out of repositories); `{run.get('command')}` writes it"
             ) from None
         raise LinksimError(f"{folder} has no {name}: give a folder that `linksim sweep` wrote") from None
-    except (OSError, ValueError) as error:
-        raise LinksimError(
-            f"{folder / name} cannot be read ({' '.join(str(error).split())[:120]}): delete it and run the sweep again"
-        ) from None
-    if not {"variant", "stage", "channel", "rho", "snr_db"} <= set(frame.columns):
-        raise LinksimError(f"{folder / name} is no table of linksim: give a folder that `linksim sweep` wrote")
-    return frame

@@ -119,7 +119,13 @@ def sweep_values(args: argparse.Namespace, names: Iterable[str] = SETTINGS) -> d
 
 def add_out(parser: Parser, help: str = "results folder (default: runs/ and a name of its own)") -> None:
     """`--out DIR`."""
-    parser.add_argument("--out", type=Path, metavar="DIR", help=help)
+    parser.add_argument("--out", type=_folder, metavar="DIR", help=help)
+
+
+def _folder(text: str) -> Path:
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: give a folder")
+    return Path(text)
 
 
 def own_folder(folder: Path, example: str) -> Path:

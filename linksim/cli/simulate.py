@@ -46,7 +46,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_out(again, "results folder (default: results/FIGURE)")
     add_machine(again)
     again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
-    again.add_argument("--force-new", action="store_true", help="replace what the folder holds of another sweep")
+    again.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
     again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
     merge = command(commands, "merge", _merge, "bring the shards of a sweep together and write its tables")
@@ -63,7 +63,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     values = sweep_values(args)
     workers = whole(args.workers, "--workers")
-    shard = parse_shard(args.shard) if args.shard else (0, 1)
+    shard = parse_shard(args.shard) if args.shard is not None else (0, 1)
     where = device(args.device)
     if args.out is not None:
         own_folder(args.out, "runs/x")
@@ -97,7 +97,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     values = read_sweep_file(file, changes(args))
     if args.data_dir is not None:
         values["data_dir"] = args.data_dir
-    only = [parse(text).label for text in scheme_texts(args.only)] if args.only else []
+    only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
     workers = whole(args.workers, "--workers")
     try:

@@ -105,7 +105,10 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         raise LinksimError(f"{folder / RUN_FILE}: {error.strerror}") from None
     except (ValueError, RecursionError):
         run = None
-    if not isinstance(run, dict) or not all(isinstance(run.get(key), dict) for key in ("identity", "config")):
+    kinds = {"identity": dict, "config": dict, "parts": dict, "lacking": dict}
+    if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), kind) for key, kind in kinds.items()):
+        run = None
+    if run is None or not {"identity", "config"} <= set(run) or not isinstance(run["config"].get("scheme", []), list):
         raise LinksimError(f"{folder / RUN_FILE} is damaged: put it right or take it away")
     return run
 

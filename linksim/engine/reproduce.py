@@ -28,7 +28,9 @@ from linksim.engine.sweep import (
     data_facts,
     exclusive,
     prepare,
+    read_table,
     run_sweep,
+    set_aside,
     write_tables,
 )
 from linksim.errors import LinksimError, NoWeights, unknown
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS, LOCK = "parts", ".lock"
+_NOT_RUN = "not run yet"
 SWEEPS = "sweeps"
 
 
@@ -99,7 +102,7 @@ def reproduce(
         folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers,
             those of its part or, where that is gone too, those of the tables.
         workers, device: see `run_sweep`.
-        force_new: replaces what `folder` holds of another sweep.
+        force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
         only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
         progress: gives the function that is told the progress of a part.
         steps: told the steps of a refinement.
@@ -111,9 +114,16 @@ def reproduce(
     for text in only:
         if text not in config.scheme:
             raise unknown("curve", text, config.scheme)
-    if not force_new:
+    try:
         _check_folder(config, folder)
-    drawn = None if force_new else _read(folder / TABLE)
+        before = _Tables(_read(folder / TABLE), _read(folder / PER_IMAGE))
+        others = _finished_parts(config, folder)
+        earlier = provenance.read_run(folder) or {}
+        stale = False
+    except LinksimError:
+        if not force_new:
+            raise
+        before, others, earlier, stale = _Tables(None, None), {}, {}, True
     ready: dict[str, Prepared] = {}
     lacking: dict[str, str] = {}
     for name, part in parts_of(config).items():
@@ -122,7 +132,7 @@ def reproduce(
         try:
             ready[name] = prepare(part, device)
         except NoWeights as error:
-            kept = _finished(folder / PARTS / name, part) or (drawn is not None and len(_rows_of(drawn, part)) > 0)
+            kept = name in others or len(_rows_of(before.points, part)) > 0
             lacking[name] = f"{error}{'; its curve of before stays' if kept else ''}"
             if missing is not None:
                 missing(name, lacking[name])
@@ -135,10 +145,13 @@ def reproduce(
     run = provenance.make_run(
         config, identity, provenance.command_line(), data=data_facts(next(iter(ready.values()))), lacking=lacking
     )
+    if stale:
+        with exclusive(folder / LOCK, folder):
+            pass
+        set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
         # Tables that are there keep the provenance of their own until the new ones are.
-        earlier = {} if force_new else provenance.read_run(folder) or {}
         if not earlier:
             provenance.write_run(folder, run)
         for name, prepared in ready.items():
@@ -150,13 +163,9 @@ def reproduce(
             )  # fmt: skip
         # The parts shared them: a first stage that stands before several refiners is looked at once.
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
-        shown = [
-            name for name, part in parts_of(config).items() if name in ready or _finished(folder / PARTS / name, part)
-        ]
-        table, images = (
-            _together(config, {name: folder / PARTS / name / file for name in shown}, kept)
-            for file, kept in ((TABLE, drawn), (PER_IMAGE, None if force_new else _read(folder / PER_IMAGE)))
-        )
+        shown = {**others, **{name: _part(folder, name) for name in ready}}
+        table = _together(config, {name: part.points for name, part in shown.items()}, before.points)
+        images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
         write_tables(folder, table, images)
         parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
         kept_keys = ("linksim", "python", "platform", "started", "finished")
@@ -166,12 +175,23 @@ def reproduce(
         # Of the curves that were kept, what was known of them.
         run["parts"] = {**earlier.get("parts", {}), **run["parts"]}
         run["identity"] = {**earlier.get("identity", {}), **run["identity"]}
+        not_run = {name: _NOT_RUN for name, part in parts_of(config).items() if not len(_rows_of(table, part))}
+        known = {name: why for name, why in earlier.get("lacking", {}).items() if name in not_run}
+        run["lacking"] = {**not_run, **known, **lacking}
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         provenance.write_run(folder, run)
     from linksim.report.figures import draw
 
     draw(table, folder / FIGURES)
     return Reproduced(table, lacking)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Both tables of a folder; None for one that is not there."""
+
+    points: pd.DataFrame | None
+    images: pd.DataFrame | None
 
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
@@ -195,43 +215,54 @@ def _check_folder(config: SweepConfig, folder: Path) -> None:
 
 def _read(path: Path) -> pd.DataFrame | None:
     """A table that may not be there. Raises LinksimError for one that is damaged."""
+    try:
+        return read_table(path, "take it away, or --force-new to set the folder aside and make all anew")
+    except FileNotFoundError:
+        return None
+
+
+def _part(folder: Path, name: str) -> _Tables:
+    place = folder / PARTS / name
+    return _Tables(_read(place / TABLE), _read(place / PER_IMAGE))
+
+
+def _finished_parts(config: SweepConfig, folder: Path) -> dict[str, _Tables]:
+    """The parts that were finished before, with whatever weights they had then."""
+    found = {}
+    for name, part in parts_of(config).items():
+        place = folder / PARTS / name
+        if not (place / TABLE).is_file() or not (place / PER_IMAGE).is_file():
+            continue
+        run = provenance.read_run(place)
+        there, here = dict(run["config"] if run else {}), part.model_dump(mode="json")
+        if {**there, "data_dir": None} == {**here, "data_dir": None}:
+            found[name] = _part(folder, name)
+    return found
+
+
+def _rows_of(table: pd.DataFrame | None, part: SweepConfig) -> pd.DataFrame:
+    """The rows of a table that are a part's; none of a table that is not there."""
     import pandas as pd
 
-    try:
-        return pd.read_parquet(path) if path.is_file() else None
-    except (OSError, ValueError):
-        raise LinksimError(f"{path} is no table: take it away, or --force-new to make all anew") from None
-
-
-def _rows_of(table: pd.DataFrame, part: SweepConfig) -> pd.DataFrame:
-    """The rows of a table that are a part's."""
+    if table is None:
+        return pd.DataFrame()
     alike = (table["variant"] == part.scheme[0]) & (table["channel"] == part.channel[0])
     return table[alike & (table["rho"] == float(part.rhos[0]))]
 
 
-def _together(config: SweepConfig, parts: Mapping[str, Path], before: pd.DataFrame | None) -> pd.DataFrame:
+def _together(
+    config: SweepConfig, parts: Mapping[str, pd.DataFrame | None], before: pd.DataFrame | None
+) -> pd.DataFrame:
     """The figure's table in the order of its sweep, from those of the parts; what no part has, from that of before."""
     import pandas as pd
 
     curve = ["variant", "channel", "rho"]
-    kept = pd.DataFrame() if before is None else before
     frames = []
     for name, part in parts_of(config).items():
-        if name in parts:
-            frames.append(pd.read_parquet(parts[name]))
-        elif len(kept) and len(rows := _rows_of(kept, part)):
-            frames.append(rows)
+        rows = parts.get(name)
+        frames.append(_rows_of(before, part) if rows is None else rows)
     table = pd.concat(frames, ignore_index=True)
-    if len(kept):
+    if before is not None:
         there = pd.MultiIndex.from_frame(table[curve])
-        table = pd.concat([table, kept[~pd.MultiIndex.from_frame(kept[curve]).isin(there)]], ignore_index=True)
+        table = pd.concat([table, before[~pd.MultiIndex.from_frame(before[curve]).isin(there)]], ignore_index=True)
     return without_gaps(table)
-
-
-def _finished(place: Path, part: SweepConfig) -> bool:
-    """Whether a part was finished before, with whatever weights it had then."""
-    if not (place / TABLE).is_file() or not (place / PER_IMAGE).is_file():
-        return False
-    run = provenance.read_run(place)
-    there, here = dict(run["config"] if run else {}), part.model_dump(mode="json")
-    return {**there, "data_dir": None} == {**here, "data_dir": None}

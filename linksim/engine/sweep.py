@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 TABLE, TABLE_CSV, PER_IMAGE, FIGURES = "table.parquet", "table.csv", "per_image.parquet", "figures"
 
+#: Columns of every table, that say where on which curve a row is.
+_POINT = ("variant", "stage", "channel", "rho", "snr_db")
+
 #: Image groups that may share a code block.
 _LARGEST_MULTIPLE = 4096
 
@@ -172,10 +175,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
             raise LinksimError(f"{folder} {problem}: take another --out, or --force-new to set that folder aside")
         if problem:
             _refuse_if_busy(folder)
-            aside = next(
-                path for i in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.old-{i}")).exists()
-            )
-            folder.rename(aside)
+            set_aside(folder)
             run = None
     folder.mkdir(parents=True, exist_ok=True)
     if run is None:
@@ -186,6 +186,12 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
             data=data_facts(prepared),
         )
         provenance.write_run(folder, made)
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a results folder to `<name>.old-<i>`; nothing is deleted."""
+    aside = next(path for i in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.old-{i}")).exists())
+    folder.rename(aside)
 
 
 def data_facts(prepared: Prepared) -> dict[str, Any]:
@@ -348,6 +354,27 @@ def write_tables(folder: Path, table: pd.DataFrame, per_image: pd.DataFrame) -> 
     provenance.write_atomic(folder / PER_IMAGE, _parquet(per_image))
     provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
     provenance.write_atomic(folder / TABLE, _parquet(table))
+
+
+def read_table(path: Path, way_out: str) -> pd.DataFrame:
+    """A table that `write_tables` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        LinksimError: it is damaged, or no table of linksim; `way_out` says what to do about it.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise LinksimError(f"{path} cannot be read ({said}): {way_out}") from None
+    if not set(_POINT) <= set(frame.columns):
+        raise LinksimError(f"{path} is no table of linksim: {way_out}")
+    return frame
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

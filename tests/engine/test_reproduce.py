@@ -1,6 +1,7 @@
 """A figure in parts: what has no weights is left out and named, and what comes later runs alone."""
 
 import shutil
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,6 +103,80 @@ def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.
     assert main([*words, "--set", "groups=5"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
     assert main([*words, "--set", "groups=5", "--force-new"]) == 0
+    assert len(linksim.load_images(tmp_path / "figure.old-1")) == 8
+    # The folder is of this figure: nothing of it is replaced.
+    before = linksim.load(tmp_path / "figure")
+    shutil.rmtree(tmp_path / "figure" / "parts")
+    assert (
+        main(
+            [
+                *words,
+                "--set",
+                "groups=5",
+                "--force-new",
+                "--set",
+                "scheme=semoma,kd,bpg-capacity",
+                "--only",
+                "bpg-capacity",
+            ]
+        )
+        == 0
+    )
+    after = linksim.load(tmp_path / "figure")
+    assert list(after["scheme"]) == ["semoma", "bpg-capacity"]
+    pd.testing.assert_frame_equal(after.iloc[:1][before.columns], before)
+    assert after.attrs["run"]["lacking"] == before.attrs["run"]["lacking"]
+    assert not (tmp_path / "figure.old-2").exists()
+
+
+def test_a_figure_that_was_begun_in_the_place_of_another_holds_nothing_of_it(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(name: str) -> Callable[[int, int], None]:
+        raise Stop
+
+    install(Fraction(1, 24))
+    folder, other = tmp_path / "figure", CONFIG.model_copy(update={"seed": 7, "rho": ("1/12",)})
+    reproduce(other, folder, workers=1)
+    mine = CONFIG.model_copy(update={"scheme": ("bpg-capacity",), "rho": ("1/12",)})
+    with pytest.raises(Stop):
+        reproduce(mine, folder, workers=1, force_new=True, progress=stop)
+    table = reproduce(mine, folder, workers=1).table
+    assert set(table["scheme"]) == {"bpg-capacity"}
+    assert linksim.load(tmp_path / "figure.old-1").attrs["run"]["config"]["seed"] == 7
+
+
+def test_damaged_tables_stop_a_figure_before_anything_runs(tmp_path: Path) -> None:
+    install(Fraction(1, 12))
+    install(Fraction(1, 24))
+    folder = tmp_path / "figure"
+    reproduce(CONFIG, folder, workers=1)
+    before = (folder / "table.csv").read_bytes()
+    part = folder / "parts" / "bpg-capacity_rayleigh_1-6"
+    for path in (part / "per_image.parquet", part / "table.parquet", folder / "table.parquet", folder / "run.json"):
+        whole = path.read_bytes()
+        for content in (whole[: len(whole) // 2], b"no table"):
+            path.write_bytes(content)
+            with pytest.raises(LinksimError, match=f"{path.name} (cannot be read|is damaged)"):
+                reproduce(CONFIG, folder, workers=1, only=["semoma"])
+        path.write_bytes(whole)
+    pd.DataFrame({"x": [1]}).to_parquet(part / "table.parquet")
+    with pytest.raises(LinksimError, match="is no table of linksim"):
+        reproduce(CONFIG, folder, workers=1, only=["semoma"])
+    assert (folder / "table.csv").read_bytes() == before
+
+
+def test_a_figure_says_which_of_its_curves_it_lacks(tmp_path: Path) -> None:
+    folder = tmp_path / "figure"
+    reproduce(CONFIG, folder, workers=1, only=["bpg-capacity"])
+    lacking = linksim.load(folder).attrs["run"]["lacking"]
+    assert lacking == {"semoma_rayleigh_1-6": "not run yet", "semoma_rayleigh_1-12": "not run yet"}
+    reproduce(CONFIG, folder, workers=1, only=["semoma"])
+    reproduce(CONFIG, folder, workers=1, only=["bpg-capacity"])
+    lacking = linksim.load(folder).attrs["run"]["lacking"]
+    assert list(lacking) == ["semoma_rayleigh_1-12"]
+    assert "no weights semoma_rayleigh_1-24" in lacking["semoma_rayleigh_1-12"]
 
 
 def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
