@@ -81,9 +81,10 @@ def add_commands(commands: Commands[Parser]) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from linksim.report.progress import TrainingBar, figures
+    from linksim.train.loop import CHECKPOINT, load_checkpoint
     from linksim.train.run import parse_budget, run_training
 
-    seconds = parse_budget(args.budget) if args.budget else None
+    seconds = parse_budget(args.budget) if args.budget is not None else None
     steps = whole(args.steps, "--steps")
     if sum(value is not None for value in (args.scheme, args.sweep, args.prior)) != 1:
         raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
@@ -98,7 +99,7 @@ def _train(args: argparse.Namespace) -> int:
     spec = _spec(args)
     recipe = spec.make_recipe(args.recipe, changes(args))
     out = args.out / spec.name
-    if (out / "checkpoint.pt").exists() and not args.resume:
+    if (out / CHECKPOINT).exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
     data_dir = Path(args.data_dir) if args.data_dir is not None else None
     try:
@@ -108,9 +109,10 @@ def _train(args: argparse.Namespace) -> int:
                 device=device(args.device), warm=args.warm, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
-        kept = (out / "checkpoint.pt").exists()
-        words = f"the checkpoint in {out} is kept; the same command with --resume goes on" if kept else "nothing yet"
-        print(f"\nstopped: {words}", file=sys.stderr)
+        kept = out / CHECKPOINT
+        step = load_checkpoint(kept)["state"]["step"] if kept.exists() else None
+        words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
+        print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
     result = f"validation {figures(facts['validation'])} after {facts['lineage_pairs']} {spec.unit}"
     if paths:
@@ -129,16 +131,15 @@ def _spec(args: argparse.Namespace) -> Spec:
         from linksim.refine.specs import PRIORS
 
         for option in _MODEL:
-            if getattr(args, option):
+            if getattr(args, option) is not None:
                 raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
         if args.prior not in PRIORS:
             raise unknown("prior to train", args.prior, PRIORS)
         return PRIORS[args.prior]
-    first = model_spec(
-        args.scheme, args.channel or "awgn", args.rho or "1/6", args.size or "compact",
-        whole(args.users or "2", "--users") or 2, args.csi, args.power or "sum",
-        ablation=args.ablation or NO_ABLATION,
-    )  # fmt: skip
+    users = whole(args.users, "--users")
+    words = {"channel": "awgn", "rho": "1/6", "size": "compact", "power": "sum", "ablation": NO_ABLATION}
+    words |= {option: word for option in words if (word := getattr(args, option)) is not None}
+    first = model_spec(args.scheme, users=users or 2, csi=args.csi, **words)
     if args.refiner is None:
         return first
     from linksim.refine.specs import refiner_spec
@@ -154,7 +155,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.train.run import image_shape, models_for, waves
 
     for option in _MODEL:
-        if getattr(args, option):
+        if getattr(args, option) is not None:
             raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
     if args.replace:
         raise LinksimError("--for trains what has no weights: leave --replace out")
@@ -189,7 +190,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     values = given_settings(args, _TUNE)
     values |= {"dataset": "cifar10-val", "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
-    starts = args.starts.split(",") if args.starts else list(map(str, CANDIDATES))
+    starts = args.starts.split(",") if args.starts is not None else list(map(str, CANDIDATES))
     candidates = [whole(text.strip(), "--starts") or 0 for text in starts]
     if args.scheme is None:
         raise LinksimError("no scheme given: --scheme kd+ddim")
@@ -213,12 +214,15 @@ def _card(args: argparse.Namespace) -> int:
     from linksim.engine.plan import chosen
     from linksim.report.progress import figures
     from linksim.train.spec import spec_from_json
-    from linksim.weights import cards, place
+    from linksim.weights import cards, history, place
 
     known = cards()
     name = chosen(list(known), args.model, "model")
     found = known[name]
     unit = spec_from_json(found["model"]).unit
+    runs = history(name, found)
+    before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
+    lost = found["lineage_pairs"] - sum(run["pairs"] or 0 for run in runs)
     rows = {
         "model": name,
         "where": place(found),
@@ -227,19 +231,25 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(name, known),
-        "in all": f"{found['lineage_pairs']} {unit}, what it started from included",
+        "started": _started(name, known, whole=lost <= 0),
+        "in all": f"{found['lineage_pairs']} {unit}, what it started from included"
+        + (f"; of the first {lost} no command is left" if lost > 0 else ""),
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
         "code": found.get("code"),
+        **before,
         "command": found.get("command"),
     }
     print_rows((key, str(value)) for key, value in rows.items() if value)
     return 0
 
 
-def _started(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
-    """Where a model's training began, and whether those weights are still there."""
+def _started(name: str, known: Mapping[str, Mapping[str, Any]], whole: bool) -> str:
+    """Where a model's training began, and whether those weights are still there.
+
+    Args:
+        whole: whether its card has the commands of all that came before.
+    """
     start = known[name].get("warm_start")
     if not start:
         return "from scratch"
@@ -247,7 +257,15 @@ def _started(name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     there = list(known[start]["files"].values()) if start in known else []
     if start != name and (not files or files == there):
         return f"from {start}"
-    return f"from weights of {start} that are no longer there; the command starts from those that are"
+    words = "the command starts from those that are"
+    if whole:
+        words = "those before the command, in order and with LINKSIM_WEIGHTS at an empty folder, make them again"
+    return f"from weights of {start} that are no longer there: {words}"
+
+
+def _again(run: Mapping[str, Any], number: int) -> str | None:
+    """The command of a training that others went on from; several can be of one model, and get a folder each."""
+    return f"{run['command']} --out runs/again/{number} --replace" if run["command"] else None
 
 
 def _verify(args: argparse.Namespace) -> int:

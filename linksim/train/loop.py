@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -30,7 +31,12 @@ _INTERVAL = 500
 
 #: Steps of a run, at the most.
 MAX_STEPS = 10**9
+
+#: Steps between two lines of losses. A checkpoint is saved with a line, so that the next one is whole after a resume.
 _LOG_STEPS = 50
+
+#: Seconds of work between two checkpoints, at the least.
+_SAVE_SECONDS = 60.0
 
 
 @dataclass
@@ -46,6 +52,7 @@ class State:
         lineage_pairs: image groups (a prior's images) that the weights this run began with had seen.
         start: name of the model that this run began with; none where it began from scratch.
         start_files: SHA-256 of its weights.
+        lineage: the trainings that made those, oldest first: `weights.history`.
     """
 
     step: int = 0
@@ -56,6 +63,7 @@ class State:
     lineage_pairs: int = 0
     start: str = ""
     start_files: tuple[str, ...] = ()
+    lineage: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -76,7 +84,7 @@ def train(
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
-        begun: of a new run that starts warm: where from (`start`, `start_files`, `lineage_pairs`).
+        begun: of a new run that starts warm: where from (`start`, `start_files`, `lineage_pairs`, `lineage`).
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
@@ -92,7 +100,7 @@ def train(
         task.compile(model)
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
     checkpoint = folder / CHECKPOINT
-    saved = load_checkpoint(checkpoint, device) if checkpoint.exists() else None
+    saved = load_checkpoint(checkpoint, device, ("optimizer", "average")) if checkpoint.exists() else None
     if saved is not None and saved["identity"] != identity:
         raise LinksimError(f"{checkpoint} is of another run: take another --out")
     if saved is None and steps is None and seconds is None:
@@ -156,9 +164,12 @@ def train(
 
     optimizer, average = new_optimizer(), Average(model, recipe.ema)
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.load(saved["average"])
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            average.load(saved["average"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(checkpoint, error) from None
         state = State(**saved["state"])
         state.steps = max(steps or state.steps, state.step)
     else:
@@ -169,7 +180,7 @@ def train(
     interval = max(1, min(_INTERVAL, state.steps // 10))
     window: list[dict[str, Tensor]] = []
     shown: dict[str, float] = {}
-    clock = time.perf_counter()
+    clock = saved_at = time.perf_counter()
     with Logs(folder, state.step) as logs:
         while state.step < state.steps:
             window.append(one_step(state.step))
@@ -186,7 +197,11 @@ def train(
                 report(state, shown)
             if last:
                 check()
-                clock = time.perf_counter()
+            elif not window and clock - saved_at > _SAVE_SECONDS:
+                save()
+            else:
+                continue
+            clock = saved_at = time.perf_counter()
     return state
 
 
@@ -245,23 +260,37 @@ def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Modul
     return steps
 
 
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """What `save_atomic` wrote. Raises LinksimError for a file that it did not write."""
+def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -> dict[str, Any]:
+    """What `save_atomic` wrote.
+
+    Args:
+        also: what it must hold beside `identity`, `model` and `state`.
+
+    Raises:
+        LinksimError: a file that it did not write.
+    """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        missing = {"identity", "model", "state"} - set(content)
+        missing = {"identity", "model", "state", *also} - set(content)
         if missing:
             raise ValueError(f"no {min(missing)} in it")
         if not isinstance(State(**content["state"]).validation, dict):
             raise ValueError("of an older linksim")
     except FileNotFoundError:
         raise LinksimError(f"{path} is gone: train again into another --out") from None
-    except OSError:
+    except OSError as error:
+        # What PyTorch makes of a file that was cut short.
+        if error.errno == errno.EINVAL:
+            raise _damaged(path, error) from None
         raise
     except (RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        said = " ".join(str(error).split())[:80]
-        raise LinksimError(f"{path} is damaged ({said}): take it away, or take another --out") from None
+        raise _damaged(path, error) from None
     return dict(content)
+
+
+def _damaged(path: Path, error: Exception) -> LinksimError:
+    said = " ".join(str(error).split())[:80]
+    return LinksimError(f"{path} is damaged ({said}): take it away, or take another --out")
 
 
 def save_atomic(path: Path, content: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def model_spec(
     choices: dict[str, tuple[str, Sequence[str]]] = {
         "channel": (channel, [name for name in CHANNELS if name != "rician"]),
         "size": (size, get_args(fields["size"].annotation)),
-        "csi": (csi or fields["csi"].default, get_args(fields["csi"].annotation)),
+        "csi": (fields["csi"].default if csi is None else csi, get_args(fields["csi"].annotation)),
         "power": (power, ["sum", "per-ue"]),
         "ablation": (ablation, [NO_ABLATION, *system.ablations]),
     }
@@ -226,7 +226,10 @@ def run_training(
             card = weights.cards()[name]
             # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
             start = weights.load(spec_from_json(card["model"]), card)
-            begun = State(start=name, start_files=tuple(card["files"].values()), lineage_pairs=card["lineage_pairs"])
+            begun = State(
+                start=name, start_files=tuple(card["files"].values()), lineage_pairs=card["lineage_pairs"],
+                lineage=weights.history(name, card),
+            )  # fmt: skip
         task = spec.task(recipe, images, seed, device, start)
         task.parts = parts
         try:
@@ -248,6 +251,7 @@ def run_training(
         "lineage_pairs": pairs + state.lineage_pairs,
         "warm_start": state.start or None,
         "warm_start_files": list(state.start_files),
+        "lineage": state.lineage,
         "seed": seed,
         "parts": parts,
         "seconds": round(state.seconds),

@@ -35,6 +35,16 @@ SHARD = 16 * 2**20
 Card = Mapping[str, Any]
 
 
+class _Run(BaseModel):
+    """A training that other weights went on from."""
+
+    model: str
+    pairs: int | None
+    command: str | None
+    code: str | None
+    files: list[str]
+
+
 class _Card(BaseModel):
     """What every card holds; what else it holds is for its readers."""
 
@@ -46,6 +56,13 @@ class _Card(BaseModel):
     golden_psnr_db: float
     validation: dict[str, float]
     score: float
+    settings: dict[str, Any] = {}
+    pairs: int | None = None
+    warm_start: str | None = None
+    warm_start_files: list[str] = []
+    lineage: list[_Run] = []
+    command: str | None = None
+    code: str | None = None
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -136,6 +153,16 @@ def place(found: Card) -> str:
     if not present(found):
         return "weights not shipped" if shipped else f"weights gone from {found['folder']}"
     return "shipped" if shipped else found["folder"]
+
+
+def history(name: str, found: Card) -> list[dict[str, Any]]:
+    """The trainings that led to a card's weights, oldest first, its own last.
+
+    Returns:
+        Of each its `model`, `pairs`, `command`, `code` (version) and `files` (SHA-256 of what came out).
+    """
+    own = {key: found.get(key) for key in ("pairs", "command", "code")}
+    return [*found.get("lineage", []), {"model": name, **own, "files": list(found["files"].values())}]
 
 
 def contents(found: Card) -> Iterator[bytes]:

@@ -224,6 +224,46 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     assert f"began from {first}" in capsys.readouterr().err
 
 
+def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ("--scheme", "semoma", "--rho", "1/24", "--replace")
+    assert train(folder, *base, "--steps", "2") == 0
+    assert train(folder, *base, "--steps", "1", "--warm", BASE.name, "--out", str(folder / "on")) == 0
+    assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "1") == 0
+    student = replace(BASE, method="kd").name
+    made = {name: dict(weights.cards()[name]) for name in (BASE.name, student)}
+    assert [run["pairs"] for run in made[student]["lineage"]] == [4, 2]
+    capsys.readouterr()
+    assert main(["card", BASE.name]) == 0
+    assert "no longer there: those before the command" in capsys.readouterr().out
+    assert main(["card", student]) == 0
+    shown = capsys.readouterr().out
+    assert f"from {BASE.name}\n" in shown
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(folder / "again"))
+    monkeypatch.chdir(folder)
+    commands = [line.partition("linksim ")[2].split() for line in shown.splitlines() if " linksim train " in line]
+    assert len(commands) == 3
+    for words in commands:
+        assert main([*words, "--data-dir", str(folder / "data")]) == 0
+    for name, card in made.items():
+        assert weights.cards()[name]["files"] == card["files"]
+        assert weights.cards()[name]["folder"] == str(folder / "again")
+
+
+def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:
+    unknown = {}
+    for name, card in weights._read(weights.SHIPPED).items():
+        *before, last = weights.history(name, card)
+        assert last["command"] == card["command"]
+        if before:
+            assert (before[-1]["model"], before[-1]["files"]) == (card["warm_start"], card["warm_start_files"])
+        if lost := card["lineage_pairs"] - sum(run["pairs"] for run in [*before, last]):
+            unknown[name.partition("_")[0]] = lost
+    # Second stages, whose first trainings were never committed.
+    assert unknown == {"prior": 104_000, "diffbir-mini": 4_000}
+
+
 def test_the_command_of_a_card_has_its_seed(folder: Path) -> None:
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--seed", "3") == 0
     assert weights.cards()[BASE.name]["command"].endswith(" --seed 3")

@@ -69,6 +69,26 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
         torch.testing.assert_close(cut, whole, rtol=0, atol=0)
 
 
+def test_a_checkpoint_is_saved_between_validations(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(state: loop.State, losses: object) -> None:
+        if state.step == 5:
+            raise Cut
+
+    monkeypatch.setattr(loop, "_LOG_STEPS", 2)
+    monkeypatch.setattr(loop, "_INTERVAL", 7)
+    for seconds, kept in ((0.0, 4), (3600.0, 0)):
+        monkeypatch.setattr(loop, "_SAVE_SECONDS", seconds)
+        folder = tmp_path / str(kept)
+        with pytest.raises(Cut):
+            train(SPEC, TINY, images, folder, steps=70, seed=3, report=cut)
+        assert torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["step"] == kept
+
+
 def test_a_run_can_be_made_longer_and_shorter_but_not_undone(images: np.ndarray, tmp_path: Path) -> None:
     train(SPEC, TINY, images, tmp_path, steps=2)
     assert train(SPEC, TINY, images, tmp_path, steps=4).step == 4
