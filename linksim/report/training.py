@@ -88,7 +88,11 @@ def keep_training(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _log(run: Path) -> pd.DataFrame:
     log = _read(run / LOG)
-    if "step" not in log or log.empty or not any(column in log for column in LOSSES):
+    if log.empty:
+        raise LinksimError(
+            f"{run / LOG} holds no losses yet: wait for them, or give the folder of another training run"
+        )
+    if "step" not in log or not any(column in log for column in LOSSES):
         raise LinksimError(f"{run / LOG} holds no losses: give the folder of a training run")
     return log
 

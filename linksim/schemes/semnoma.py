@@ -53,7 +53,8 @@ class TaughtParams(LearnedParams):
     """Parameters of KD-SemNOMA."""
 
     ablation: Literal["none", "fa", "crosskd", "j1", "j2", "j3", "j4", "j5", "j6", "j7"] = Field(
-        "none", description="weights trained with FA alone, CrossKD alone (Table V), or CrossKD at layer j (Table IV)"
+        "none",
+        description="weights trained with FA alone (fa), CrossKD alone (crosskd; Table V), CrossKD at layer j (j1..j7; Table IV)",
     )
 
 
