@@ -54,7 +54,7 @@ class TaughtParams(LearnedParams):
 
     ablation: Literal["none", "fa", "crosskd", "j1", "j2", "j3", "j4", "j5", "j6", "j7"] = Field(
         "none",
-        description="weights trained with FA alone (fa), CrossKD alone (crosskd; Table V), CrossKD at layer j (j1..j7; Table IV)",
+        description="weights trained with FA alone (fa), CrossKD alone (crosskd), or CrossKD at layer j (j1..j7)",
     )
 
 
