@@ -163,7 +163,7 @@ def whole(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 or more")
+        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 to 999999999")
     return int(text)
 
 

@@ -102,7 +102,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LinksimError(f"{folder / RUN_FILE}: {error.strerror}") from None
+        raise LinksimError(f"{folder / RUN_FILE}: {error.strerror}: put it right or take it away") from None
     except (ValueError, RecursionError):
         run = None
     kinds = {"identity": dict, "config": dict, "parts": dict, "lacking": dict}
@@ -155,6 +155,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

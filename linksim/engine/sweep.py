@@ -447,6 +447,8 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
         run = provenance.read_run(folder) if folder.is_dir() else None
         if run is None:
             raise LinksimError(f"{folder} holds no sweep (no run.json)")
+        if "parts" in run:
+            raise LinksimError(f"{folder} is a figure in parts: `linksim reproduce` puts it together, not merge")
         if runs and (named := provenance.difference(runs[0]["identity"], run["identity"])):
             raise LinksimError(
                 f"{folders[0]} and {folder} are of different sweeps ({named}): merge shards of one sweep"

@@ -180,12 +180,17 @@ def make_recipe(name: str, changes: Mapping[str, str], kind: type[R]) -> R:
     for key, text in changes.items():
         if key not in known:
             raise unknown("recipe value", key, known)
-        values[key] = text.split("/") if isinstance(getattr(presets[name], key), tuple) else text
+        default = getattr(presets[name], key)
+        values[key] = text.split("/") if isinstance(default, tuple) else text
+        if isinstance(default, tuple) and len(values[key]) != len(default):
+            raise LinksimError(f"--set {key}={text}: write {len(default)} values, like {_text(default)}")
     try:
         recipe = TypeAdapter(kind).validate_python({**asdict(presets[name]), **values})
     except ValidationError as error:
         first = error.errors()[0]
         raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not any(getattr(recipe, "weights", (1.0,))):
+        raise LinksimError("--set weights: all are zero, and nothing would be trained")
     low, high = snr_db = getattr(recipe, "snr_db", (0.0, 0.0))
     if low > high:
         raise LinksimError(f"--set snr_db={_text(snr_db)}: write the lower end first")

@@ -73,6 +73,8 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
             spec_from_json(card.model)
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise LinksimError(f"{folder} is no folder: set LINKSIM_WEIGHTS to one") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"

@@ -97,6 +97,9 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--for", "sweeps/fig08.yaml", "--steps", "1"), "images of 256x256"),
         (("--scheme", "semoma", "--budget", "1s", "--set", "batch=40", "--device", "cud"), "cpu and cuda"),
         (("--scheme", "semoma", "--budget", "0.000001s"), "too short for one step"),
+        (("--scheme", "semoma", "--steps", "1", "--channel", ""), "unknown channel ''"),
+        (("--scheme", "semoma", "--steps", "1", "--users", ""), "give a whole number"),
+        (("--scheme", "semoma", "--budget", ""), "write a time like 40m"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(
@@ -138,9 +141,12 @@ def test_recipes_are_changed_by_words_that_say_what_changed() -> None:
     assert recipe == replace(RECIPES["paper"], weights=(10.0, 0.0, 1.0), flip=True, learning_rate=2e-4)
     assert recipe.words == "paper learning_rate=0.0002 flip=True weights=10/0/1"
     assert make_recipe("fast", {}, Recipe).words == "fast"
-    for changes in ({"weights": "1/2"}, {"loss": "l1"}, {"ema": "1"}, {"learning_rate": "-1"}, {"name": "x"}):
+    for changes in ({"loss": "l1"}, {"ema": "1"}, {"learning_rate": "-1"}, {"name": "x"}):
         with pytest.raises(LinksimError):
             make_recipe("fast", changes, Recipe)
+    for text, hint in (("1/2", "write 3 values, like 10/1/1"), ("0/0/0", "nothing would be trained")):
+        with pytest.raises(LinksimError, match=hint):
+            make_recipe("fast", {"weights": text}, Recipe)
 
 
 def test_models_come_in_the_order_of_who_learns_from_whom(folder: Path) -> None:
