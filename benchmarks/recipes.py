@@ -1,9 +1,10 @@
-"""Compares training recipes at one fixed budget: `python benchmarks/recipes.py --data-dir DIR [--search teaching]`.
+"""Compares training recipes at one fixed budget: `python benchmarks/recipes.py --data-dir DIR [--search NAME]`.
 
 `base`: every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one
-choice of the recipe changed. `teaching`: every row trains KD-SemNOMA (compact, block Rayleigh fading, rho 1/6) from its
-teacher, with one choice of the losses changed, beside SemNOMA from the same start. Each gives the validation PSNR. Rows
-whose choices the table in `results/recipes` holds are not run again.
+choice of the recipe changed. `warm`: the same for SemNOMA (compact, block Rayleigh fading, rho 1/6) from the shipped
+orthogonal weights, as the shipped ones were trained. `teaching`: every row trains KD-SemNOMA there from its teacher,
+with one choice of the losses changed, beside SemNOMA from the same start. Each gives the validation PSNR. Rows whose
+choices the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class Search:
 BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
 STUDENT = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 6))
 UNTAUGHT = replace(STUDENT, method="semnoma")
+CHOICES = ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip")
 SEARCHES = {
     "base": Search(
         "recipes.csv",
-        ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip"),
+        CHOICES,
         12_800,
         {
             "paper": (BASE, RECIPES["paper"]),
@@ -66,6 +68,20 @@ SEARCHES = {
             "fast, constant rate": (BASE, replace(FAST, schedule="constant")),
             "fast, layer scale from 1e-6": (BASE, replace(FAST, layer_scale=1e-6)),
         },
+    ),
+    "warm": Search(
+        "warm.csv",
+        CHOICES,
+        6_400,
+        {
+            "fast": (UNTAUGHT, FAST),
+            "fast, constant rate": (UNTAUGHT, replace(FAST, schedule="constant")),
+            "fast, MSE": (UNTAUGHT, replace(FAST, loss="mse")),
+            "fast, rate 2e-3": (UNTAUGHT, replace(FAST, learning_rate=2e-3)),
+            "fast, batch 8": (UNTAUGHT, replace(FAST, batch=8)),
+            "paper": (UNTAUGHT, RECIPES["paper"]),
+        },
+        STUDENT.teacher,
     ),
     "teaching": Search(
         "teaching.csv",
