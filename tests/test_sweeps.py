@@ -26,7 +26,7 @@ COMMITTED = sorted(
     if (ROOT / "sweeps" / f"{path.parent.name}.yaml").is_file() and (path.parent / "table.csv").is_file()
 )
 #: Measured with weights of before; results/README.md says which.
-NOT_AGAIN = {"fig10-cifar10", "refined-cifar10"}
+NOT_AGAIN = {"fig10-cifar10"}
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
