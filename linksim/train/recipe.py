@@ -18,6 +18,10 @@ NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Decibel = Annotated[float, Field(ge=-200, le=200)]
 
 
+#: Share of the steps in which the rate of "wsd" falls.
+_DECAY = 0.2
+
+
 @dataclass(frozen=True)
 class BaseRecipe:
     """Choices of every training run.
@@ -28,7 +32,8 @@ class BaseRecipe:
         weight_decay: AdamW's.
         batch: image groups (a prior's images) a step.
         warmup: share of the steps in which the learning rate rises.
-        schedule: "constant", or "cosine" down to a hundredth after the warm-up.
+        schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay): constant,
+            and over the last fifth of the steps straight down to a hundredth.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
@@ -39,7 +44,7 @@ class BaseRecipe:
     weight_decay: NotNegative = 1e-4
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     warmup: Share = 0.03
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     ema: Share = 0.999
     clip: NotNegative = 1.0
     flip: bool = True
@@ -68,6 +73,9 @@ class BaseRecipe:
             return self.learning_rate * (step + 1) / (rise + 1)
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "wsd":
+            left = (steps - step) / max(1.0, _DECAY * steps)
+            return self.learning_rate * min(1.0, max(0.01, left))
         done = (step - rise) / max(1.0, steps - rise)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 

@@ -161,6 +161,11 @@ def test_the_learning_rate_rises_and_falls_as_its_schedule_says() -> None:
     assert rates.index(max(rates)) == pytest.approx(100, abs=2)
     assert rates[-1] == pytest.approx(0.01, abs=1e-3)
     assert {RECIPES["paper"].rate(step, 1000) for step in (0, 10, 999)} == {1e-4}
+    late = replace(recipe, schedule="wsd")
+    assert [late.rate(step, 1000) for step in (100, 500, 800)] == [1.0] * 3
+    assert late.rate(900, 1000) == pytest.approx(0.5)
+    assert late.rate(999, 1000) == pytest.approx(0.01)
+    assert late.rate(50, 1000) == recipe.rate(50, 1000)
 
 
 @pytest.mark.parametrize("method", ["kd", "deepjscc-noma"])
