@@ -78,8 +78,6 @@ SEARCHES = {
             "fast, constant rate": (UNTAUGHT, replace(FAST, schedule="constant")),
             "fast, MSE": (UNTAUGHT, replace(FAST, loss="mse")),
             "fast, rate 2e-3": (UNTAUGHT, replace(FAST, learning_rate=2e-3)),
-            "fast, batch 8": (UNTAUGHT, replace(FAST, batch=8)),
-            "paper": (UNTAUGHT, RECIPES["paper"]),
         },
         STUDENT.teacher,
     ),

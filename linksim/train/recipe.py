@@ -32,8 +32,8 @@ class BaseRecipe:
         weight_decay: AdamW's.
         batch: image groups (a prior's images) a step.
         warmup: share of the steps in which the learning rate rises.
-        schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay): constant,
-            and over the last fifth of the steps straight down to a hundredth.
+        schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay):
+            constant, and over the last fifth of the steps straight down to a hundredth.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
