@@ -107,21 +107,8 @@ def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.
     # The folder is of this figure: nothing of it is replaced.
     before = linksim.load(tmp_path / "figure")
     shutil.rmtree(tmp_path / "figure" / "parts")
-    assert (
-        main(
-            [
-                *words,
-                "--set",
-                "groups=5",
-                "--force-new",
-                "--set",
-                "scheme=semoma,kd,bpg-capacity",
-                "--only",
-                "bpg-capacity",
-            ]
-        )
-        == 0
-    )
+    more = ["--set", "groups=5", "--set", "scheme=semoma,kd,bpg-capacity", "--only", "bpg-capacity", "--force-new"]
+    assert main([*words, *more]) == 0
     after = linksim.load(tmp_path / "figure")
     assert list(after["scheme"]) == ["semoma", "bpg-capacity"]
     pd.testing.assert_frame_equal(after.iloc[:1][before.columns], before)
