@@ -24,8 +24,8 @@ from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.spec import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
-FAST = RECIPES["fast"]
-RELEASED = replace(FAST, weights=(10.0, 100.0, 1.0), fa_norm="released")
+COSINE = replace(RECIPES["fast"], schedule="cosine")
+RELEASED = replace(COSINE, weights=(10.0, 100.0, 1.0), fa_norm="released")
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ SEARCHES = {
         {
             "paper": (BASE, RECIPES["paper"]),
             "paper, layer scale from 0.1": (BASE, replace(RECIPES["paper"], layer_scale=0.1)),
-            "fast": (BASE, FAST),
-            "fast, batch 32": (BASE, replace(FAST, batch=32)),
-            "fast, batch 8": (BASE, replace(FAST, batch=8)),
-            "fast, MSE": (BASE, replace(FAST, loss="mse")),
-            "fast, without EMA": (BASE, replace(FAST, ema=0.0)),
-            "fast, rate 2e-3": (BASE, replace(FAST, learning_rate=2e-3)),
-            "fast, constant rate": (BASE, replace(FAST, schedule="constant")),
-            "fast, layer scale from 1e-6": (BASE, replace(FAST, layer_scale=1e-6)),
+            "cosine": (BASE, COSINE),
+            "cosine, batch 32": (BASE, replace(COSINE, batch=32)),
+            "cosine, batch 8": (BASE, replace(COSINE, batch=8)),
+            "cosine, MSE": (BASE, replace(COSINE, loss="mse")),
+            "cosine, without EMA": (BASE, replace(COSINE, ema=0.0)),
+            "cosine, rate 2e-3": (BASE, replace(COSINE, learning_rate=2e-3)),
+            "constant rate": (BASE, replace(COSINE, schedule="constant")),
+            "cosine, layer scale from 1e-6": (BASE, replace(COSINE, layer_scale=1e-6)),
         },
     ),
     "warm": Search(
@@ -74,10 +74,12 @@ SEARCHES = {
         CHOICES,
         6_400,
         {
-            "fast": (UNTAUGHT, FAST),
-            "fast, constant rate": (UNTAUGHT, replace(FAST, schedule="constant")),
-            "fast, MSE": (UNTAUGHT, replace(FAST, loss="mse")),
-            "fast, rate 2e-3": (UNTAUGHT, replace(FAST, learning_rate=2e-3)),
+            "cosine": (UNTAUGHT, COSINE),
+            "constant rate": (UNTAUGHT, replace(COSINE, schedule="constant")),
+            "cosine, MSE": (UNTAUGHT, replace(COSINE, loss="mse")),
+            "cosine, rate 2e-3": (UNTAUGHT, replace(COSINE, learning_rate=2e-3)),
+            "constant rate 2e-3": (UNTAUGHT, replace(COSINE, schedule="constant", learning_rate=2e-3)),
+            "constant rate, batch 8": (UNTAUGHT, replace(COSINE, schedule="constant", batch=8)),
         },
         STUDENT.teacher,
     ),
@@ -90,10 +92,10 @@ SEARCHES = {
             "paper's weights, released FA": (STUDENT, RELEASED),
             "paper's weights, FA by eq. 14": (STUDENT, replace(RELEASED, fa_norm="mean")),
             **{
-                f"FA by eq. 14, weight {weight:g}": (STUDENT, replace(FAST, weights=(10.0, weight, 1.0)))
+                f"FA by eq. 14, weight {weight:g}": (STUDENT, replace(COSINE, weights=(10.0, weight, 1.0)))
                 for weight in (0.3, 1.0, 3.0)
             },
-            "FA by eq. 14, weight 1, CrossKD weight 5": (STUDENT, replace(FAST, weights=(10.0, 1.0, 5.0))),
+            "FA by eq. 14, weight 1, CrossKD weight 5": (STUDENT, replace(COSINE, weights=(10.0, 1.0, 5.0))),
             "CrossKD weight 5": (STUDENT, replace(RELEASED, weights=(10.0, 100.0, 5.0))),
             "CrossKD at layer 4": (STUDENT, replace(RELEASED, cross_layer=4)),
             # The losses' sum is ten times SemNOMA's, and so are its gradients.

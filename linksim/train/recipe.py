@@ -33,7 +33,8 @@ class BaseRecipe:
         batch: image groups (a prior's images) a step.
         warmup: share of the steps in which the learning rate rises.
         schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay):
-            constant, and over the last fifth of the steps straight down to a hundredth.
+            constant, and over the last fifth of the steps straight down to a hundredth. The default of a transceiver
+            is "wsd", which `results/recipes` found best there; of anything else "cosine".
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
@@ -105,6 +106,7 @@ class Recipe(LinkRecipe):
         cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
     """
 
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
     loss: Literal["mae", "mse"] = "mae"
     layer_scale: Positive = 0.1
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 1.0, 1.0)
