@@ -70,6 +70,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ([*SWEEP, "--dataset", "folder:~nosuchuser/x"], "no such user"),
         ([*SWEEP, "--shard", "7/7"], "0/7"),
         ([*SWEEP, "--device", "tpu"], "cpu and cuda"),
+        ([*SWEEP, "--device", "cuda:99"], "device cuda:99: there"),
         ([*SWEEP, "--set", "seed"], "key=value"),
         ([*SWEEP, "--set", "sede=1"], "did you mean 'seed'"),
         ([*SWEEP, "--grops", "3"], "did you mean '--groups'"),

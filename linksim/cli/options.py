@@ -142,22 +142,6 @@ def add_machine(parser: Parser, workers: bool = True) -> None:
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
 
 
-def device(name: str) -> str:
-    """A device that is there."""
-    if name == "cpu":
-        return name
-    if name.partition(":")[0] != "cuda":
-        raise LinksimError(f"--device {name!r}: cpu and cuda are known")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise LinksimError(f"--device {name}: no CUDA device here: leave the option out")
-    index = name.partition(":")[2]
-    if index and not (index.isdecimal() and int(index) < torch.cuda.device_count()):
-        raise LinksimError(f"--device {name}: there are {torch.cuda.device_count()}: cuda:0 is the first")
-    return name
-
-
 def whole(text: str | None, option: str) -> int | None:
     """A whole number from 1; None where the option was left out."""
     if text is None:

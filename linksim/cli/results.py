@@ -15,7 +15,6 @@ from linksim.cli.options import (
     add_out,
     add_settings,
     command,
-    device,
     left_out,
     own_folder,
     sweep_values,
@@ -117,7 +116,7 @@ def _gallery(args: argparse.Namespace) -> int:
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
     folder = own_folder(args.out or Path("runs/gallery"), "runs/gallery")
     for path in gallery(
-        config, groups, folder, device=device(args.device), missing=left_out,
+        config, groups, folder, device=args.device, missing=left_out,
         report=lambda words: print(words, file=sys.stderr, flush=True),
     ):  # fmt: skip
         print(path)

@@ -15,7 +15,6 @@ from linksim.cli.options import (
     add_settings,
     changes,
     command,
-    device,
     left_out,
     own_folder,
     sweep_values,
@@ -64,15 +63,14 @@ def _sweep(args: argparse.Namespace) -> int:
     values = sweep_values(args)
     workers = whole(args.workers, "--workers")
     shard = parse_shard(args.shard) if args.shard is not None else (0, 1)
-    where = device(args.device)
     if args.out is not None:
         own_folder(args.out, "runs/x")
-    prepared = prepare(make_config(values), where)
+    prepared = prepare(make_config(values), args.device)
     folder = args.out or default_folder(prepared)
     try:
         with Bar(shown=not args.quiet) as bar:
             table = run_sweep(
-                prepared, folder, workers=workers, shard=shard, device=where, force_new=args.force_new,
+                prepared, folder, workers=workers, shard=shard, device=args.device, force_new=args.force_new,
                 progress=bar.update, steps=bar.steps,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -103,7 +101,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     try:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
-                make_config(values), folder, workers=workers, device=device(args.device), force_new=args.force_new,
+                make_config(values), folder, workers=workers, device=args.device, force_new=args.force_new,
                 only=only, progress=bars.of, steps=bars.steps, missing=left_out,
             )  # fmt: skip
     except KeyboardInterrupt:

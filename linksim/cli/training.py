@@ -18,7 +18,6 @@ from linksim.cli.options import (
     add_settings,
     changes,
     command,
-    device,
     given_settings,
     print_rows,
     whole,
@@ -106,7 +105,7 @@ def _train(args: argparse.Namespace) -> int:
         with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
             paths, facts = run_training(
                 spec, recipe, data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
-                device=device(args.device), warm=args.warm, replace=args.replace, report=bar.update,
+                device=args.device, warm=args.warm, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = out / CHECKPOINT
@@ -198,7 +197,7 @@ def _tune(args: argparse.Namespace) -> int:
         with Bar() as bar:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
-                workers=whole(args.workers, "--workers"), device=device(args.device), replace=args.replace,
+                workers=whole(args.workers, "--workers"), device=args.device, replace=args.replace,
                 progress=bar.update, steps=bar.steps,
             )  # fmt: skip
     except KeyboardInterrupt:

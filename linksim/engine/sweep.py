@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from linksim.data import Grouping, ImageSet
+from linksim.devices import check_device
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER, Context, fact_name, features_path, setting_of
@@ -56,10 +57,11 @@ class Prepared:
 
 
 def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
-    """Loads the data, builds every scheme and asks every metric for its weights. Raises LinksimError."""
+    """Loads the data and builds every scheme; device and metrics have to be there too. Raises LinksimError."""
     from linksim.data import load_dataset
     from linksim.metrics import require
 
+    check_device(device)
     require(config.metrics)
     data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
     grouping = Grouping(len(data), config.users)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -94,11 +94,6 @@ class PriorSpec(Spec):
         """See `Spec`."""
         return {"kind": self.kind, **asdict(self)}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> PriorSpec:
-        """The inverse of `to_json`."""
-        return prior_spec(values["size"])
-
 
 def prior_spec(size: str) -> PriorSpec:
     """The prior of a size. Raises LinksimError."""
@@ -186,11 +181,6 @@ class CganSpec(Spec):
         """See `Spec`."""
         return {"kind": self.kind, "first": self.first.to_json()}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> CganSpec:
-        """The inverse of `to_json`."""
-        return cls(ModelSpec.from_json(values["first"]))
-
 
 MiniPart = Literal["vae", "denoiser", "control"]
 
@@ -207,6 +197,10 @@ class MiniSpec(Spec):
     part: MiniPart
     first: ModelSpec | None = None
     kind: ClassVar[str] = "diffbir-mini"
+
+    def __post_init__(self) -> None:
+        if (self.part == "control") != (self.first is not None):
+            raise ValueError("the part of diffbir-mini with a first stage is control, and it alone")
 
     @property
     def unit(self) -> str:  # type: ignore[override]
@@ -276,14 +270,6 @@ class MiniSpec(Spec):
         """See `Spec`."""
         first = {"first": self.first.to_json()} if self.first is not None else {}
         return {"kind": self.kind, "part": self.part, **first}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> MiniSpec:
-        """The inverse of `to_json`."""
-        first = ModelSpec.from_json(values["first"]) if "first" in values else None
-        if values["part"] not in get_args(MiniPart) or (values["part"] == "control") != (first is not None):
-            raise ValueError(f"diffbir-mini has no part {values['part']!r}")
-        return cls(values["part"], first)
 
 
 KINDS: dict[str, Any] = {spec.kind: spec for spec in (PriorSpec, CganSpec, MiniSpec)}

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from linksim.devices import check_device
 from linksim.engine.plan import chosen
 from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
@@ -199,7 +200,8 @@ def run_training(
         replace: put these weights in the place of better ones.
 
     Raises:
-        LinksimError: no such model to start from, no teacher, no first stage, no data, and what `train` raises.
+        LinksimError: no such device, no such model to start from, no teacher, no first stage, no data, and what `train`
+            raises.
     """
     import torch
 
@@ -212,6 +214,7 @@ def run_training(
 
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
+    check_device(device)
     weights.ready_to_install()
     parts = weights.part_hashes(spec)
     images = load_cifar10_train(data_dir)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from pydantic import ConfigDict, TypeAdapter
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
@@ -37,6 +40,7 @@ class Spec(ABC):
 
     kind: ClassVar[str]
     unit: ClassVar[str] = "pairs"
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @property
     @abstractmethod
@@ -120,14 +124,17 @@ class Spec(ABC):
 
 
 def spec_from_json(values: Mapping[str, Any]) -> Spec:
-    """The inverse of `Spec.to_json`. Raises TypeError, ValueError or KeyError."""
+    """The inverse of `Spec.to_json`. Raises ValueError, or KeyError for a kind that is not known."""
     rest = {key: value for key, value in values.items() if key != "kind"}
-    kind = values.get("kind", ModelSpec.kind)
-    if kind == ModelSpec.kind:
-        return ModelSpec.from_json(rest)
+    return _reader(values.get("kind", ModelSpec.kind)).validate_python(rest)
+
+
+@functools.cache
+def _reader(kind: str) -> TypeAdapter[Spec]:
+    """What checks the values of a kind of model."""
     from linksim.refine.specs import KINDS
 
-    return KINDS[kind].from_json(rest)
+    return TypeAdapter({ModelSpec.kind: ModelSpec, **KINDS}[kind])
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class ModelSpec(Spec):
     channel: str
     rho: Fraction
     users: int = 2
-    csi: str = "own"
+    csi: Literal["snr", "own", "all"] = "own"
     power: PowerConvention = "sum"
     image_shape: tuple[int, int, int] = (3, 32, 32)
     ablation: str = NO_ABLATION
@@ -269,8 +276,3 @@ class ModelSpec(Spec):
     def to_json(self) -> dict[str, Any]:
         """Plain values for a card."""
         return {**asdict(self), "rho": str(self.rho), "image_shape": list(self.image_shape)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
-        """The inverse of `to_json`."""
-        return cls(**{**values, "rho": Fraction(values["rho"]), "image_shape": tuple(values["image_shape"])})

@@ -115,6 +115,19 @@ def test_a_manifest_that_is_none_is_named(text: str, untrained: Path, capsys: py
         assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"users": "two"}, {"rho": "1/0"}, {"csi": "none"}, {"image_shape": [3, 32]}, {"x": 1}]
+)
+def test_a_card_whose_model_has_values_of_other_types_is_named(wrong: dict[str, Any], untrained: Path) -> None:
+    manifest = untrained.parent / weights.MANIFEST
+    cards = json.loads(manifest.read_text())
+    cards[SPEC.name]["model"] |= wrong
+    manifest.write_text(json.dumps(cards))
+    with pytest.raises(LinksimError, match=next(iter(wrong))) as caught:
+        weights.cards()
+    assert str(manifest) in str(caught.value)
+
+
 def test_a_card_of_another_model_and_weights_of_another_network_are_refused(
     untrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
