@@ -221,7 +221,7 @@ def _card(args: argparse.Namespace) -> int:
     unit = spec_from_json(found["model"]).unit
     runs = history(name, found)
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
-    lost = found["lineage_pairs"] - sum(run["pairs"] or 0 for run in runs)
+    lost = sum(run["pairs"] or 0 for run in runs if not run["command"])
     rows = {
         "model": name,
         "where": place(found),
@@ -230,9 +230,9 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(name, known, whole=lost <= 0),
+        "started": _started(name, known, whole=not lost),
         "in all": f"{found['lineage_pairs']} {unit}, what it started from included"
-        + (f"; of the first {lost} no command is left" if lost > 0 else ""),
+        + (f"; of the first {lost} no command is left" if lost else ""),
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
         "code": found.get("code"),
@@ -249,12 +249,11 @@ def _started(name: str, known: Mapping[str, Mapping[str, Any]], whole: bool) -> 
     Args:
         whole: whether its card has the commands of all that came before.
     """
-    start = known[name].get("warm_start")
-    if not start:
+    before = known[name].get("lineage")
+    if not before:
         return "from scratch"
-    files = known[name].get("warm_start_files")
-    there = list(known[start]["files"].values()) if start in known else []
-    if start != name and (not files or files == there):
+    start = before[-1]["model"]
+    if start in known and list(known[start]["files"].values()) == before[-1]["files"]:
         return f"from {start}"
     words = "the command starts from those that are"
     if whole:

@@ -50,9 +50,7 @@ class State:
         best: highest score of a validation so far.
         validation: its figures.
         lineage_pairs: image groups (a prior's images) that the weights this run began with had seen.
-        start: name of the model that this run began with; none where it began from scratch.
-        start_files: SHA-256 of its weights.
-        lineage: the trainings that made those, oldest first: `weights.history`.
+        lineage: the trainings that made those, oldest first: `weights.history`; empty where it began from scratch.
     """
 
     step: int = 0
@@ -61,8 +59,6 @@ class State:
     best: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
     lineage_pairs: int = 0
-    start: str = ""
-    start_files: tuple[str, ...] = ()
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -84,7 +80,7 @@ def train(
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
-        begun: of a new run that starts warm: where from (`start`, `start_files`, `lineage_pairs`, `lineage`).
+        begun: of a new run that starts warm: where from (`lineage_pairs`, `lineage`).
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:

@@ -220,7 +220,7 @@ def run_training(
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
-        saved = load_checkpoint(out / CHECKPOINT)["state"]["start"] if (out / CHECKPOINT).exists() else None
+        saved = _began(load_checkpoint(out / CHECKPOINT)["state"]) if (out / CHECKPOINT).exists() else None
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
             raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
@@ -229,10 +229,7 @@ def run_training(
             card = weights.cards()[name]
             # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
             start = weights.load(spec_from_json(card["model"]), card)
-            begun = State(
-                start=name, start_files=tuple(card["files"].values()), lineage_pairs=card["lineage_pairs"],
-                lineage=weights.history(name, card),
-            )  # fmt: skip
+            begun = State(lineage_pairs=card["lineage_pairs"], lineage=weights.history(name, card))
         task = spec.task(recipe, images, seed, device, start)
         task.parts = parts
         try:
@@ -252,8 +249,6 @@ def run_training(
         "steps": state.step,
         "pairs": pairs,
         "lineage_pairs": pairs + state.lineage_pairs,
-        "warm_start": state.start or None,
-        "warm_start_files": list(state.start_files),
         "lineage": state.lineage,
         "seed": seed,
         "parts": parts,
@@ -269,6 +264,11 @@ def run_training(
     if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
         return [], facts
     return weights.install(spec, best, facts), facts
+
+
+def _began(state: Mapping[str, Any]) -> str:
+    """Name of the model that a run began with; empty where it began from scratch."""
+    return str(state["lineage"][-1]["model"]) if state["lineage"] else ""
 
 
 def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

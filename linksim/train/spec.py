@@ -71,14 +71,14 @@ class Spec(ABC):
         """The command that makes the weights of a card again.
 
         Args:
-            facts: of the card: `recipe` (preset and changes), `steps`, `warm_start`, `seed`.
+            facts: of the card: `recipe` (preset and changes), `steps`, `lineage`, `seed`.
         """
         preset, *changes = str(facts["recipe"]).split()
         own = {f"{key}={value}" for key, value in self.changes.items()}
         words = ["linksim", *self.words, "--steps", str(facts["steps"]), "--recipe", preset]
         words += [word for change in changes if change not in own for word in ("--set", change)]
-        if facts["warm_start"]:
-            words += ["--warm", facts["warm_start"]]
+        if facts["lineage"]:
+            words += ["--warm", facts["lineage"][-1]["model"]]
         if facts.get("seed"):
             words += ["--seed", str(facts["seed"])]
         return " ".join(words)

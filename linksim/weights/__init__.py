@@ -36,7 +36,7 @@ Card = Mapping[str, Any]
 
 
 class _Run(BaseModel):
-    """A training that other weights went on from."""
+    """A training that other weights went on from; `command` is None where it is not known."""
 
     model: str
     pairs: int | None
@@ -58,8 +58,6 @@ class _Card(BaseModel):
     score: float
     settings: dict[str, Any] = {}
     pairs: int | None = None
-    warm_start: str | None = None
-    warm_start_files: list[str] = []
     lineage: list[_Run] = []
     command: str | None = None
     code: str | None = None

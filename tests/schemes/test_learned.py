@@ -186,7 +186,7 @@ def test_a_card_says_where_weights_come_from_and_how_to_make_them_again(capsys: 
     card = weights.cards()[name]
     said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert said["command"] == card["command"]
-    assert said["started"] == f"from {card['warm_start']}"
+    assert said["started"] == f"from {card['lineage'][-1]['model']}"
     assert str(card["seconds"]) in said["trained"]
     assert main(["card", name.replace("kd", "dk")]) == 2
     assert f"did you mean '{name}'" in capsys.readouterr().err

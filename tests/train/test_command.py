@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,11 @@ def train(folder: Path, *words: str) -> int:
     return main(given)
 
 
+def began(card: Mapping[str, Any]) -> str:
+    """Name of the model that a card's training began with."""
+    return str(card["lineage"][-1]["model"])
+
+
 def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
     assert "no weights semoma_awgn_1-24" in capsys.readouterr().err
@@ -47,8 +54,8 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     assert train(folder, "--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2") == 0
     cards = weights.cards()
     teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
-    assert (teacher["pairs"], teacher["lineage_pairs"], teacher["warm_start"]) == (6, 6, None)
-    assert (student["pairs"], student["lineage_pairs"], student["warm_start"]) == (4, 10, BASE.name)
+    assert (teacher["pairs"], teacher["lineage_pairs"], teacher["lineage"]) == (6, 6, [])
+    assert (student["pairs"], student["lineage_pairs"], began(student)) == (4, 10, BASE.name)
     assert teacher["recipe"] == "fast batch=2 loss=mse"
     assert student["recipe"] == "fast batch=2 cross_layer=2"
     assert set(student["validation"]) == {"psnr_0db", "psnr_10db", "psnr_20db"}
@@ -191,7 +198,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
     assert again.returncode == 0, said
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
     assert {name: card["lineage_pairs"] - card["pairs"] for name, card in cards.items()} == {
-        BASE.name: weights.cards()[str(cards[BASE.name]["warm_start"])]["lineage_pairs"],
+        BASE.name: weights.cards()[began(cards[BASE.name])]["lineage_pairs"],
         **{replace(BASE, method=method).name: cards[BASE.name]["lineage_pairs"] for method in ("kd", "semnoma")},
     }
     assert start().wait(60) == 0
@@ -223,8 +230,8 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
-    assert (card["warm_start"], card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
-    assert card["warm_start_files"] == list(weights.cards()[first]["files"].values())
+    assert (began(card), card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
+    assert card["lineage"][-1]["files"] == list(weights.cards()[first]["files"].values())
     capsys.readouterr()
     assert train(folder, *words, "--warm", BASE.name, "--resume") == 2
     assert f"began from {first}" in capsys.readouterr().err
@@ -260,11 +267,10 @@ def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
 def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:
     unknown = {}
     for name, card in weights._read(weights.SHIPPED).items():
-        *before, last = weights.history(name, card)
-        assert last["command"] == card["command"]
-        if before:
-            assert (before[-1]["model"], before[-1]["files"]) == (card["warm_start"], card["warm_start_files"])
-        if lost := card["lineage_pairs"] - sum(run["pairs"] for run in [*before, last]):
+        runs = weights.history(name, card)
+        assert sum(run["pairs"] for run in runs) == card["lineage_pairs"]
+        assert all(run["files"] for run in runs if run["command"])
+        if lost := sum(run["pairs"] for run in runs if not run["command"]):
             unknown[name.partition("_")[0]] = lost
     # Second stages, whose first trainings were never committed.
     assert unknown == {"prior": 104_000, "diffbir-mini": 4_000}
@@ -337,7 +343,7 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     assert card["command"].endswith(f"--ablation fa {words}")
     assert "kd_awgn_1-24_n2_own_sum_32px_compact" not in weights.cards()
     assert train(folder, *student, "--ablation", "none", "--out", str(folder / "whole"), "--warm", "auto") == 0
-    assert weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]["warm_start"] == BASE.name
+    assert began(weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]) == BASE.name
     for words in ((*student, "--ablation", "j8"), ("--scheme", "semnoma", "--rho", "1/24", "--ablation", "fa")):
         assert train(folder, *words, "--steps", "1", "--out", str(folder / "none")) == 2
         assert "unknown ablation" in capsys.readouterr().err
@@ -346,7 +352,7 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     assert "scratch starts from nothing" in capsys.readouterr().err
     assert train(folder, *scratch, "--warm", "auto") == 0
     found = weights.cards()["semnoma_awgn_1-24_n2_own_sum_32px_compact_scratch"]
-    assert (found["warm_start"], found["lineage_pairs"]) == (None, found["pairs"])
+    assert (found["lineage"], found["lineage_pairs"]) == ([], found["pairs"])
     assert (
         train(folder, *scratch, "--channel", "rayleigh", "--warm", "semnoma_awgn_1-24_n2_own_sum_32px_compact_scratch")
         == 0
