@@ -15,7 +15,7 @@ from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
-from linksim.train.spec import ModelSpec, Spec, spec_from_json
+from linksim.train.spec import ModelSpec, Spec, began_with, spec_from_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -220,7 +220,7 @@ def run_training(
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
-        saved = _began(load_checkpoint(out / CHECKPOINT)["state"]) if (out / CHECKPOINT).exists() else None
+        saved = began_with(load_checkpoint(out / CHECKPOINT)["state"]) if (out / CHECKPOINT).exists() else None
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
             raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
@@ -264,11 +264,6 @@ def run_training(
     if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
         return [], facts
     return weights.install(spec, best, facts), facts
-
-
-def _began(state: Mapping[str, Any]) -> str:
-    """Name of the model that a run began with; empty where it began from scratch."""
-    return str(state["lineage"][-1]["model"]) if state["lineage"] else ""
 
 
 def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

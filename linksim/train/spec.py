@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _GOLDEN_GROUPS = 32
 
 
+def began_with(facts: Mapping[str, Any]) -> str:
+    """Name of the model that a training went on from, of its card or state; empty where it began from scratch."""
+    lineage = facts["lineage"]
+    return str(lineage[-1]["model"]) if lineage else ""
+
+
 class Spec(ABC):
     """One set of weights: a transceiver's, a diffusion prior's, a refiner's.
 
@@ -77,8 +83,8 @@ class Spec(ABC):
         own = {f"{key}={value}" for key, value in self.changes.items()}
         words = ["linksim", *self.words, "--steps", str(facts["steps"]), "--recipe", preset]
         words += [word for change in changes if change not in own for word in ("--set", change)]
-        if facts["lineage"]:
-            words += ["--warm", facts["lineage"][-1]["model"]]
+        if start := began_with(facts):
+            words += ["--warm", start]
         if facts.get("seed"):
             words += ["--seed", str(facts["seed"])]
         return " ".join(words)

@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +19,7 @@ from linksim.cli import main
 from linksim.train import task
 from linksim.train.recipe import RECIPES, Recipe, make_recipe
 from linksim.train.run import nearest, waves
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, began_with
 from tests.data.fake_cifar import install_fake, write_binary
 
 OFFICIAL = os.environ.get("LINKSIM_TEST_CIFAR10")
@@ -42,11 +40,6 @@ def train(folder: Path, *words: str) -> int:
     return main(given)
 
 
-def began(card: Mapping[str, Any]) -> str:
-    """Name of the model that a card's training began with."""
-    return str(card["lineage"][-1]["model"])
-
-
 def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
     assert "no weights semoma_awgn_1-24" in capsys.readouterr().err
@@ -55,7 +48,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     cards = weights.cards()
     teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
     assert (teacher["pairs"], teacher["lineage_pairs"], teacher["lineage"]) == (6, 6, [])
-    assert (student["pairs"], student["lineage_pairs"], began(student)) == (4, 10, BASE.name)
+    assert (student["pairs"], student["lineage_pairs"], began_with(student)) == (4, 10, BASE.name)
     assert teacher["recipe"] == "fast batch=2 loss=mse"
     assert student["recipe"] == "fast batch=2 cross_layer=2"
     assert set(student["validation"]) == {"psnr_0db", "psnr_10db", "psnr_20db"}
@@ -198,7 +191,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
     assert again.returncode == 0, said
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
     assert {name: card["lineage_pairs"] - card["pairs"] for name, card in cards.items()} == {
-        BASE.name: weights.cards()[began(cards[BASE.name])]["lineage_pairs"],
+        BASE.name: weights.cards()[began_with(cards[BASE.name])]["lineage_pairs"],
         **{replace(BASE, method=method).name: cards[BASE.name]["lineage_pairs"] for method in ("kd", "semnoma")},
     }
     assert start().wait(60) == 0
@@ -230,7 +223,7 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
-    assert (began(card), card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
+    assert (began_with(card), card["lineage_pairs"]) == (first, weights.cards()[first]["lineage_pairs"] + 2)
     assert card["lineage"][-1]["files"] == list(weights.cards()[first]["files"].values())
     capsys.readouterr()
     assert train(folder, *words, "--warm", BASE.name, "--resume") == 2
@@ -267,7 +260,9 @@ def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
 def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:
     unknown = {}
     for name, card in weights._read(weights.SHIPPED).items():
-        runs = weights.history(name, card)
+        *before, last = runs = weights.history(name, card)
+        assert last["command"] == card["command"]
+        assert (f" --warm {began_with(card)}" in card["command"]) == bool(before)
         assert sum(run["pairs"] for run in runs) == card["lineage_pairs"]
         assert all(run["files"] for run in runs if run["command"])
         if lost := sum(run["pairs"] for run in runs if not run["command"]):
@@ -343,7 +338,7 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     assert card["command"].endswith(f"--ablation fa {words}")
     assert "kd_awgn_1-24_n2_own_sum_32px_compact" not in weights.cards()
     assert train(folder, *student, "--ablation", "none", "--out", str(folder / "whole"), "--warm", "auto") == 0
-    assert began(weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]) == BASE.name
+    assert began_with(weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]) == BASE.name
     for words in ((*student, "--ablation", "j8"), ("--scheme", "semnoma", "--rho", "1/24", "--ablation", "fa")):
         assert train(folder, *words, "--steps", "1", "--out", str(folder / "none")) == 2
         assert "unknown ablation" in capsys.readouterr().err
