@@ -338,7 +338,7 @@ def write(folder: Path) -> list[str]:
                 text = placed(text, figure, curves(tables[figure]))
         write_atomic(readme, text.encode())
     content = StringIO(newline="")
-    writer = csv.DictWriter(content, rows[0].keys())
+    writer = csv.DictWriter(content, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / CSV, content.getvalue().encode())

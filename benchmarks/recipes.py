@@ -85,7 +85,7 @@ SEARCHES = {
     ),
     "teaching": Search(
         "teaching.csv",
-        ("weights", "fa_norm", "cross_layer", "clip"),
+        ("schedule", "weights", "fa_norm", "cross_layer", "clip"),
         6_400,
         {
             "semnoma, no teacher": (UNTAUGHT, RELEASED),
