@@ -80,7 +80,7 @@ def training_step(
         step += 1
         network.train()
         with torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
-            loss = model_losses(spec, recipe, network, teacher, draw_batch(spec, recipe, pool, 0, step))["total"]
+            loss = model_losses(spec, recipe, network, teacher, draw_batch(spec, recipe, pool))["total"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -92,7 +92,7 @@ def training_step(
 
 def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
     """Transmitter, channel and receiver on one batch."""
-    drawn = draw_batch(spec, replace(RECIPES["fast"], batch=batch), pool, 0, 0)
+    drawn = draw_batch(spec, replace(RECIPES["fast"], batch=batch), pool)
     side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
     noise_var = 10 ** (-drawn.snr_db / 10)
 

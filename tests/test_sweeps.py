@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from linksim import weights
 from linksim.engine.config import make_config, read_sweep_file
 from linksim.refine.specs import CganSpec
 from linksim.schemes.registry import RESERVED, find
-from linksim.train.spec import ModelSpec
+from linksim.train.spec import ModelSpec, lineage_pairs
 from tests.conftest import ROOT, Cli
 from tests.refine.openai_unet import UNet
 
@@ -74,7 +75,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     torch.manual_seed(0)
     kd = ModelSpec("kd", "compact", "awgn", Fraction(1, 48), image_shape=(3, 256, 256))
-    facts = {"lineage_pairs": 0, "validation": {}, "score": 0.0, "golden_psnr_db": 0.0}
+    facts = {"pairs": 0, "lineage": [], "validation": {}, "score": 0.0, "golden_psnr_db": 0.0}
     weights.install(kd, kd.build(), facts)
     cgan = CganSpec(kd)
     weights.install(cgan, cgan.build(), {**facts, "parts": weights.part_hashes(cgan)})
@@ -125,6 +126,20 @@ def test_committed_results_are_of_the_shipped_weights(name: str) -> None:
     identity = linksim.load(ROOT / "results" / name).attrs["run"]["identity"]
     used = {digest for key, text in identity.items() if key.endswith(" weights") for digest in text.split()}
     assert used <= hashes
+
+
+def test_the_table_of_schedules_is_of_the_shipped_weights() -> None:
+    rows = pd.read_csv(ROOT / "results" / "recipes" / "schedules.csv")
+    shipped = json.loads((weights.SHIPPED / weights.MANIFEST).read_text())
+    for _, row in rows[rows["shipped"]].iterrows():
+        method, _, ablation = row["model"].partition(":ablation=")
+        spec = ModelSpec(method, "compact", row["channel"], Fraction(row["rho"]), ablation=ablation or "none")
+        card = shipped[spec.name]
+        assert (card["settings"]["schedule"], card["settings"]["batch"]) == (row["schedule"], row["batch"])
+        assert (card["pairs"], lineage_pairs(card)) == (row["pairs"], row["lineage_pairs"])
+        assert card["score"] == pytest.approx(row["mean_db"], abs=0.006)
+        for snr in (0, 10, 20):
+            assert card["validation"][f"psnr_{snr}db"] == pytest.approx(row[f"psnr_{snr}db"], abs=0.006)
 
 
 @pytest.mark.parametrize("name", COMMITTED)

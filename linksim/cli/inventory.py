@@ -82,12 +82,12 @@ def _datasets() -> Rows:
 
 def _weights() -> Rows:
     from linksim.report.progress import figures
-    from linksim.train.spec import spec_from_json
+    from linksim.train.spec import lineage_pairs, spec_from_json
     from linksim.weights import cards, place
 
     for name, card in cards().items():
         unit = spec_from_json(card["model"]).unit
-        yield name, f"{figures(card['validation'])}; {card['lineage_pairs']} {unit}; {place(card)}"
+        yield name, f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}"
 
 
 _LISTS: dict[str, Callable[[], Rows]] = {

@@ -82,6 +82,7 @@ def _train(args: argparse.Namespace) -> int:
     from linksim.report.progress import TrainingBar, figures
     from linksim.train.loop import CHECKPOINT, load_checkpoint
     from linksim.train.run import parse_budget, run_training
+    from linksim.train.spec import lineage_pairs
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
     steps = whole(args.steps, "--steps")
@@ -113,7 +114,7 @@ def _train(args: argparse.Namespace) -> int:
         words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
-    result = f"validation {figures(facts['validation'])} after {facts['lineage_pairs']} {spec.unit}"
+    result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {spec.unit}"
     if paths:
         print(f"{paths[0]}: {result}")
     else:
@@ -212,16 +213,17 @@ def _tune(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace) -> int:
     from linksim.engine.plan import chosen
     from linksim.report.progress import figures
-    from linksim.train.spec import spec_from_json
+    from linksim.train.spec import lineage_pairs, spec_from_json
     from linksim.weights import cards, history, place
 
     known = cards()
     name = chosen(list(known), args.model, "model")
     found = known[name]
-    unit = spec_from_json(found["model"]).unit
+    spec = spec_from_json(found["model"])
+    unit = spec.unit
     runs = history(name, found)
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
-    lost = sum(run["pairs"] or 0 for run in runs if not run["command"])
+    lost = sum(run["pairs"] for run in runs if not run["command"])
     rows = {
         "model": name,
         "where": place(found),
@@ -230,9 +232,13 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(name, known, whole=not lost),
-        "in all": f"{found['lineage_pairs']} {unit}, what it started from included"
+        "started": _started(name, known, whole=not lost and not spec.parts),
+        "in all": f"{lineage_pairs(found)} {unit}, what it started from included"
         + (f"; of the first {lost} no command is left" if lost else ""),
+        "behind": "; ".join(part.name for part in spec.parts.values())
+        + (", the trainings before the command behind those of their time" if before else "")
+        if spec.parts
+        else "",
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
         "code": found.get("code"),
@@ -247,9 +253,9 @@ def _started(name: str, known: Mapping[str, Mapping[str, Any]], whole: bool) -> 
     """Where a model's training began, and whether those weights are still there.
 
     Args:
-        whole: whether its card has the commands of all that came before.
+        whole: whether the commands of all that came before give the same weights again.
     """
-    before = known[name].get("lineage")
+    before = known[name]["lineage"]
     if not before:
         return "from scratch"
     start = before[-1]["model"]

@@ -19,7 +19,6 @@ class Stream(IntEnum):
     FADING = 1
     NOISE = 2
     CSI_ERROR = 3
-    SCHEME = 4
     REFINER = 5
 
 

@@ -113,8 +113,10 @@ class Learned(Scheme):
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights, the image groups of their training and of what they started from, and the precision."""
+        from linksim.train.spec import lineage_pairs
+
         weights = " ".join(self._card["files"].values())
-        return {"weights": weights, TRAINED: str(self._card["lineage_pairs"]), "precision": "float32"}
+        return {"weights": weights, TRAINED: str(lineage_pairs(self._card)), "precision": "float32"}
 
     @cached_property
     def _model(self) -> Network:

@@ -72,10 +72,10 @@ class CganTask(Task):
             pair.generator.load_state_dict(self._start.state_dict())
         return pair
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """MAE, LPIPS and the adversarial loss of the generator, weighted, and the discriminator's own loss."""
         assert isinstance(model, Pair)
-        batch = draw_batch(self._spec.first, self.recipe, self._pool, self.seed, step)
+        batch = draw_batch(self._spec.first, self.recipe, self._pool)
         real = batch.images.flatten(0, 1)
         shown = shown_by(self._spec.first, self._first, batch)
         refined = model.generator(shown)

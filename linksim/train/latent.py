@@ -16,7 +16,7 @@ from linksim.nets.layers import rounded
 from linksim.nets.network import Network
 from linksim.refine.diffusion import make_scheduler
 from linksim.train.recipe import LatentRecipe
-from linksim.train.task import Task, draw_images, seed_of, split
+from linksim.train.task import Task, draw_images, split
 from linksim.train.transceivers import draw_batch, shown_by, validation_pass
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class _LatentTask(Task):
         """See `Task`."""
         return min(_VALIDATION_IMAGES, len(self._held_out))
 
-    def _batch(self, step: int) -> Tensor:
-        torch.manual_seed(seed_of(self.seed, step))
+    def _batch(self) -> Tensor:
         images = draw_images(self._pool, (self.recipe.batch,), self.recipe.flip) / 255
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -116,10 +115,10 @@ class VaeTask(_LatentTask):
 
     collapse: ClassVar[float] = 5.0
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         assert isinstance(model, MiniVae)
-        images = self._batch(step)
+        images = self._batch()
         found = model.vae.encode(2 * images - 1).latent_dist
         shown = (model.vae.decode(found.sample()).sample.float() + 1) / 2
         error, divergence = (shown - images).abs().mean(), found.kl().mean() / found.mean[0].numel()
@@ -144,10 +143,10 @@ class DenoiserTask(_LatentTask):
 
     collapse: ClassVar[float] = 5.0
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         assert isinstance(model, MiniDenoiser)
-        images = self._batch(step)
+        images = self._batch()
         with torch.no_grad():
             latents = self._vae.encode(images)
         noisy, times, noise = self._noisy(latents)
@@ -190,11 +189,11 @@ class ControlTask(_LatentTask):
             model.load_state_dict({**own, "conv_in.weight": wide})
         return model
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         assert self._spec.first is not None
         vae, denoiser = self._vae, self._denoiser
-        batch = draw_batch(self._spec.first, self.recipe, self._pool, self.seed, step)
+        batch = draw_batch(self._spec.first, self.recipe, self._pool)
         with torch.no_grad():
             hint = vae.encode(shown_by(self._spec.first, self._first, batch))
             latents = vae.encode(batch.images.flatten(0, 1))

@@ -9,7 +9,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from linksim.engine.provenance import write_atomic
 from linksim.errors import LinksimError
 from linksim.train.logs import Logs
-from linksim.train.task import Task, seed_of
+from linksim.train.task import Task
 
 CHECKPOINT, BEST, SETTINGS = "checkpoint.pt", "best.pt", "settings.json"
 _CALIBRATION_STEPS = 12
@@ -49,8 +49,7 @@ class State:
         seconds: spent on steps so far.
         best: highest score of a validation so far.
         validation: its figures.
-        lineage_pairs: image groups (a prior's images) that the weights this run began with had seen.
-        lineage: the trainings that made those, oldest first: `weights.history`; empty where it began from scratch.
+        lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
     """
 
     step: int = 0
@@ -58,7 +57,6 @@ class State:
     seconds: float = 0.0
     best: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
-    lineage_pairs: int = 0
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -68,7 +66,7 @@ def train(
     *,
     seconds: float | None = None,
     steps: int | None = None,
-    begun: State | None = None,
+    lineage: Iterable[dict[str, Any]] = (),
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
     """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
@@ -80,7 +78,7 @@ def train(
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
-        begun: of a new run that starts warm: where from (`lineage_pairs`, `lineage`).
+        lineage: of a new run that starts warm: the trainings that made what it starts from.
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
@@ -91,7 +89,7 @@ def train(
     torch.manual_seed(task.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = task.network().to(device).to(memory_format=torch.channels_last)
-    state = begun or State()
+    state = State(lineage=[*lineage])
     if device != "cpu":  # on a CPU it is slower
         task.compile(model)
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
@@ -112,9 +110,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step, max(state.steps, 1))
         model.train()
-        torch.manual_seed(seed_of(task.seed, step))
+        # Whatever a step draws, images, noise and dropout alike, is of (seed, step) alone.
+        torch.manual_seed((task.seed << 32) + step)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            losses = task.losses(model, step)
+            losses = task.losses(model)
         optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         if recipe.clip:
@@ -263,15 +262,15 @@ def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -
         also: what it must hold beside `identity`, `model` and `state`.
 
     Raises:
-        LinksimError: a file that it did not write.
+        LinksimError: a file that it did not write, or that another version wrote.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         missing = {"identity", "model", "state", *also} - set(content)
         if missing:
             raise ValueError(f"no {min(missing)} in it")
-        if not isinstance(State(**content["state"]).validation, dict):
-            raise ValueError("of an older linksim")
+        if set(content["state"]) != {known.name for known in fields(State)}:
+            raise LinksimError(f"{path} is of another version of linksim: go on with that one, or take another --out")
     except FileNotFoundError:
         raise LinksimError(f"{path} is gone: train again into another --out") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from linksim.metrics import mse, psnr_from_mse
 from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 from linksim.train.recipe import PriorRecipe
-from linksim.train.task import Task, draw_images, seed_of, split
+from linksim.train.task import Task, draw_images, split
 
 if TYPE_CHECKING:
     from linksim.refine.specs import PriorSpec
@@ -64,9 +64,8 @@ class PriorTask(Task):
             model.load_state_dict(self._start.state_dict())
         return model.train()
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """The squared error of the noise that the network tells, at random steps of the process."""
-        torch.manual_seed(seed_of(self.seed, step))
         recipe, device = self.recipe, self._pool.device
         images = draw_images(self._pool, (recipe.batch,), recipe.flip) / 127.5 - 1
         early = torch.rand(recipe.batch, device=device) < recipe.early_share

@@ -34,7 +34,7 @@ class BaseRecipe:
         warmup: share of the steps in which the learning rate rises.
         schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay):
             constant, and over the last fifth of the steps straight down to a hundredth. The default of a transceiver
-            is "wsd", which `results/recipes` found best there; of anything else "cosine".
+            is "wsd", since rates that do not fall won the searches in `results/recipes`; of anything else "cosine".
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
@@ -126,6 +126,10 @@ class Recipe(LinkRecipe):
         if self.cross_layer is not None:
             return self.cross_layer
         return 4 if channel == "awgn" else 2
+
+
+#: Values of `Recipe` that say nothing without a teacher.
+TEACHING = ("weights", "fa_norm", "leave_out", "cross_layer")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +14,7 @@ from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
-from linksim.train.spec import ModelSpec, Spec, began_with, spec_from_json
+from linksim.train.spec import ModelSpec, Spec, began_with, lineage_pairs, spec_from_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +91,7 @@ def model_spec(
     return spec
 
 
-def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -> list[Spec]:
+def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Spec]:
     """The models that a sweep's learned schemes and refiners need, in the order in which they are trained."""
     from linksim.schemes.learned import Learned
     from linksim.schemes.refined import Refined
@@ -121,10 +120,12 @@ def models_for(config: SweepConfig, shape: tuple[int, int, int] = (3, 32, 32)) -
 
 def image_shape(config: SweepConfig) -> tuple[int, int, int]:
     """(C, H, W) of a sweep's images. Raises LinksimError where they lie nowhere."""
+    from linksim.data.cifar10 import IMAGE_SHAPE
+
     if config.image_size is not None:
         return 3, config.image_size, config.image_size
     if not config.dataset.startswith("folder:"):
-        return 3, 32, 32
+        return IMAGE_SHAPE
     from linksim.data import load_dataset
 
     return load_dataset(config.dataset).image_shape
@@ -171,7 +172,7 @@ def nearest(spec: ModelSpec) -> str | None:
         alike = other.scheme.network.__func__ is spec.scheme.network.__func__  # type: ignore[attr-defined]
         if alike and other.size == spec.size and (other.access == "oma" or other.method == spec.method):
             ranks[name] = (
-                other.rho == spec.rho, other.channel == spec.channel, other.access == "oma", card["lineage_pairs"]
+                other.rho == spec.rho, other.channel == spec.channel, other.access == "oma", lineage_pairs(card)
             )  # fmt: skip
     return max(ranks, key=lambda name: ranks[name], default=None)
 
@@ -210,7 +211,7 @@ def run_training(
     from linksim.data.cifar10 import VALIDATION
     from linksim.engine.provenance import code_version
     from linksim.engine.sweep import exclusive
-    from linksim.train.loop import BEST, CHECKPOINT, State, load_checkpoint, train
+    from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
 
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
@@ -224,16 +225,17 @@ def run_training(
         name = _start_name(spec, warm) if saved is None else saved
         if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
             raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
-        start, begun = None, None
+        start = None
+        lineage: list[dict[str, Any]] = []
         if name and saved is None:
             card = weights.cards()[name]
             # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
             start = weights.load(spec_from_json(card["model"]), card)
-            begun = State(lineage_pairs=card["lineage_pairs"], lineage=weights.history(name, card))
+            lineage = weights.history(name, card)
         task = spec.task(recipe, images, seed, device, start)
         task.parts = parts
         try:
-            state = train(task, out, seconds=seconds, steps=steps, begun=begun, report=report)
+            state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
         except torch.OutOfMemoryError:
             raise LinksimError(
                 f"{spec.name}: the GPU has no room for {recipe.batch} groups a step: take a smaller --set batch=... "
@@ -245,10 +247,9 @@ def run_training(
     facts = {
         "data": f"CIFAR-10 training split, 45,000 images; validation on {task.validated} of the other {VALIDATION:,}",
         "recipe": recipe.words,
-        "settings": {**asdict(recipe), **task.settings()},
+        "settings": task.settings(),
         "steps": state.step,
         "pairs": pairs,
-        "lineage_pairs": pairs + state.lineage_pairs,
         "lineage": state.lineage,
         "seed": seed,
         "parts": parts,

@@ -36,6 +36,11 @@ def began_with(facts: Mapping[str, Any]) -> str:
     return str(lineage[-1]["model"]) if lineage else ""
 
 
+def lineage_pairs(facts: Mapping[str, Any]) -> int:
+    """Image groups (a prior's images) that a card's weights have seen, before their own training too."""
+    return sum(run["pairs"] for run in (*facts["lineage"], facts))
+
+
 class Spec(ABC):
     """One set of weights: a transceiver's, a diffusion prior's, a refiner's.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,8 +53,8 @@ class Task(ABC):
         """Everything that is trained, with fresh weights or those of a warm start."""
 
     @abstractmethod
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
-        """The losses of step `step`, from (seed, step) alone, with the one that is minimised as "total"."""
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
+        """The losses of one step, with the one that is minimised as "total"; draws are from torch's own generator."""
 
     @abstractmethod
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -72,8 +73,8 @@ class Task(ABC):
         return [list(model.parameters())]
 
     def settings(self) -> dict[str, Any]:
-        """What a card says beside the recipe's values."""
-        return {}
+        """What a card says of the recipe's values."""
+        return asdict(self.recipe)
 
     def shipped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the state of what was trained, the part that is kept as weights."""
@@ -87,8 +88,3 @@ class Task(ABC):
 def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The images to train on and those for validation."""
     return images[: len(images) - VALIDATION], images[len(images) - VALIDATION :]
-
-
-def seed_of(seed: int, step: int) -> int:
-    """Seed of a step's draws."""
-    return (seed << 32) + step

@@ -20,9 +20,9 @@ from linksim.nets.layers import Conditioned
 from linksim.nets.network import Network, side_information
 from linksim.nets.transceiver import Transceiver
 from linksim.train.losses import feature_affinity_loss
-from linksim.train.recipe import LinkRecipe, Recipe
+from linksim.train.recipe import TEACHING, LinkRecipe, Recipe
 from linksim.train.spec import ModelSpec
-from linksim.train.task import VALIDATION, Task, draw_images, seed_of, split
+from linksim.train.task import VALIDATION, Task, draw_images, split
 
 VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
 _VALIDATION_GROUPS = 256
@@ -77,10 +77,10 @@ class TransceiverTask(Task):
             model.adopt(self._start)
         return model
 
-    def losses(self, model: nn.Module, step: int) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         assert isinstance(model, Network)
-        batch = draw_batch(self._spec, self.recipe, self._pool, self.seed, step)
+        batch = draw_batch(self._spec, self.recipe, self._pool)
         return model_losses(self._spec, self.recipe, model, self._teacher, batch)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -95,8 +95,11 @@ class TransceiverTask(Task):
         return validation_groups(self._spec) * self._spec.users
 
     def settings(self) -> dict[str, Any]:
-        """The layer that CrossKD crosses over at."""
-        return {"cross_layer": self.recipe.j(self._spec.channel)} if self._spec.teacher else {}
+        """See `Task`; without a teacher none of what it teaches."""
+        found = super().settings()
+        if self._spec.teacher is None:
+            return {key: value for key, value in found.items() if key not in TEACHING}
+        return {**found, "cross_layer": self.recipe.j(self._spec.channel)}
 
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""
@@ -122,9 +125,8 @@ class Batch:
     teacher_noise: Tensor
 
 
-def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor, seed: int, step: int) -> Batch:
-    """The draws of a step, from (seed, step) alone; they seed dropout and stochastic depth too."""
-    torch.manual_seed(seed_of(seed, step))
+def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor) -> Batch:
+    """The draws of a step, from torch's own generator."""
     device, shape = pool.device, (recipe.batch, spec.users)
     images = draw_images(pool, shape, recipe.flip) / 255
     low, high = recipe.snr_db

@@ -39,7 +39,7 @@ class _Run(BaseModel):
     """A training that other weights went on from; `command` is None where it is not known."""
 
     model: str
-    pairs: int | None
+    pairs: int
     command: str | None
     code: str | None
     files: list[str]
@@ -52,13 +52,12 @@ class _Card(BaseModel):
 
     files: dict[str, str] = Field(min_length=1)
     model: dict[str, Any]
-    lineage_pairs: int
+    pairs: int
+    lineage: list[_Run]
     golden_psnr_db: float
     validation: dict[str, float]
     score: float
     settings: dict[str, Any] = {}
-    pairs: int | None = None
-    lineage: list[_Run] = []
     command: str | None = None
     code: str | None = None
 
@@ -162,7 +161,7 @@ def history(name: str, found: Card) -> list[dict[str, Any]]:
         Of each its `model`, `pairs`, `command`, `code` (version) and `files` (SHA-256 of what came out).
     """
     own = {key: found.get(key) for key in ("pairs", "command", "code")}
-    return [*found.get("lineage", []), {"model": name, **own, "files": list(found["files"].values())}]
+    return [*found["lineage"], {"model": name, **own, "files": list(found["files"].values())}]
 
 
 def contents(found: Card) -> Iterator[bytes]:

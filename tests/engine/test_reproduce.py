@@ -21,7 +21,7 @@ CONFIG = make_config(
     {"scheme": "semoma,bpg-capacity", "rho": "1/6,1/12", "channel": "rayleigh", "snr": "0:20:10", "groups": 8}
 )
 
-FACTS = {"lineage_pairs": 0, "validation": {"psnr_10db": 0.0}, "score": 0.0}
+FACTS = {"pairs": 0, "lineage": [], "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
 def install(rho: Fraction, seed: int = 0) -> None:

@@ -17,7 +17,7 @@ from linksim.train.run import golden_psnr, models_for
 from linksim.train.spec import ModelSpec, spec_from_json
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
-FACTS = {"lineage_pairs": 48, "validation": {"psnr_10db": 0.0}, "score": 0.0}
+FACTS = {"pairs": 48, "lineage": [], "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
     from linksim.engine.config import make_config
 
     config = make_config({"scheme": "kd,semnoma,semoma:overhead=twice,bpg-ldpc-qam-sic", "channel": "rayleigh"})
-    names = [spec.name for spec in models_for(config)]
+    names = [spec.name for spec in models_for(config, weights.TRAINED_SHAPE)]
     assert names == [
         "semoma_rayleigh_1-6_n2_own_sum_32px_compact",
         "semnoma_rayleigh_1-6_n2_own_sum_32px_compact",

@@ -48,14 +48,14 @@ def losses() -> tuple[dict[str, torch.Tensor], torch.nn.Module, torch.nn.Module]
     student, teacher = KD.build(0.5), TEACHER.build(0.5).eval().requires_grad_(False)
     pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     student.eval()
-    return model_losses(KD, RECIPE, student, teacher, draw_batch(KD, RECIPE, pool, 0, 0)), student, teacher
+    return model_losses(KD, RECIPE, student, teacher, draw_batch(KD, RECIPE, pool)), student, teacher
 
 
 def test_crosskd_is_that_of_equation_15_and_the_total_that_of_equation_17() -> None:
     torch.manual_seed(0)
     student, teacher = KD.build(0.5).eval(), TEACHER.build(0.5).eval()
     pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
-    batch = draw_batch(KD, RECIPE, pool, 0, 0)
+    batch = draw_batch(KD, RECIPE, pool)
     with torch.no_grad():
         found = model_losses(KD, RECIPE, student, teacher, batch)
         gamma, h = batch.snr_db, batch.h

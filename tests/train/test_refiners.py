@@ -117,7 +117,7 @@ def test_a_sweep_knows_the_refiners_that_it_needs_after_their_first_stages() -> 
     config = make_config(
         {"scheme": "kdd,kd+cgan,semnoma+diffbir-mini", "dataset": "cifar10", "rho": "1/24", "channel": "rayleigh"}
     )
-    names = [spec.name for spec in models_for(config)]
+    names = [spec.name for spec in models_for(config, weights.TRAINED_SHAPE)]
     assert [name.partition("_")[0] for name in names] == [
         "semoma", "semnoma", "kd", "cgan", "diffbir-mini", "prior", "diffbir-mini", "diffbir-mini"
     ]  # fmt: skip
@@ -151,7 +151,7 @@ def test_each_loss_of_the_gan_reaches_its_own_network_alone(few: None) -> None:
     def gradients(name: str) -> tuple[bool, bool]:
         pair.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = task.losses(pair, 0)
+            losses = task.losses(pair)
         losses[name].backward()
         return tuple(  # type: ignore[return-value]
             any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in values)
@@ -161,7 +161,7 @@ def test_each_loss_of_the_gan_reaches_its_own_network_alone(few: None) -> None:
     assert gradients("mae") == gradients("lpips") == gradients("adversarial") == (True, False)
     assert gradients("discriminator") == (False, True)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = task.losses(pair, 0)
+        losses = task.losses(pair)
     torch.testing.assert_close(losses["total"], losses["adversarial"] + losses["discriminator"] / 2)
 
 
@@ -203,7 +203,7 @@ def test_ir_control_net_begins_without_a_say(few: None) -> None:
         here = control.conv_in(torch.cat([noisy, hint], 1))  # type: ignore[operator]
         torch.testing.assert_close(here, denoiser.unet.conv_in(noisy))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = task.losses(control, 0)
+        losses = task.losses(control)
     losses["total"].backward()
     assert all(value.grad is None for value in denoiser.parameters())
 
