@@ -75,7 +75,8 @@ def add_commands(commands: Commands[Parser]) -> None:
     card = command(commands, "card", _card, "where trained weights come from, and the command that makes them again")
     card.add_argument("model", help="name of the weights (linksim list weights)")
 
-    command(commands, "verify", _verify, "measure the PSNR on the cards of all weights again")
+    verify = command(commands, "verify", _verify, "measure the PSNR on the cards of weights again")
+    verify.add_argument("models", metavar="model", nargs="*", help="names of the weights; default: all there are")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -274,12 +275,14 @@ def _again(run: Mapping[str, Any], number: int) -> str | None:
 
 def _verify(args: argparse.Namespace) -> int:
     from linksim import weights
+    from linksim.engine.plan import chosen
     from linksim.train.run import verify
 
-    bad = 0
-    if not weights.cards():
+    bad, known = 0, weights.cards()
+    if not known:
         print("there are no weights: see `linksim train --help`")
-    for name, found in weights.cards().items():
+    for name in dict.fromkeys(chosen(list(known), name, "model") for name in args.models) or known:
+        found = known[name]
         if not weights.present(found) and found["folder"] == str(weights.SHIPPED):
             print(f"-    {name}: {weights.place(found)}")
             continue

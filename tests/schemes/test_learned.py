@@ -77,12 +77,12 @@ def test_tampered_or_truncated_weights_are_refused(
         untrained.write_bytes(broken)
         with pytest.raises(LinksimError, match="damaged"):
             sweep(tmp_path)
-        assert main(["verify"]) == 2
+        assert main(["verify", SPEC.name]) == 2
         assert "BAD" in capsys.readouterr().out
     untrained.unlink()
     with pytest.raises(NoWeights, match="weights gone from"):
         weights.load(SPEC)
-    assert main(["verify"]) == 2
+    assert main(["verify", SPEC.name]) == 2
     assert f"BAD  {SPEC.name}: {SPEC.name}: weights gone" in capsys.readouterr().out
 
 
@@ -146,7 +146,7 @@ def test_a_card_of_another_model_and_weights_of_another_network_are_refused(
     manifest.write_text(json.dumps(cards))
     with pytest.raises(LinksimError, match="of another network"):
         weights.load(SPEC)
-    assert main(["verify"]) == 2
+    assert main(["verify", SPEC.name]) == 2
     assert "of another network" in capsys.readouterr().out
 
 
@@ -193,14 +193,19 @@ def test_a_card_says_where_weights_come_from_and_how_to_make_them_again(capsys: 
 
 
 def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify"]) == 0
-    assert SPEC.name in capsys.readouterr().out
+    others = next(name for name in weights.cards() if name != SPEC.name)
+    assert main(["verify", SPEC.name, others, SPEC.name]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["ok", f"{SPEC.name}:"], ["ok", f"{others}:"]
+    ]  # fmt: skip
     manifest = untrained.parent / weights.MANIFEST
     cards = json.loads(manifest.read_text())
     cards[SPEC.name]["golden_psnr_db"] += 0.5
     manifest.write_text(json.dumps(cards))
-    assert main(["verify"]) == 2
+    assert main(["verify", SPEC.name]) == 2
     assert "BAD" in capsys.readouterr().out
+    assert main(["verify", SPEC.name.replace("awgn", "awng")]) == 2
+    assert f"did you mean '{SPEC.name}'" in capsys.readouterr().err
 
 
 def test_half_precision_evaluation_equals_single_precision_within_a_fiftieth_of_a_decibel(untrained: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
         assert student[key] or student[key] == 0
     losses = (folder / "runs" / replace(BASE, method="kd").name / "train.csv").read_text().splitlines()
     assert losses[0] == "step,mae,fa,crosskd,total"
-    assert main(["verify"]) == 0
+    assert main(["verify", BASE.name, replace(BASE, method="kd").name]) == 0
 
 
 def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(

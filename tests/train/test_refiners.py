@@ -69,9 +69,11 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     assert generator["parts"] == {"first": list(own[FIRST.name]["files"].values())}
     capsys.readouterr()
     # What the package ships behind its own autoencoder does not go with this one, and says so.
-    main(["verify"])
+    shipped = next(name for name in weights.cards() if name.startswith("diffbir-mini_control") and name not in own)
+    assert main(["verify", *own, shipped]) == 2
     verified = capsys.readouterr().out
     assert all(f"ok   {name}: " in verified for name in own)
+    assert f"BAD  {shipped}: " in verified
     assert main(["list", "weights"]) == 0
     assert f"4 images; {folder / 'weights'}" in capsys.readouterr().out
     table = linksim.sweep(
