@@ -79,6 +79,7 @@ def training_step(
         nonlocal step
         step += 1
         network.train()
+        torch.manual_seed(step)
         with torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
             loss = model_losses(spec, recipe, network, teacher, draw_batch(spec, recipe, pool))["total"]
         optimizer.zero_grad(set_to_none=True)
@@ -92,6 +93,7 @@ def training_step(
 
 def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
     """Transmitter, channel and receiver on one batch."""
+    torch.manual_seed(0)
     drawn = draw_batch(spec, replace(RECIPES["fast"], batch=batch), pool)
     side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
     noise_var = 10 ** (-drawn.snr_db / 10)

@@ -124,6 +124,10 @@ def test_committed_results_are_of_the_shipped_weights(name: str) -> None:
     identity = linksim.load(ROOT / "results" / name).attrs["run"]["identity"]
     used = {digest for key, text in identity.items() if key.endswith(" weights") for digest in text.split()}
     assert used <= hashes
+    pairs = {tuple(card["files"].values()): str(lineage_pairs(card)) for card in shipped.values()}
+    for key in identity:
+        if key.endswith(" trained_pairs"):
+            assert pairs[tuple(identity[key.replace("trained_pairs", "weights")].split())] == identity[key]
 
 
 def test_the_table_of_schedules_is_of_the_shipped_weights() -> None:

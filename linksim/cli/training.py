@@ -221,25 +221,24 @@ def _card(args: argparse.Namespace) -> int:
     name = chosen(list(known), args.model, "model")
     found = known[name]
     spec = spec_from_json(found["model"])
-    unit = spec.unit
     runs = history(name, found)
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
     lost = sum(run["pairs"] for run in runs if not run["command"])
+    behind = "; ".join(part.name for part in spec.parts.values())
+    if behind and before:
+        behind += ", the trainings before the command behind those of their time"
     rows = {
         "model": name,
         "where": place(found),
         "data": found.get("data"),
         "recipe": found.get("recipe"),
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
-        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {unit}, {found.get('seconds')} s on "
+        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {spec.unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
         "started": _started(name, known, whole=not lost and not spec.parts),
-        "in all": f"{lineage_pairs(found)} {unit}, what it started from included"
+        "in all": f"{lineage_pairs(found)} {spec.unit}, what it started from included"
         + (f"; of the first {lost} no command is left" if lost else ""),
-        "behind": "; ".join(part.name for part in spec.parts.values())
-        + (", the trainings before the command behind those of their time" if before else "")
-        if spec.parts
-        else "",
+        "behind": behind,
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
         "code": found.get("code"),
