@@ -24,7 +24,7 @@ from linksim.train.recipe import RECIPES, Recipe
 from linksim.train.spec import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
-COSINE = replace(RECIPES["fast"], schedule="cosine")
+COSINE = replace(RECIPES["adamw"], schedule="cosine")
 RELEASED = replace(COSINE, weights=(10.0, 100.0, 1.0), fa_norm="released")
 
 

@@ -70,7 +70,7 @@ def training_step(
     spec: ModelSpec, network: Network, teacher: Network | None, batch: int, fast: bool, pool: torch.Tensor
 ) -> Callable[[], object]:
     """One step of the loop, or of the plain loop."""
-    recipe = replace(RECIPES["fast"], batch=batch)
+    recipe = replace(RECIPES["adamw"], batch=batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fast)
     average = Average(network, recipe.ema)
     step = 0
@@ -94,7 +94,7 @@ def training_step(
 def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
     """Transmitter, channel and receiver on one batch."""
     torch.manual_seed(0)
-    drawn = draw_batch(spec, replace(RECIPES["fast"], batch=batch), pool)
+    drawn = draw_batch(spec, replace(RECIPES["adamw"], batch=batch), pool)
     side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
     noise_var = 10 ** (-drawn.snr_db / 10)
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", default="compact")
-    parser.add_argument("--batch", type=int, default=RECIPES["fast"].batch, help="of training")
+    parser.add_argument("--batch", type=int, default=RECIPES["adamw"].batch, help="of training")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     device = options.device

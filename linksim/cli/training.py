@@ -82,7 +82,7 @@ def add_commands(commands: Commands[Parser]) -> None:
 def _train(args: argparse.Namespace) -> int:
     from linksim.report.progress import TrainingBar, figures
     from linksim.train.loop import CHECKPOINT, load_checkpoint
-    from linksim.train.run import parse_budget, run_training
+    from linksim.train.run import parse_budget, run_training, start_name
     from linksim.train.spec import lineage_pairs
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
@@ -98,10 +98,10 @@ def _train(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
     spec = _spec(args)
-    recipe = spec.make_recipe(args.recipe, changes(args))
     out = args.out / spec.name
     if (out / CHECKPOINT).exists() and not args.resume:
         raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
+    recipe = spec.make_recipe(args.recipe, changes(args), warm=bool(start_name(spec, args.warm, out)))
     data_dir = Path(args.data_dir) if args.data_dir is not None else None
     try:
         with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
@@ -175,7 +175,7 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for spec in lacking:
-        spec.make_recipe(args.recipe, changes(args))
+        spec.make_recipe(args.recipe, changes(args), warm=False)
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
     for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:

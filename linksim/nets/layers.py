@@ -31,6 +31,9 @@ class ConvNextBlock(CNBlock):
 class Sided(nn.Module):
     """A layer that sees the side information beside the features."""
 
+    #: See `linksim.train.optimizers.matrices`.
+    by_adamw = True
+
 
 class Conditioned(nn.Sequential):
     """Layers in a row, of which the `Sided` ones see the side information too."""

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from linksim.devices import trains_in_bfloat16
 from linksim.engine.provenance import write_atomic
 from linksim.errors import LinksimError
 from linksim.train.logs import Logs
+from linksim.train.optimizers import Optimizer
 from linksim.train.task import Task
 
 CHECKPOINT, BEST, SETTINGS = "checkpoint.pt", "best.pt", "settings.json"
@@ -100,26 +102,24 @@ def train(
     if saved is None and steps is None and seconds is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
 
-    def new_optimizer() -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+    half = trains_in_bfloat16(device)
+
+    def new_optimizer() -> Optimizer:
+        return Optimizer(model, recipe.optimizer, recipe.learning_rate, recipe.weight_decay)
 
     def one_step(step: int) -> dict[str, Tensor]:
         """One step; nothing in it waits for a GPU."""
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step, max(state.steps, 1))
         model.train()
         # Whatever a step draws, images, noise and dropout alike, is of (seed, step) alone.
         torch.manual_seed((task.seed << 32) + step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             losses = task.losses(model)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         losses["total"].backward()
         if recipe.clip:
             for parameters in task.clipped(model):
                 nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        optimizer.step()
+        optimizer.step(recipe.rate(step, max(state.steps, 1)))
         average.update(model, step)
         return {name: value.detach() for name, value in losses.items()}
 

@@ -11,15 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, unknown
 from linksim.train.losses import FaNorm
+from linksim.train.optimizers import Name
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Decibel = Annotated[float, Field(ge=-200, le=200)]
-
-
-#: Share of the steps in which the rate of "wsd" falls.
-_DECAY = 0.2
 
 
 @dataclass(frozen=True)
@@ -28,24 +25,27 @@ class BaseRecipe:
 
     Args:
         name: of the preset.
-        learning_rate: AdamW's, at its peak.
-        weight_decay: AdamW's.
+        optimizer: "adamw", or "muon" for matrices and AdamW for the rest (`linksim.train.optimizers`).
+        learning_rate: at its peak.
+        weight_decay: decoupled, as AdamW's.
         batch: image groups (a prior's images) a step.
         warmup: share of the steps in which the learning rate rises.
         schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay):
-            constant, and over the last fifth of the steps straight down to a hundredth. The default of a transceiver
-            is "wsd", since rates that do not fall won the searches in `results/recipes`; of anything else "cosine".
+            constant, and over the last steps straight down to a hundredth.
+        fall: share of the steps over which the rate of "wsd" falls.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
     """
 
     name: str = "fast"
+    optimizer: Name = "adamw"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     warmup: Share = 0.03
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
+    fall: Share = 0.2
     ema: Share = 0.999
     clip: NotNegative = 1.0
     flip: bool = True
@@ -58,6 +58,11 @@ class BaseRecipe:
             "paper", learning_rate=1e-4, batch=32, warmup=0.0, schedule="constant", ema=0.0, clip=0.0, flip=False
         )
         return {"fast": cls(), "paper": paper}
+
+    @classmethod
+    def chosen(cls, name: str, warm: bool) -> str:
+        """The preset that `name` means for a training that starts `warm` or from scratch."""
+        return name
 
     @property
     def words(self) -> str:
@@ -75,7 +80,7 @@ class BaseRecipe:
         if self.schedule == "constant":
             return self.learning_rate
         if self.schedule == "wsd":
-            left = (steps - step) / max(1.0, _DECAY * steps)
+            left = (steps - step) / max(1.0, self.fall * steps)
             return self.learning_rate * min(1.0, max(0.01, left))
         done = (step - rise) / max(1.0, steps - rise)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
@@ -97,7 +102,9 @@ class Recipe(LinkRecipe):
     """How a transceiver is trained.
 
     Args:
-        loss: "mae" (the paper) or "mse".
+        loss: of the images: "mae" (the paper), "mse", or "log-mse", which is 0.1 mean log(MSE + 1e-5) over images: what
+            a mean of PSNRs asks for.
+        dropout: the AF-Modules' dropout and the stochastic depth of the ConvNeXt blocks, as in the paper.
         layer_scale: start of the ConvNeXt blocks' layer scale.
         weights: of MAE, FA and CrossKD (eq. 17).
         fa_norm: scale of FA: "mean" (eq. 14), or "released", that of the released code, which the paper's weight of 100
@@ -106,8 +113,8 @@ class Recipe(LinkRecipe):
         cross_layer: j, the decoder layer whose output crosses over to the teacher; None takes the best of Table IV.
     """
 
-    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
-    loss: Literal["mae", "mse"] = "mae"
+    loss: Literal["mae", "mse", "log-mse"] = "mae"
+    dropout: bool = True
     layer_scale: Positive = 0.1
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 1.0, 1.0)
     fa_norm: FaNorm = "mean"
@@ -117,9 +124,17 @@ class Recipe(LinkRecipe):
     @classmethod
     def presets(cls) -> dict[str, Any]:
         """See `RECIPES`."""
-        presets = super().presets()
-        paper = replace(presets["paper"], layer_scale=1e-6, weights=(10.0, 100.0, 1.0), fa_norm="released")
-        return {**presets, "paper": paper}
+        paper = replace(super().presets()["paper"], layer_scale=1e-6, weights=(10.0, 100.0, 1.0), fa_norm="released")
+        adamw = cls("adamw", schedule="wsd")
+        own = replace(adamw, name="scratch", batch=8, loss="log-mse", dropout=False)
+        scratch = replace(own, optimizer="muon", learning_rate=2e-3)
+        finetune = replace(own, name="finetune", learning_rate=4e-4, fall=0.5)
+        return {"scratch": scratch, "finetune": finetune, "adamw": adamw, "paper": paper}
+
+    @classmethod
+    def chosen(cls, name: str, warm: bool) -> str:
+        """`fast` is a preset for each kind of start."""
+        return ("finetune" if warm else "scratch") if name == "fast" else name
 
     def j(self, channel: str) -> int:
         """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
@@ -177,18 +192,27 @@ class LatentRecipe(LinkRecipe):
     kl_weight: NotNegative = 1e-6
 
 
-#: Presets of a transceiver's training by name. `fast`: see `results/recipes`.
+#: Presets of a transceiver's training by name. `fast` is `scratch` or, of a model that starts warm, `finetune`, the
+#: winners of the searches in `results/recipes`; `adamw` is what was `fast` before them.
 RECIPES = Recipe.presets()
 
 
 R = TypeVar("R", bound=BaseRecipe)
 
 
-def make_recipe(name: str, changes: Mapping[str, str], kind: type[R]) -> R:
-    """A preset of `kind` with some of its values changed, given as text. Raises LinksimError."""
-    presets = kind.presets()
+def make_recipe(name: str, changes: Mapping[str, str], kind: type[R], warm: bool = False) -> R:
+    """A preset of `kind` with some of its values changed, given as text; `warm`: for a training that starts so.
+
+    Raises:
+        LinksimError: an unknown name or a value out of range.
+
+    Example:
+        >>> make_recipe("fast", {"batch": "16"}, Recipe, warm=True).words
+        'finetune batch=16'
+    """
+    presets, name = kind.presets(), kind.chosen(name, warm)
     if name not in presets:
-        raise unknown("recipe", name, presets)
+        raise unknown("recipe", name, ["fast", *presets])
     known = [field.name for field in fields(kind) if field.name != "name"]
     values: dict[str, Any] = {}
     for key, text in changes.items():

@@ -221,13 +221,10 @@ def run_training(
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
-        saved = began_with(load_checkpoint(out / CHECKPOINT)["state"]) if (out / CHECKPOINT).exists() else None
-        name = _start_name(spec, warm) if saved is None else saved
-        if saved is not None and warm not in (None, "auto") and _start_name(spec, warm) != saved:
-            raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
+        name = start_name(spec, warm, out)
         start = None
         lineage: list[dict[str, Any]] = []
-        if name and saved is None:
+        if name and not (out / CHECKPOINT).exists():
             card = weights.cards()[name]
             # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
             start = weights.load(spec_from_json(card["model"]), card)
@@ -272,6 +269,22 @@ def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bo
     alike = there["validation"].keys() == here["validation"].keys()
     behind = isinstance(spec, ModelSpec) or there.get("parts") == here["parts"]
     return bool(alike and behind and there["score"] > here["score"])
+
+
+def start_name(spec: Spec, warm: str | None, out: Path) -> str:
+    """Name of the model that a training starts from, or that the run in `out` began with; empty: from scratch.
+
+    Raises:
+        LinksimError: no such model, or another one than the run in `out` began with.
+    """
+    from linksim.train.loop import CHECKPOINT, load_checkpoint
+
+    if not (out / CHECKPOINT).exists():
+        return _start_name(spec, warm)
+    saved = began_with(load_checkpoint(out / CHECKPOINT)["state"])
+    if warm not in (None, "auto") and _start_name(spec, warm) != saved:
+        raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
+    return saved
 
 
 def _start_name(spec: Spec, warm: str | None) -> str:

@@ -119,11 +119,11 @@ class Spec(ABC):
         """What this model changes in a recipe, as `make_recipe` takes it."""
         return {}
 
-    def make_recipe(self, preset: str, changes: Mapping[str, str]) -> BaseRecipe:
+    def make_recipe(self, preset: str, changes: Mapping[str, str], warm: bool) -> BaseRecipe:
         """The recipe of its training: a preset, with its own changes and then those given. Raises LinksimError."""
         from linksim.train.recipe import make_recipe
 
-        return make_recipe(preset, {**self.changes, **changes}, self.recipe)
+        return make_recipe(preset, {**self.changes, **changes}, self.recipe, warm)
 
     @abstractmethod
     def golden_psnr(self, model: nn.Module) -> float:

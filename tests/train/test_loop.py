@@ -18,7 +18,7 @@ from linksim.train.run import model_spec, parse_budget
 from linksim.train.spec import ModelSpec
 
 SPEC = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12))
-TINY = replace(RECIPES["fast"], batch=2)
+TINY = replace(RECIPES["adamw"], batch=2)
 
 
 @pytest.fixture(autouse=True)
