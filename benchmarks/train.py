@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linksim.link.channel import transmit_over
 from linksim.nets.depthwise import DepthwiseConv2d
-from linksim.nets.layers import laid_out
 from linksim.nets.network import Network, side_information
+from linksim.nets.precision import laid_out
 from linksim.schemes.learned import EVALUATED_TOGETHER
 from linksim.train.loop import Average
 from linksim.train.recipe import RECIPES

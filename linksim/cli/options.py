@@ -29,6 +29,7 @@ SETTINGS = {
     "rician-k": ("DB", "K factor of the rician channel, dB"),
     "csi-error": ("VAR", "variance of the error of the channel estimate; 0 is perfect CSI"),
     "pixels": ("KIND", "float (default), or uint8: round reconstructions to 8 bits"),
+    "precision": ("KIND", "of the networks' arithmetic: float32 (default), or bf16"),
     "seed": ("SEED", "seed of every random draw"),
     "mcs": ("MCS", "for schemes that have it: qpsk-1/2, 16qam-3/4, ..., or envelope"),
     "split": ("SHARES", "for schemes that have it: 0.8/0.2, equal, sic"),

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from linksim.errors import LinksimError, unknown
-from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention
+from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention, Precision
 from linksim.link.fading import CHANNELS
 from linksim.link.units import parse_rho
 from linksim.schemes.registry import Variant, find, parse, split_list
@@ -105,6 +105,7 @@ class SweepConfig(BaseModel):
         rician_k_db: K factor of "rician", dB.
         csi_error_var: variance of the error of the channel estimate; 0 is perfect.
         pixels: "float", or "uint8": reconstructions are rounded to 8 bits before the metrics.
+        precision: of the networks' arithmetic: "float32", or "bf16", which is for GPUs and CPUs that compute in it.
         seed: of every random draw.
     """
 
@@ -127,6 +128,7 @@ class SweepConfig(BaseModel):
     rician_k_db: float = Field(default=6.0, ge=-MAX_DB, le=MAX_DB)
     csi_error_var: float = Field(default=0.0, ge=0, le=100)
     pixels: Literal["float", "uint8"] = "float"
+    precision: Precision = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("users", "groups", "min_groups", "max_groups", "image_size", "seed", mode="before")

@@ -57,4 +57,4 @@ def features_path(folder: Path, digest: str, name: str) -> Path:
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:
     """What a scheme may know beforehand at one channel and bandwidth ratio of a sweep."""
-    return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device)
+    return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device, config.precision)

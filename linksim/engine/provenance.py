@@ -85,6 +85,8 @@ def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) ->
     """All that the numbers depend on, as flat keys; two folders with one identity hold the same sweep."""
     flat = config.model_dump(mode="json")
     flat.pop("data_dir")
+    # Every system with networks says its own; it is nothing to the others.
+    flat.pop("precision")
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION
     return {**flat, **systems}

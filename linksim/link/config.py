@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Access = Literal["noma", "oma"]
 PowerConvention = Literal["sum", "per-ue"]
+Precision = Literal["float32", "bf16"]
 
 #: Users that one base station serves at once.
 MAX_USERS = 8
@@ -47,6 +48,7 @@ class Setting:
         rho: the system's bandwidth ratio k / m.
         train_mean: mean colour of the training set, one value in [0, 1] a channel.
         device: torch device that evaluates.
+        precision: of the networks' arithmetic.
     """
 
     link: LinkConfig
@@ -54,6 +56,7 @@ class Setting:
     rho: Fraction
     train_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     device: str = "cpu"
+    precision: Precision = "float32"
     channel_uses: int = field(init=False)
 
     def __post_init__(self) -> None:

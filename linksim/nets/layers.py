@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
@@ -11,7 +9,6 @@ from torchvision.models.convnext import CNBlock, LayerNorm2d
 from linksim.nets.depthwise import DepthwiseConv2d
 
 NORM_EPS = 1e-6
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class ConvNextBlock(CNBlock):
@@ -136,25 +133,3 @@ class Downsample(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(LayerNorm2d(in_channels, NORM_EPS), nn.Conv2d(in_channels, out_channels, 2, stride=2))
-
-
-def laid_out(network: AnyNetwork, device: str) -> AnyNetwork:
-    """A network laid out for evaluation on `device`, its numbers as they are."""
-    return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def rounded(network: AnyNetwork, device: str) -> AnyNetwork:
-    """A network of this package, or of diffusers, laid out for evaluation under bfloat16 autocast.
-
-    Weights that autocast would round at every call are rounded once; the results are the same, bit for bit.
-    """
-    network = laid_out(network, device)
-    exact = {part for module in network.modules() if isinstance(module, OutputLayer) for part in module}
-    for module in network.modules():
-        if (
-            isinstance(module, nn.Linear | nn.Conv2d)
-            and not isinstance(module, DepthwiseConv2d)
-            and module not in exact
-        ):
-            module.to(torch.bfloat16)
-    return network

@@ -92,13 +92,15 @@ class Refiner(ABC):
     def __call__(self, images: Tensor, side: SideInfo, report: Steps = silent) -> Tensor:
         """Refines the images [B, N, C, H, W] of all users as one batch.
 
-        Where a GPU's memory does not hold them, half of them go at once, and then half of that. Random draws are keyed
-        by image, so that this changes no image but for rounding.
+        Networks compute in the setting's precision. Where a GPU's memory does not hold the images, half of them go at
+        once, and then half of that. Random draws are keyed by image, so that this changes no image but for rounding.
 
         Raises:
             LinksimError: not even one image fits, or what comes back is no image.
         """
         import torch
+
+        from linksim.nets.precision import evaluated_in
 
         flat = images.flatten(0, 1)
         seed, groups = side.draws
@@ -111,7 +113,9 @@ class Refiner(ABC):
             part = slice(start, start + size)
             try:
                 draws = [generator(seed, Stream.REFINER, group, user) for group, user in keys[part]]
-                parts.append(self._checked(self.refine(flat[part], snr_db, draws, report), flat[part]))
+                with evaluated_in(self.setting.precision, self.setting.device):
+                    refined = self.refine(flat[part], snr_db, draws, report)
+                parts.append(self._checked(refined, flat[part]))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise LinksimError(

@@ -50,16 +50,15 @@ class Cgan(Refiner):
 
     @cached_property
     def _generator(self) -> nn.Module:
-        from linksim.nets.layers import rounded
+        from linksim.nets.precision import laid_out
         from linksim.weights import load
 
-        return rounded(load(self._spec, self._card), self.setting.device)
+        return laid_out(load(self._spec, self._card), self.setting.device, self.setting.precision)
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
         import torch
 
-        with torch.autocast(torch.device(self.setting.device).type, torch.bfloat16):
-            refined = self._generator(images.contiguous(memory_format=torch.channels_last))
+        refined: Tensor = self._generator(images.contiguous(memory_format=torch.channels_last))
         report(1, 1)
         return refined

@@ -124,7 +124,7 @@ class Ddim(Refiner):
 
     @cached_property
     def _prior(self) -> Prior:
-        return self._found.load(self.setting.device, self.setting.image_shape)
+        return self._found.load(self.setting.device, self.setting.precision, self.setting.image_shape)
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from linksim.link.config import Setting
+    from linksim.link.config import Precision, Setting
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def restore(
 
     scheduler = make_scheduler(restorer.schedule)
     scheduler.set_timesteps(steps)
-    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16):
+    with torch.inference_mode():
         hint = restorer.encode(images).float()
         x = noise(tuple(hint.shape[1:]))
         for done, time in enumerate(scheduler.timesteps.tolist(), 1):
@@ -169,11 +169,14 @@ class DiffBirMini(Refiner):
         import torch
 
         from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
-        from linksim.nets.layers import rounded
+        from linksim.nets.precision import laid_out
         from linksim.weights import load
 
         device = self.setting.device
-        vae, denoiser, control = (rounded(load(spec, self._cards[part]), device) for part, spec in self._specs.items())
+        vae, denoiser, control = (
+            laid_out(load(spec, self._cards[part]), device, self.setting.precision)
+            for part, spec in self._specs.items()
+        )
         assert isinstance(vae, MiniVae)
         assert isinstance(denoiser, MiniDenoiser)
 
@@ -286,7 +289,7 @@ class DiffBir(Refiner):
 
     @cached_property
     def _parts(self) -> _StableDiffusion:
-        return _StableDiffusion(self._base, self._control, self.setting.device)
+        return _StableDiffusion(self._base, self._control, self.setting.device, self.setting.precision)
 
     @cached_property
     def _captioner(self) -> Callable[[Tensor], list[str]]:
@@ -319,18 +322,19 @@ class _StableDiffusion:
         base: diffusers folder.
         control: IRControlNet's checkpoint.
         device: torch device.
+        precision: of its arithmetic.
 
     Raises:
         LinksimError: a part that does not load.
     """
 
-    def __init__(self, base: Path, control: Path, device: str) -> None:
+    def __init__(self, base: Path, control: Path, device: str, precision: Precision) -> None:
         import json
 
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        from linksim.nets.layers import rounded
+        from linksim.nets.precision import laid_out
 
         def part(kind: Any, name: str) -> Any:
             try:
@@ -339,11 +343,11 @@ class _StableDiffusion:
                 said = " ".join(str(error).split())[:160]
                 raise LinksimError(f"{base / name} does not load ({said}): download it anew") from None
 
-        self._unet = cast("Any", rounded(part(UNet2DConditionModel, "unet"), device))
-        self._vae = cast("Any", rounded(part(AutoencoderKL, "vae"), device))
+        self._unet = cast("Any", laid_out(part(UNet2DConditionModel, "unet"), device, precision))
+        self._vae = cast("Any", laid_out(part(AutoencoderKL, "vae"), device, precision))
         self._text = part(CLIPTextModel, "text_encoder").to(device).eval().requires_grad_(False)
         self._tokenizer = part(CLIPTokenizer, "tokenizer")
-        self._control = cast("Any", rounded(load_control(control, dict(self._unet.config)), device))
+        self._control = cast("Any", laid_out(load_control(control, dict(self._unet.config)), device, precision))
         try:
             self._schedule = json.loads((base / "scheduler" / "scheduler_config.json").read_text())
         except (OSError, ValueError) as error:

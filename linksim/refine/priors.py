@@ -18,6 +18,8 @@ from linksim.refine.specs import PRIOR_SIZES, PriorSpec, prior_spec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from linksim.link.config import Precision
+
 _CHUNK = 2**24
 
 #: Original steps that a process can have.
@@ -64,16 +66,9 @@ class Prior:
         import torch
 
         times = torch.full((len(x),), time * self.time_scale, device=x.device)
-        with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.rounded):
+        with torch.inference_mode():
             told = self.network(x.contiguous(memory_format=torch.channels_last), times).sample
         return told[:, : x.shape[1]].float()
-
-    @property
-    def rounded(self) -> bool:
-        """Whether it computes in bfloat16, as its weights are."""
-        import torch
-
-        return next(self.network.parameters()).dtype == torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -102,14 +97,14 @@ class Found:
         if (self.sha256, how) not in _CHECKED:
             import torch
 
-            from linksim.nets.layers import rounded
+            from linksim.nets.precision import laid_out
             from linksim.refine.ddim import sample
 
             network = self.make()
             side = 2 * _multiple(network)
             image = torch.full((1, 3, side, side), 0.5)
             try:
-                told = sample(Prior(rounded(network, "cpu"), self.schedule, self.time_scale), image,
+                told = sample(Prior(laid_out(network, "cpu"), self.schedule, self.time_scale), image,
                               lambda: torch.zeros_like(image), 1, 1, 0.5, "ddim")  # fmt: skip
                 whole = bool(told.isfinite().all())
             except Exception as error:
@@ -121,9 +116,9 @@ class Found:
                 raise LinksimError(f"prior={name} gives values that are not finite: get it anew")
             _CHECKED.add((self.sha256, how))
 
-    def load(self, device: str, image_shape: tuple[int, int, int]) -> Prior:
+    def load(self, device: str, precision: Precision, image_shape: tuple[int, int, int]) -> Prior:
         """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
-        from linksim.nets.layers import rounded
+        from linksim.nets.precision import laid_out
 
         network = self.make()
         multiple = _multiple(network)
@@ -132,7 +127,7 @@ class Found:
                 f"this prior takes sides that are multiples of {multiple}, not images of "
                 f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
             )
-        return Prior(rounded(network, device), self.schedule, self.time_scale)
+        return Prior(laid_out(network, device, precision), self.schedule, self.time_scale)
 
 
 #: The priors that this process has checked.

@@ -116,17 +116,17 @@ class Learned(Scheme):
         from linksim.train.spec import lineage_pairs
 
         weights = " ".join(self._card["files"].values())
-        return {"weights": weights, TRAINED: str(lineage_pairs(self._card)), "precision": "float32"}
+        return {"weights": weights, TRAINED: str(lineage_pairs(self._card)), "precision": self.setting.precision}
 
     @cached_property
     def _model(self) -> Network:
-        from linksim.nets.layers import laid_out
         from linksim.nets.network import Network
+        from linksim.nets.precision import laid_out
         from linksim.weights import load
 
         network = load(self.spec, self._card)
         assert isinstance(network, Network)
-        return laid_out(network, self.setting.device)
+        return laid_out(network, self.setting.device, self.setting.precision)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
@@ -143,11 +143,13 @@ class Learned(Scheme):
         return Received(self._in_parts(self._model.receive, received, told).clamp(0, 1))
 
     def _in_parts(self, network: Callable[[Tensor, Tensor], Tensor], groups: Tensor, told: Tensor) -> Tensor:
-        """What a network makes of image groups, in float32, whatever the device would rather round to."""
+        """What a network makes of image groups, in the precision of the setting."""
         import torch
 
-        if self.setting.device != "cpu":
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        from linksim.nets.precision import evaluated_in
+
+        with evaluated_in(self.setting.precision, self.setting.device):
+            if self.setting.device != "cpu":
                 return network(groups, told)
-        parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
-        return torch.cat([network(part, of) for part, of in parts])
+            parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
+            return torch.cat([network(part, of) for part, of in parts])

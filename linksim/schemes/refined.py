@@ -48,7 +48,8 @@ class Refined(Scheme):
 
     def provenance(self) -> dict[str, str]:
         """See `System.provenance`."""
-        return self.first.provenance() | {f"{self.refiner.name} {k}": v for k, v in self.refiner.provenance().items()}
+        own = {**self.refiner.provenance(), "precision": self.setting.precision}
+        return self.first.provenance() | {f"{self.refiner.name} {key}": value for key, value in own.items()}
 
     @property
     def group_multiple(self) -> int:

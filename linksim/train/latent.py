@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.latent import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
-from linksim.nets.layers import rounded
 from linksim.nets.network import Network
+from linksim.nets.precision import laid_out
 from linksim.refine.diffusion import make_scheduler
 from linksim.train.recipe import LatentRecipe
 from linksim.train.task import Task, draw_images, split
@@ -62,7 +62,7 @@ class _LatentTask(Task):
             for name, part in parts.items()
         }
         if isinstance(first := parts.get("first"), Network):
-            self._first = rounded(first, device)
+            self._first = laid_out(first, device)
 
     @property
     def _vae(self) -> MiniVae:
@@ -130,11 +130,8 @@ class VaeTask(_LatentTask):
         assert isinstance(model, MiniVae)
         images = torch.from_numpy(self._held_out[:_VALIDATION_IMAGES]).to(self.device).float() / 255
         model.scale.fill_(1.0)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            model.scale.fill_(1 / model.encode(images[:_CALIBRATION_IMAGES]).std())
-            values = [
-                psnr_from_mse(mse(part, model.decode(model.encode(part)).clamp(0, 1))) for part in images.split(64)
-            ]
+        model.scale.fill_(1 / model.encode(images[:_CALIBRATION_IMAGES]).std())
+        values = [psnr_from_mse(mse(part, model.decode(model.encode(part)).clamp(0, 1))) for part in images.split(64)]
         return {"psnr_db": float(torch.cat(values).mean())}
 
 
@@ -160,15 +157,14 @@ class DenoiserTask(_LatentTask):
         assert isinstance(model, MiniDenoiser)
         images = torch.from_numpy(self._held_out[:_VALIDATION_IMAGES]).to(self.device).float() / 255
         found: dict[int, list[Tensor]] = {t: [] for t in _VALIDATION_TIMES}
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            for index, part in enumerate(images.split(64)):
-                latents = self._vae.encode(part)
-                noise = self._held_out_noise(latents.shape, index)
-                for t, rows in found.items():
-                    times = torch.full((len(part),), t, device=self.device)
-                    noisy = self._scheduler.add_noise(latents, noise, times)
-                    told = denoise(model.unet, None, noisy, times, model.prompt.expand(len(noisy), -1, -1))
-                    rows.append((told - noise).square().flatten(1).mean(1))
+        for index, part in enumerate(images.split(64)):
+            latents = self._vae.encode(part)
+            noise = self._held_out_noise(latents.shape, index)
+            for t, rows in found.items():
+                times = torch.full((len(part),), t, device=self.device)
+                noisy = self._scheduler.add_noise(latents, noise, times)
+                told = denoise(model.unet, None, noisy, times, model.prompt.expand(len(noisy), -1, -1))
+                rows.append((told - noise).square().flatten(1).mean(1))
         return self._noise_error(found)
 
 
@@ -207,16 +203,15 @@ class ControlTask(_LatentTask):
         """See `_noise_error`; at 10 dB."""
         found: dict[int, list[Tensor]] = {t: [] for t in _VALIDATION_TIMES}
         vae, denoiser = self._vae, self._denoiser
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            for index, (sent, shown) in enumerate(self._pairs()):
-                latents, hint = vae.encode(sent), vae.encode(shown)
-                noise = self._held_out_noise(latents.shape, index)
-                prompt = denoiser.prompt.expand(len(latents), -1, -1)
-                for t, rows in found.items():
-                    times = torch.full((len(sent),), t, device=self.device)
-                    noisy = self._scheduler.add_noise(latents, noise, times)
-                    told = denoise(denoiser.unet, model, noisy, times, prompt, hint)
-                    rows.append((told - noise).square().flatten(1).mean(1))
+        for index, (sent, shown) in enumerate(self._pairs()):
+            latents, hint = vae.encode(sent), vae.encode(shown)
+            noise = self._held_out_noise(latents.shape, index)
+            prompt = denoiser.prompt.expand(len(latents), -1, -1)
+            for t, rows in found.items():
+                times = torch.full((len(sent),), t, device=self.device)
+                noisy = self._scheduler.add_noise(latents, noise, times)
+                told = denoise(denoiser.unet, model, noisy, times, prompt, hint)
+                rows.append((told - noise).square().flatten(1).mean(1))
         return self._noise_error(found)
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -84,10 +84,13 @@ def matrices(model: nn.Module) -> Iterator[nn.Parameter]:
     """
     if getattr(model, "by_adamw", False):
         return
-    if isinstance(model, nn.Linear) and min(model.in_features, model.out_features) >= _LEAST_SIDE:
-        yield model.weight
-    if isinstance(model, nn.Conv2d) and model.groups == 1 and min(model.in_channels, model.out_channels) >= _LEAST_SIDE:
-        yield model.weight
+    sides: tuple[int, ...] = (0,)
+    if isinstance(model, nn.Linear):
+        sides = model.in_features, model.out_features
+    elif isinstance(model, nn.Conv2d) and model.groups == 1:
+        sides = model.in_channels, model.out_channels
+    if min(sides) >= _LEAST_SIDE:
+        yield model.get_parameter("weight")
     for child in model.children():
         yield from matrices(child)
 

@@ -163,8 +163,8 @@ def model_losses(
     The teacher sees the same images and h, with noise of its own, and sends orthogonally at P_avg (eq. 11).
 
     Returns:
-        scalars: "mae", "mse" or "log-mse"; with a teacher "fa" (eqs. 13, 14) and "crosskd" (eq. 15), as far as they are trained
-        for; "total", which is minimised (eq. 17).
+        scalars: "mae", "mse" or "log-mse"; with a teacher "fa" (eqs. 13, 14) and "crosskd" (eq. 15), as far as they
+        are trained for; "total", which is minimised (eq. 17).
     """
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     noise_var = 10 ** (-batch.snr_db / 10)
@@ -220,13 +220,9 @@ def shown_by(spec: ModelSpec, model: Network, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def validation_pass(
-    spec: ModelSpec, model: Network, images: NDArray[np.uint8], device: str, snr_db: float, exact: bool = False
+    spec: ModelSpec, model: Network, images: NDArray[np.uint8], device: str, snr_db: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What was sent and what is shown, float32 [M, C, H, W] in [0, 1], on fixed groups, fading and noise.
-
-    Args:
-        exact: computes in float32.
-    """
+    """What was sent and what is shown, float32 [M, C, H, W] in [0, 1], on fixed groups, fading and noise."""
     model.eval()
     groups = validation_groups(spec, len(images))
     chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
@@ -236,12 +232,11 @@ def validation_pass(
         sent = chosen[part].to(device).float() / 255
         gamma = torch.full((len(part),), snr_db, device=device)
         side = side_information(gamma, h[part], spec.side_dim)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=not exact):
-            symbols = model.encode(sent, side, spec.powers)
-            received = transmit_over(
-                spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
-            )
-            shown = model.receive(received, side).float().clamp(0, 1)
+        symbols = model.encode(sent, side, spec.powers)
+        received = transmit_over(
+            spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
+        )
+        shown = model.receive(received, side).float().clamp(0, 1)
         yield sent.flatten(0, 1), shown.flatten(0, 1)
 
 
@@ -251,13 +246,12 @@ def validate(
     images: NDArray[np.uint8],
     device: str,
     snrs_db: Sequence[float] = VALIDATION_SNRS_DB,
-    exact: bool = False,
 ) -> dict[float, float]:
-    """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise; `exact` computes in float32."""
+    """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise, in float32."""
     return {
         snr_db: float(
             torch.cat(
-                [psnr_from_mse(mse(*pair)) for pair in validation_pass(spec, model, images, device, snr_db, exact)]
+                [psnr_from_mse(mse(*pair)) for pair in validation_pass(spec, model, images, device, snr_db)]
             ).mean()
         )
         for snr_db in snrs_db
