@@ -56,12 +56,21 @@ def add_commands(commands: Commands[Parser]) -> None:
     train.add_argument("--steps", metavar="N", help="steps, in place of a time")
     train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
     add_changes(train, "change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/1/1")
-    train.add_argument("--warm", metavar="MODEL", help="start from another model's weights; auto takes the nearest")
+    train.add_argument(
+        "--warm",
+        metavar="MODEL",
+        help="start from another model's weights; embedded (default of schemes that "
+        "superpose): as users in separate channel uses; auto: the nearest; none: from scratch",
+    )
     add_settings(train, ["data-dir"])
     train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
     train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
-    train.add_argument("--seed", default="0", metavar="SEED")
+    train.add_argument(
+        "--more", nargs="?", const="", metavar="TIME",
+        help="go on after the end of the run that --out holds: best weights, fresh schedule, for a time or --steps",
+    )  # fmt: skip
+    train.add_argument("--seed", metavar="SEED", help="of every draw (default 0; one more with --more)")
     add_machine(train, workers=False)
     train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
 
@@ -82,7 +91,8 @@ def add_commands(commands: Commands[Parser]) -> None:
 def _train(args: argparse.Namespace) -> int:
     from linksim.report.progress import TrainingBar, figures
     from linksim.train.loop import CHECKPOINT, load_checkpoint
-    from linksim.train.run import parse_budget, run_training, start_name
+    from linksim.train.recipe import changed
+    from linksim.train.run import find_start, go_on_from, parse_budget, run_training
     from linksim.train.spec import lineage_pairs
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
@@ -91,23 +101,38 @@ def _train(args: argparse.Namespace) -> int:
         raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
     if args.refiner is not None and args.scheme is None:
         raise LinksimError(f"--refiner {args.refiner}: name the scheme that it refines: --scheme kd")
-    if not re.fullmatch(r"[0-9]{1,9}", args.seed):
+    if args.seed is not None and not re.fullmatch(r"[0-9]{1,9}", args.seed):
         raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
+    if args.more is not None:
+        for option in ("resume", "warm", "sweep", "budget"):
+            if getattr(args, option):
+                word = {"sweep": "for"}.get(option, option)
+                raise LinksimError(f"--more goes on from the best weights of one run: leave --{word} out")
+        seconds = parse_budget(args.more) if args.more else None
     if args.sweep:
         return _train_for(args)
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
     spec = _spec(args)
     out = args.out / spec.name
-    if (out / CHECKPOINT).exists() and not args.resume:
-        raise LinksimError(f"{out} holds a run: --resume goes on with it, or take another --out")
-    recipe = spec.make_recipe(args.recipe, changes(args), warm=bool(start_name(spec, args.warm, out)))
+    seed = int(args.seed or "0")
+    if args.more is not None:
+        start, recipe, more_seed = go_on_from(spec, out)
+        recipe = changed(recipe, changes(args))
+        seed = seed if args.seed is not None else more_seed
+    else:
+        if (out / CHECKPOINT).exists() and not args.resume:
+            raise LinksimError(
+                f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out"
+            )
+        start = find_start(spec, args.warm, out)
+        recipe = spec.make_recipe(args.recipe, changes(args), warm=bool(start.model))
     data_dir = Path(args.data_dir) if args.data_dir is not None else None
     try:
         with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
             paths, facts = run_training(
-                spec, recipe, data_dir, out, seconds=seconds, steps=steps, seed=int(args.seed),
-                device=args.device, warm=args.warm, replace=args.replace, report=bar.update,
+                spec, recipe, data_dir, out, start=start, seconds=seconds, steps=steps, seed=seed,
+                device=args.device, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = out / CHECKPOINT
@@ -176,7 +201,17 @@ def _train_for(args: argparse.Namespace) -> int:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for spec in lacking:
         spec.make_recipe(args.recipe, changes(args), warm=False)
-    words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), "--seed", args.seed, "--device", args.device]
+    words = [
+        "--resume",
+        "--recipe",
+        args.recipe,
+        "--out",
+        str(args.out),
+        "--seed",
+        args.seed or "0",
+        "--device",
+        args.device,
+    ]
     for option in ("budget", "steps", "data_dir"):
         if getattr(args, option) is not None:
             words += [f"--{option.replace('_', '-')}", getattr(args, option)]

@@ -44,6 +44,10 @@ class Network(nn.Module, ABC):
             {n: learned[n].clone() if n in learned and learned[n].shape == v.shape else v for n, v in own.items()}
         )
 
+    def embed(self, source: Network) -> None:
+        """Starts as `source`, which is of users in separate channel uses. Raises LinksimError where it cannot."""
+        raise cannot_start(self, source)
+
 
 def cannot_start(network: Network, source: Network) -> LinksimError:
     """The error for a warm start from a network of another kind."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
+from linksim.errors import LinksimError
 from linksim.link.power import normalise
 from linksim.nets.codec import CodecShape, Decoder, Encoder
 from linksim.nets.network import Network, cannot_start, to_features, to_symbols, with_planes
@@ -77,6 +80,49 @@ class Transceiver(Network):
             if origin in learned:
                 own[name] = _fit(learned[origin], value, kept=1 if max(self.side_dim, source.side_dim) > 3 else 3)
         self.load_state_dict(own)
+
+    def embed(self, source: Network) -> None:
+        """Starts as an orthogonal transceiver of M/N maps: each user has its own maps, and sends them as `source` does.
+
+        Encoder and decoders are the source's; decoder u sees nothing of maps that are not user u's. The encoder sends
+        the same on every user's maps, until it has learned from the planes to leave the others' empty
+        (`linksim.train.embedding`).
+
+        Raises:
+            LinksimError: a network of another kind, or maps that do not divide among the users.
+        """
+        if not isinstance(source, Transceiver) or not source.shared_decoder or self.shared_decoder:
+            raise cannot_start(self, source)
+        maps, users = self.shape.channels, self.users
+        if maps != users * source.shape.channels or maps % (2 * users) or source.users != users:
+            raise LinksimError(
+                f"{maps} maps of {users} users cannot start as {source.shape.channels} maps of {source.users} users in "
+                "separate channel uses: M/2 must be a multiple of N, and the source must be of rho/N"
+            )
+        learned, own = source.state_dict(), self.state_dict()
+        last, first = f"encoder.layers.{len(self.encoder.layers) - 1}.1.", "layers.0.0.weight"
+        for name, value in own.items():
+            origin = learned[re.sub(r"^decoders\.\d+", "decoders.0", name)]
+            if name.startswith(last):
+                for user in range(users):
+                    value[own_maps(user, users, maps)] = origin / users
+            elif name.startswith("decoders.") and name.endswith(first):
+                value.zero_()[:, own_maps(int(name.split(".")[1]), users, maps)] = origin
+            else:
+                value.copy_(origin)
+        self.load_state_dict(own)
+
+
+def own_maps(user: int, users: int, maps: int) -> Tensor:
+    """Indices of a user's own maps, the `user`-th N-th of the real ones and of the imaginary ones, [maps / N].
+
+    Example:
+        >>> own_maps(1, 2, 8).tolist()
+        [2, 3, 6, 7]
+    """
+    half, each = maps // 2, maps // (2 * users)
+    real = torch.arange(user * each, (user + 1) * each)
+    return torch.cat([real, half + real])
 
 
 def _fit(source: Tensor, target: Tensor, kept: int) -> Tensor:

@@ -54,11 +54,14 @@ class Learned(Scheme):
 
     Class attributes:
         teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
+        source: name of the orthogonal scheme whose model, at a share 1/N of the symbols, this one can start as
+            (`linksim.train.embedding`).
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
             (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
     """
 
     teacher: ClassVar[str | None] = None
+    source: ClassVar[str | None] = None
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def __init__(self, setting: Setting, params: LearnedParams) -> None:

@@ -46,6 +46,7 @@ class SemNoma(ConvNext):
     name: ClassVar[str] = "semnoma"
     summary: ClassVar[str] = "SemNOMA: ConvNeXt transceivers that superpose (KDD paper)"
     Params: ClassVar[type[Params]] = UntaughtParams
+    source: ClassVar[str | None] = "semoma"
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {SCRATCH: {}}
 
 

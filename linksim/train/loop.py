@@ -52,6 +52,8 @@ class State:
         best: highest score of a validation so far.
         validation: its figures.
         lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
+        embedded: whether it began as users in separate channel uses (`linksim.train.embedding`).
+        prepared: image groups that went into the model before the first step.
     """
 
     step: int = 0
@@ -60,6 +62,8 @@ class State:
     best: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    embedded: bool = False
+    prepared: int = 0
 
 
 def train(
@@ -69,6 +73,7 @@ def train(
     seconds: float | None = None,
     steps: int | None = None,
     lineage: Iterable[dict[str, Any]] = (),
+    embedded: bool = False,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
     """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
@@ -81,6 +86,7 @@ def train(
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
         lineage: of a new run that starts warm: the trainings that made what it starts from.
+        embedded: of a new run: whether it starts as users in separate channel uses.
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
@@ -91,7 +97,7 @@ def train(
     torch.manual_seed(task.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = task.network().to(device).to(memory_format=torch.channels_last)
-    state = State(lineage=[*lineage])
+    state = State(lineage=[*lineage], embedded=embedded)
     if device != "cpu":  # on a CPU it is slower
         task.compile(model)
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
@@ -169,6 +175,9 @@ def train(
         state.steps = max(steps or state.steps, state.step)
     else:
         write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
+        begin = time.perf_counter()
+        state.prepared = task.prepare(model)
+        state.seconds = time.perf_counter() - begin
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
         optimizer, average = new_optimizer(), Average(model, recipe.ema)
         save()

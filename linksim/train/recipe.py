@@ -106,6 +106,7 @@ class Recipe(LinkRecipe):
             a mean of PSNRs asks for.
         dropout: the AF-Modules' dropout and the stochastic depth of the ConvNeXt blocks, as in the paper.
         layer_scale: start of the ConvNeXt blocks' layer scale.
+        embed_steps: steps of the embedding, where a model starts so (`linksim.train.embedding`).
         weights: of MAE, FA and CrossKD (eq. 17).
         fa_norm: scale of FA: "mean" (eq. 14), or "released", that of the released code, which the paper's weight of 100
             belongs to.
@@ -116,6 +117,7 @@ class Recipe(LinkRecipe):
     loss: Literal["mae", "mse", "log-mse"] = "mae"
     dropout: bool = True
     layer_scale: Positive = 0.1
+    embed_steps: Annotated[int, Field(ge=1, le=100_000)] = 150
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 1.0, 1.0)
     fa_norm: FaNorm = "mean"
     leave_out: Literal["none", "fa", "crosskd"] = "none"
@@ -213,17 +215,22 @@ def make_recipe(name: str, changes: Mapping[str, str], kind: type[R], warm: bool
     presets, name = kind.presets(), kind.chosen(name, warm)
     if name not in presets:
         raise unknown("recipe", name, ["fast", *presets])
-    known = [field.name for field in fields(kind) if field.name != "name"]
+    return changed(presets[name], changes)
+
+
+def changed(recipe: R, changes: Mapping[str, str]) -> R:
+    """A recipe with some of its values changed, given as text. Raises LinksimError."""
+    known = [field.name for field in fields(recipe) if field.name != "name"]
     values: dict[str, Any] = {}
     for key, text in changes.items():
         if key not in known:
             raise unknown("recipe value", key, known)
-        default = getattr(presets[name], key)
+        default = getattr(recipe, key)
         values[key] = text.split("/") if isinstance(default, tuple) else text
         if isinstance(default, tuple) and len(values[key]) != len(default):
             raise LinksimError(f"--set {key}={text}: write {len(default)} values, like {_text(default)}")
     try:
-        recipe = TypeAdapter(kind).validate_python({**asdict(presets[name]), **values})
+        recipe = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **values})
     except ValidationError as error:
         first = error.errors()[0]
         raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import TypeAdapter
 
 from linksim.devices import check_device
 from linksim.engine.plan import chosen
@@ -14,7 +19,7 @@ from linksim.errors import LinksimError, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
-from linksim.train.spec import ModelSpec, Spec, began_with, lineage_pairs, spec_from_json
+from linksim.train.spec import EMBEDDED, FROM_SCRATCH, ModelSpec, Spec, began_with, lineage_pairs, spec_from_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,9 +27,13 @@ if TYPE_CHECKING:
     from linksim.engine.config import SweepConfig
     from linksim.train.loop import State
     from linksim.train.recipe import BaseRecipe
+    from linksim.train.task import Task
 
 #: Seconds of a run, at the most.
 _MAX_BUDGET = 1e9
+
+#: In a run's folder once it has ended: its trainings, as a card's lineage has them.
+HISTORY = "history.json"
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -177,17 +186,48 @@ def nearest(spec: ModelSpec) -> str | None:
     return max(ranks, key=lambda name: ranks[name], default=None)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    Args:
+        model: name of the model; empty from scratch.
+        embedded: its users in separate channel uses become users that superpose.
+        run: the folder of an ended run whose best weights it goes on from; else the model's weights as installed.
+    """
+
+    model: str = ""
+    embedded: bool = False
+    run: Path | None = None
+
+    def load(self, spec: Spec) -> tuple[nn.Module | None, list[dict[str, Any]]]:
+        """The network, None from scratch, and the trainings that made it, oldest first."""
+        from linksim import weights
+        from linksim.train.loop import BEST, load_checkpoint
+
+        if self.run is not None:
+            content = load_checkpoint(self.run / BEST)
+            network = spec.build()
+            network.load_state_dict(content["model"])
+            return network, json.loads((self.run / HISTORY).read_text(encoding="utf-8"))
+        if not self.model:
+            return None, []
+        card = weights.cards()[self.model]
+        # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
+        return weights.load(spec_from_json(card["model"]), card), weights.history(self.model, card)
+
+
 def run_training(
     spec: Spec,
     recipe: BaseRecipe,
     data_dir: Path | None,
     out: Path,
     *,
+    start: Start,
     seconds: float | None,
     steps: int | None,
     seed: int,
     device: str,
-    warm: str | None,
     replace: bool = False,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
@@ -196,20 +236,18 @@ def run_training(
     There are no files where better weights of the same model are there: those stay.
 
     Args:
-        warm: name of a model to start from; "auto" is the `nearest`; None starts a scheme that has a teacher from it
-            (KDD paper, section IV) and every other from scratch.
+        start: of a new run, see `find_start`; a run that `out` holds goes on as it began.
         replace: put these weights in the place of better ones.
 
     Raises:
-        LinksimError: no such device, no such model to start from, no teacher, no first stage, no data, and what `train`
-            raises.
+        LinksimError: no such device, no teacher, no first stage, no data, and what `train` raises.
     """
     import torch
 
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.data.cifar10 import VALIDATION
-    from linksim.engine.provenance import code_version
+    from linksim.engine.provenance import code_version, write_atomic
     from linksim.engine.sweep import exclusive
     from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
 
@@ -221,18 +259,17 @@ def run_training(
     images = load_cifar10_train(data_dir)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
-        name = start_name(spec, warm, out)
-        start = None
-        lineage: list[dict[str, Any]] = []
-        if name and not (out / CHECKPOINT).exists():
-            card = weights.cards()[name]
-            # With its card, for a start needs no more: a refiner of the first stage's weights of before will do.
-            start = weights.load(spec_from_json(card["model"]), card)
-            lineage = weights.history(name, card)
-        task = spec.task(recipe, images, seed, device, start)
+        network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(spec)
+        if start.embedded and network is not None:
+            assert isinstance(spec, ModelSpec)
+            task: Task = spec.task(recipe, images, seed, device, network, embedded=True)
+        else:
+            task = spec.task(recipe, images, seed, device, network)
         task.parts = parts
         try:
-            state = train(task, out, seconds=seconds, steps=steps, lineage=lineage, report=report)
+            state = train(
+                task, out, seconds=seconds, steps=steps, lineage=lineage, embedded=start.embedded, report=report
+            )
         except torch.OutOfMemoryError:
             raise LinksimError(
                 f"{spec.name}: the GPU has no room for {recipe.batch} groups a step: take a smaller --set batch=... "
@@ -240,28 +277,32 @@ def run_training(
             ) from None
         best = spec.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
-    pairs = state.step * recipe.batch
-    facts = {
-        "data": f"CIFAR-10 training split, 45,000 images; validation on {task.validated} of the other {VALIDATION:,}",
-        "recipe": recipe.words,
-        "settings": task.settings(),
-        "steps": state.step,
-        "pairs": pairs,
-        "lineage": state.lineage,
-        "seed": seed,
-        "parts": parts,
-        "seconds": round(state.seconds),
-        "device": _device_name(device),
-        "validation": {name: round(value, 4) for name, value in state.validation.items()},
-        "score": round(state.best, 5),
-        "code": code_version(),
-        "golden_psnr_db": round(golden_psnr(spec, best), 4),
-    }
-    facts["command"] = spec.command_of(facts)
-    there = weights.cards().get(spec.name)
-    if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
-        return [], facts
-    return weights.install(spec, best, facts), facts
+        facts: dict[str, Any] = {
+            "data": f"CIFAR-10 training split, 45,000 images; validation on {task.validated} of the other "
+            f"{VALIDATION:,}",
+            "recipe": recipe.words,
+            "settings": task.settings(),
+            "steps": state.step,
+            "pairs": state.prepared + state.step * recipe.batch,
+            "lineage": state.lineage,
+            **({"embedded": True} if state.embedded else {}),
+            "seed": seed,
+            "parts": parts,
+            "seconds": round(state.seconds),
+            "device": _device_name(device),
+            "validation": {name: round(value, 4) for name, value in state.validation.items()},
+            "score": round(state.best, 5),
+            "code": code_version(),
+            "golden_psnr_db": round(golden_psnr(spec, best), 4),
+        }
+        facts["command"] = spec.command_of(facts)
+        files = weights.files(spec, best)
+        made = {**facts, "files": {name: weights.digest(data) for name, data in files.items()}}
+        write_atomic(out / HISTORY, (json.dumps(weights.history(spec.name, made), indent=1) + "\n").encode())
+        there = weights.cards().get(spec.name)
+        if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
+            return [], facts
+        return weights.install(spec, files, facts), facts
 
 
 def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
@@ -271,46 +312,98 @@ def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bo
     return bool(alike and behind and there["score"] > here["score"])
 
 
-def start_name(spec: Spec, warm: str | None, out: Path) -> str:
-    """Name of the model that a training starts from, or that the run in `out` began with; empty: from scratch.
+def find_start(spec: Spec, warm: str | None, out: Path) -> Start:
+    """What a training starts from, or what the run in `out` began with.
+
+    Args:
+        warm: name of a model, whose weights are adopted as far as they fit; "embedded": as users in separate channel
+            uses; "auto": the `nearest` model; "none": from scratch. None is "embedded" for a model that has a source
+            for it, and "none" for every other.
+        out: folder of the run.
 
     Raises:
-        LinksimError: no such model, or another one than the run in `out` began with.
+        LinksimError: no such model, or another start than that of the run in `out`.
     """
     from linksim.train.loop import CHECKPOINT, load_checkpoint
 
     if not (out / CHECKPOINT).exists():
-        return _start_name(spec, warm)
-    saved = began_with(load_checkpoint(out / CHECKPOINT)["state"])
-    if warm not in (None, "auto") and _start_name(spec, warm) != saved:
-        raise LinksimError(f"--warm {warm}: the run in {out} began from {saved or 'scratch'}: take another --out")
+        return _new_start(spec, warm)
+    state = load_checkpoint(out / CHECKPOINT)["state"]
+    saved = Start(began_with(state), state["embedded"])
+    if warm not in (None, "auto") and _new_start(spec, warm) != saved:
+        began = f"{saved.model}, {EMBEDDED}" if saved.embedded else saved.model or "scratch"
+        raise LinksimError(f"--warm {warm}: the run in {out} began from {began}: take another --out")
     return saved
 
 
-def _start_name(spec: Spec, warm: str | None) -> str:
-    """Name of the model that `--warm` means; empty for a start from scratch."""
+def _new_start(spec: Spec, warm: str | None) -> Start:
     from linksim import weights
 
+    if warm == FROM_SCRATCH or (warm is None and spec.source is None):
+        return Start()
     if not isinstance(spec, ModelSpec):
-        if warm is None:
-            return ""
         others = {name: spec_from_json(card["model"]) for name, card in weights.cards().items()}
-        return chosen([name for name, other in others.items() if other.shape == spec.shape], warm, "model")
-    if spec.teacher is not None:
-        if warm not in (None, "auto", spec.teacher.name):
-            raise LinksimError(
-                f"--warm {warm}: {spec.method} starts from its teacher, {spec.teacher.name}: leave it out"
-            )
-        return spec.teacher.name
-    if warm == "auto":
-        return nearest(spec) or "" if spec.ablation != SCRATCH else ""
-    if warm is None:
-        return ""
+        return Start(chosen([name for name, other in others.items() if other.shape == spec.shape], str(warm), "model"))
     known = weights.transceivers()
-    name = chosen(list(known), warm, "model")
+    source = spec.source
+    if warm in (None, EMBEDDED):
+        if source is None:
+            raise LinksimError(f"--warm {EMBEDDED}: {spec.name} has no orthogonal model to start as: leave it out")
+        if source.name not in known:
+            raise LinksimError(
+                f"{spec.name} starts as {source.name}, users in separate channel uses, which has no weights: train it "
+                f"first: {source.command}; or start without: --warm {FROM_SCRATCH}"
+            )
+        return Start(source.name, embedded=True)
+    if warm == "auto":
+        if source is not None and source.name in known:
+            return Start(source.name, embedded=True)
+        return Start(nearest(spec) or "" if spec.ablation != SCRATCH else "")
+    name = chosen(list(known), str(warm), "model")
     if spec.ablation == SCRATCH != known[name][0].ablation:
         raise LinksimError(f"--warm {name}: {SCRATCH} starts from nothing, or from a model that is {SCRATCH} too")
-    return name
+    return Start(name)
+
+
+def go_on_from(spec: Spec, out: Path) -> tuple[Start, BaseRecipe, int]:
+    """What it takes to go on with a run after its end: from its best weights, by a schedule of its own.
+
+    The ended run's folder is set aside as `MODEL.1`, `MODEL.2`, ..., with its best weights and logs.
+
+    Args:
+        spec: of the run.
+        out: its folder.
+
+    Returns:
+        Start and recipe of the training that goes on, and a seed by which it draws anew.
+
+    Raises:
+        LinksimError: there is no run, or it has not ended.
+    """
+    from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint
+
+    if (out / CHECKPOINT).exists():
+        state = load_checkpoint(out / CHECKPOINT)["state"]
+        if state["step"] < state["steps"] or not (out / HISTORY).exists():
+            raise LinksimError(f"the run in {out} has not ended: --resume goes on with it")
+        out.rename(_aside(out, len(_set_aside(out)) + 1))
+    done = _set_aside(out)
+    if not done:
+        raise LinksimError(f"{out} holds no run to go on with: leave --more out")
+    # It cannot be gone on with any more, and is the largest of its files.
+    (done[-1] / CHECKPOINT).unlink(missing_ok=True)
+    identity = load_checkpoint(done[-1] / BEST)["identity"]
+    recipe = TypeAdapter(spec.recipe).validate_python(identity["recipe"])
+    return Start(spec.name, run=done[-1]), recipe, identity["seed"] + 1
+
+
+def _aside(out: Path, number: int) -> Path:
+    return out.with_name(f"{out.name}.{number}")
+
+
+def _set_aside(out: Path) -> list[Path]:
+    """Folders of the runs that others went on from, in order."""
+    return list(itertools.takewhile(Path.exists, (_aside(out, number) for number in itertools.count(1))))
 
 
 def golden_psnr(spec: Spec, model: nn.Module) -> float:

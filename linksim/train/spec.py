@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
-from linksim.schemes.learned import NO_ABLATION
+from linksim.schemes.learned import NO_ABLATION, SCRATCH
 from linksim.schemes.registry import find
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 _GOLDEN_GROUPS = 32
+
+#: Values of `--warm` that are no model: a start as users in separate channel uses, and none.
+EMBEDDED, FROM_SCRATCH = "embedded", "none"
 
 
 def began_with(facts: Mapping[str, Any]) -> str:
@@ -69,6 +72,11 @@ class Spec(ABC):
         return {}
 
     @property
+    def source(self) -> Spec | None:
+        """The model that it starts as, unless told otherwise."""
+        return None
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[object, ...]:
         """Equal for models whose weights fit each other's networks."""
@@ -82,14 +90,18 @@ class Spec(ABC):
         """The command that makes the weights of a card again.
 
         Args:
-            facts: of the card: `recipe` (preset and changes), `steps`, `lineage`, `seed`.
+            facts: of the card: `recipe` (preset and changes), `steps`, `lineage`, `embedded`, `seed`.
         """
         preset, *changes = str(facts["recipe"]).split()
         own = {f"{key}={value}" for key, value in self.changes.items()}
         words = ["linksim", *self.words, "--steps", str(facts["steps"]), "--recipe", preset]
         words += [word for change in changes if change not in own for word in ("--set", change)]
-        if start := began_with(facts):
+        if facts.get("embedded"):
+            words += ["--warm", EMBEDDED]
+        elif start := began_with(facts):
             words += ["--warm", start]
+        elif self.source is not None:
+            words += ["--warm", FROM_SCRATCH]
         if facts.get("seed"):
             words += ["--seed", str(facts["seed"])]
         return " ".join(words)
@@ -188,6 +200,12 @@ class ModelSpec(Spec):
         return replace(self, method=name, ablation=NO_ABLATION) if name else None
 
     @property
+    def source(self) -> ModelSpec | None:
+        """The orthogonal model that this one starts as: 1/N of the symbols a user, all else the same."""
+        name = self.scheme.source if self.ablation != SCRATCH else None
+        return replace(self, method=name, rho=self.rho / self.users, ablation=NO_ABLATION) if name else None
+
+    @property
     def changes(self) -> Mapping[str, str]:
         """See `Spec`."""
         return self.scheme.ablations.get(self.ablation, {})
@@ -255,15 +273,19 @@ class ModelSpec(Spec):
         """Its teacher."""
         return {"teacher": self.teacher} if self.teacher is not None else {}
 
-    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
-        """See `Spec`."""
+    def task(
+        self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None,
+        embedded: bool = False,
+    ) -> Task:  # fmt: skip
+        """See `Spec`; `embedded`: the users start as those of `start`, in separate channel uses."""
         from linksim import weights
         from linksim.train.transceivers import TransceiverTask
 
         teacher = weights.load(self.teacher) if self.teacher is not None else None
         return TransceiverTask(
-            self, recipe, images, seed, device, cast("Network | None", start), cast("Network | None", teacher)
-        )
+            self, recipe, images, seed, device, cast("Network | None", start), cast("Network | None", teacher),
+            embedded,
+        )  # fmt: skip
 
     @property
     def recipe(self) -> type[BaseRecipe]:

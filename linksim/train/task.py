@@ -60,6 +60,10 @@ class Task(ABC):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Named figures on held-out images; the best weights are those with the highest `score` of them."""
 
+    def prepare(self, model: nn.Module) -> int:
+        """What comes before the first step of a new run; returns the image groups that it took."""
+        return 0
+
     def compile(self, model: nn.Module) -> None:  # noqa: B027
         """Has what is worth it compiled; on a GPU."""
 

@@ -20,6 +20,7 @@ from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.layers import Conditioned
 from linksim.nets.network import Network, side_information
 from linksim.nets.transceiver import Transceiver
+from linksim.train.embedding import train_embedding
 from linksim.train.losses import feature_affinity_loss
 from linksim.train.recipe import TEACHING, LinkRecipe, Recipe
 from linksim.train.spec import ModelSpec
@@ -42,6 +43,7 @@ class TransceiverTask(Task):
         images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
         seed, device: see `Task`.
         start: the network of a model to start warm from.
+        embedded: `start` is orthogonal, and the users start as its users in separate channel uses.
         teacher: for a scheme that has one, the frozen orthogonal model.
 
     Raises:
@@ -60,13 +62,14 @@ class TransceiverTask(Task):
         device: str = "cpu",
         start: Network | None = None,
         teacher: Network | None = None,
+        embedded: bool = False,
     ) -> None:
         super().__init__(recipe, seed, device)
         if spec.teacher is not None and teacher is None:
             raise LinksimError(f"{spec.method} learns from a teacher: train it first: {spec.teacher.command}")
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._spec, self._start, self._teacher = spec, start, teacher
+        self._spec, self._start, self._teacher, self._embedded = spec, start, teacher, embedded
         pool, self._held_out = split(images)
         self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
 
@@ -78,10 +81,18 @@ class TransceiverTask(Task):
         """See `Task`."""
         model = self._spec.build(self.recipe.layer_scale)
         if self._start is not None:
-            model.adopt(self._start)
+            (model.embed if self._embedded else model.adopt)(self._start)
         if not self.recipe.dropout:
             without_dropout(model)
         return model
+
+    def prepare(self, model: nn.Module) -> int:
+        """The embedding, where it starts so."""
+        if not self._embedded:
+            return 0
+        assert isinstance(model, Transceiver)
+        assert isinstance(self._start, Transceiver)
+        return train_embedding(model, self._start, self._spec, self.recipe, self._pool, self.seed)
 
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""

@@ -227,36 +227,47 @@ def ready_to_install() -> None:
     _read(folder)
 
 
-def install(spec: Spec, model: nn.Module, facts: Card) -> list[Path]:
-    """Writes a model's weights in half precision with their card, into the user's own folder.
+def files(spec: Spec, model: nn.Module) -> dict[str, bytes]:
+    """A model's weights in half precision, as files by name.
 
-    A file's name holds a piece of its hash: what is there stays whole until the manifest names the new files.
+    A name holds a piece of the file's hash: what is there stays whole until the manifest names the new files.
     """
     import torch
     from safetensors.torch import save
 
+    shards = list(_shards({n: v.to(torch.float16).contiguous() for n, v in model.state_dict().items()}))
+    found: dict[str, bytes] = {}
+    for number, tensors in enumerate(shards, 1):
+        part = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        data = save(tensors)
+        found[f"{spec.name}{part}.{digest(data)[:8]}.safetensors"] = data
+    return found
+
+
+def install(spec: Spec, content: Mapping[str, bytes], facts: Card) -> list[Path]:
+    """Writes the files of a model's weights with their card into the user's own folder.
+
+    Args:
+        content: see `files`.
+        facts: the card, all but its files and its model.
+    """
     from linksim.engine.provenance import write_atomic
 
     folder = weights_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    shards = list(_shards({n: v.to(torch.float16).contiguous() for n, v in model.state_dict().items()}))
-    files: dict[str, str] = {}
     # Several models are trained side by side and end when they like.
     with FileLock(folder / f".{MANIFEST}.lock"):
         known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
         before = known.get(spec.name, {"files": {}})["files"]
-        for number, tensors in enumerate(shards, 1):
-            part = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-            data = save(tensors)
-            name = f"{spec.name}{part}.{digest(data)[:8]}.safetensors"
+        for name, data in content.items():
             write_atomic(folder / name, data)
-            files[name] = digest(data)
-        known[spec.name] = {"files": files, "model": spec.to_json(), **facts}
+        hashes = {name: digest(data) for name, data in content.items()}
+        known[spec.name] = {"files": hashes, "model": spec.to_json(), **facts}
         write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
         for name in before:
-            if name not in files:
+            if name not in content:
                 (folder / name).unlink(missing_ok=True)
-    return [folder / name for name in files]
+    return [folder / name for name in content]
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
