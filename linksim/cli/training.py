@@ -144,7 +144,10 @@ def _train(args: argparse.Namespace) -> int:
     if paths:
         print(f"{paths[0]}: {result}")
     else:
-        print(f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place)")
+        print(
+            f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place; "
+            f"weights={out} runs these)"
+        )
     return 0
 
 
@@ -178,7 +181,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.train.many import train_all
-    from linksim.train.run import image_shape, models_for, waves
+    from linksim.train.run import image_shape, models_for, waves, with_prerequisites
 
     for option in _MODEL:
         if getattr(args, option) is not None:
@@ -190,9 +193,8 @@ def _train_for(args: argparse.Namespace) -> int:
     if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
         raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
     needed = models_for(config, shape)
-    known = weights.cards()
-    lacking = [spec for spec in needed if spec.name not in known or not weights.present(known[spec.name])]
-    for spec in needed:
+    lacking = with_prerequisites(needed)
+    for spec in dict.fromkeys([*lacking, *needed]):
         print(f"{'needed' if spec in lacking else 'there '}  {spec.name}")
     if not lacking:
         print("every model of this sweep has its weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -45,6 +45,12 @@ class LearnedParams(Params):
     csi: Literal["own", "all", "snr"] = Field(
         "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"
     )
+    weights: str = Field(
+        "auto",
+        min_length=1,
+        description="auto: your own, else those shipped; shipped; a model's name (linksim list weights); the folder of "
+        "a run of linksim train; a file, .safetensors or best.pt",
+    )
 
 
 class Learned(Scheme):
@@ -66,10 +72,10 @@ class Learned(Scheme):
 
     def __init__(self, setting: Setting, params: LearnedParams) -> None:
         super().__init__(setting, params)
-        from linksim.weights import card
+        from linksim.weights import choose
 
         self.spec = self.model(setting, params)
-        self._card = card(self.spec)
+        self._chosen = choose(self.spec, params.weights)
 
     @classmethod
     @abstractmethod
@@ -116,19 +122,14 @@ class Learned(Scheme):
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights, the image groups of their training and of what they started from, and the precision."""
-        from linksim.train.spec import lineage_pairs
-
-        weights = " ".join(self._card["files"].values())
-        return {"weights": weights, TRAINED: str(lineage_pairs(self._card)), "precision": self.setting.precision}
+        pairs = "nan" if self._chosen.pairs is None else str(self._chosen.pairs)
+        return {"weights": self._chosen.sha256, TRAINED: pairs, "precision": self.setting.precision}
 
     @cached_property
     def _model(self) -> Network:
-        from linksim.nets.network import Network
         from linksim.nets.precision import laid_out
-        from linksim.weights import load
 
-        network = load(self.spec, self._card)
-        assert isinstance(network, Network)
+        network = cast("Network", self._chosen.network())
         return laid_out(network, self.setting.device, self.setting.precision)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:

@@ -18,7 +18,7 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
     Args:
         waves: models that wait for those of the waves before.
         options: of `linksim train`, the same for all.
-        warm: start of those that have no teacher to start from.
+        warm: start of the transceivers.
         jobs: processes; several have one thread each, since spinning threads would slow all of them down.
 
     Raises:
@@ -32,8 +32,7 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
             while waiting or running:
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
-                    untaught = isinstance(spec, ModelSpec) and spec.teacher is None
-                    start = ["--warm", warm] if warm is not None and untaught else []
+                    start = ["--warm", warm] if warm is not None and isinstance(spec, ModelSpec) else []
                     running[spec] = subprocess.Popen(
                         [sys.executable, "-m", "linksim.cli", *spec.words, *options, *start],
                         env=environment, stdin=subprocess.DEVNULL,

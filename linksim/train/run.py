@@ -101,7 +101,7 @@ def model_spec(
 
 
 def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Spec]:
-    """The models that a sweep's learned schemes and refiners need, in the order in which they are trained."""
+    """The models that a sweep's learned schemes and refiners run on, in the order in which they are trained."""
     from linksim.schemes.learned import Learned
     from linksim.schemes.refined import Refined
     from linksim.schemes.registry import find
@@ -121,9 +121,25 @@ def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Spec]:
             for rho in config.rhos:
                 setting = Setting(config.link(channel), shape, rho)
                 spec = system.model(setting, params)
-                found |= {spec} if spec.teacher is None else {spec, spec.teacher}
+                found.add(spec)
                 if refined is not None:
                     found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
+    return [spec for wave in waves(found) for spec in wave]
+
+
+def with_prerequisites(specs: Iterable[Spec]) -> list[Spec]:
+    """Models that have no weights, and those that their training needs and that have none either, in order."""
+    from linksim import weights
+
+    known = weights.cards()
+    found: set[Spec] = set()
+    waiting = list(specs)
+    while waiting:
+        spec = waiting.pop()
+        if spec in found or (spec.name in known and weights.present(known[spec.name])):
+            continue
+        found.add(spec)
+        waiting += [*spec.parts.values(), *([spec.source] if spec.source is not None else [])]
     return [spec for wave in waves(found) for spec in wave]
 
 
@@ -208,7 +224,8 @@ class Start:
         if self.run is not None:
             content = load_checkpoint(self.run / BEST)
             network = spec.build()
-            network.load_state_dict(content["model"])
+            # As they are installed, so that a card's command makes the same.
+            network.load_state_dict({name: value.half().float() for name, value in content["model"].items()})
             return network, json.loads((self.run / HISTORY).read_text(encoding="utf-8"))
         if not self.model:
             return None, []
@@ -302,7 +319,7 @@ def run_training(
         there = weights.cards().get(spec.name)
         if there is not None and weights.present(there) and not replace and _better(spec, there, facts):
             return [], facts
-        return weights.install(spec, files, facts), facts
+        return weights.install(spec, best, facts), facts
 
 
 def _better(spec: Spec, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

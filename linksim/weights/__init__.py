@@ -6,10 +6,12 @@ leaves what it trained, and then this one, what the package ships.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,19 +199,104 @@ def load(spec: Spec, found: Card | None = None) -> nn.Module:
         NoWeights: no such weights.
         LinksimError: not what their card says.
     """
+    found = found or card(spec)
+    tensors: dict[str, Tensor] = {}
+    for data in contents(found):
+        tensors |= _safetensors(data, found["folder"])
+    return _fitted(spec, tensors, found["folder"])
+
+
+def _safetensors(data: bytes, source: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
-    found = found or card(spec)
-    tensors: dict[str, Tensor] = {}
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise LinksimError(f"{source}: no safetensors file ({' '.join(str(error).split())[:100]})") from None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Weights that a scheme was told to run on, wherever they lie.
+
+    Args:
+        sha256: of their files.
+        pairs: image groups of their training and of all before it; None where nothing says so.
+        network: builds the network with them.
+    """
+
+    sha256: str
+    pairs: int | None
+    network: Callable[[], nn.Module]
+
+
+def choose(spec: ModelSpec, text: str) -> Chosen:
+    """The weights that `weights=TEXT` means for a model.
+
+    Args:
+        spec: the model.
+        text: "auto", the user's own, else those shipped; "shipped"; the name of any model with a card, whatever it was
+            trained for; the folder of a run of `linksim train`; or a file of tensors, .safetensors or a run's best.pt.
+
+    Raises:
+        NoWeights: there are none.
+        LinksimError: no such model or file, or it does not hold this network's tensors.
+    """
+    from linksim.train.spec import lineage_pairs
+
+    if text == "auto":
+        found: Card = card(spec)
+    elif text == "shipped":
+        there = _read(SHIPPED)
+        if spec.name not in there or not present(there[spec.name]):
+            raise NoWeights(f"{spec.name}: none are shipped: leave weights=shipped out")
+        found = there[spec.name]
+    elif text in cards():
+        found = cards()[text]
+    else:
+        return _in_file(spec, Path(text).expanduser())
+    chosen = Chosen(" ".join(found["files"].values()), lineage_pairs(found), lambda: load(spec, found))
+    if text != "auto":
+        chosen.network()
+    return chosen
+
+
+def _in_file(spec: ModelSpec, path: Path) -> Chosen:
+    """Weights of a run's folder, or of a file."""
+    from linksim.train.loop import BEST, load_checkpoint
+
+    file = path / BEST if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        near = difflib.get_close_matches(str(path), transceivers(), n=1)
+        hint = f", like {near[0]}" if near else ""
+        raise LinksimError(
+            f"weights={path}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run of "
+            "linksim train, or a file"
+        ) from None
+    pairs: int | None = None
+    if file.suffix == ".safetensors":
+        tensors = _safetensors(data, f"weights={path}")
+    else:
+        content = load_checkpoint(file)
+        tensors, state = content["model"], content["state"]
+        batch = content["identity"]["recipe"]["batch"]
+        pairs = sum(run["pairs"] for run in state["lineage"]) + state["prepared"] + state["step"] * batch
+    chosen = Chosen(digest(data), pairs, lambda: _fitted(spec, tensors, f"weights={path}"))
+    chosen.network()
+    return chosen
+
+
+def _fitted(spec: Spec, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network with these weights, ready to evaluate. Raises LinksimError where they are of another."""
     model = spec.build()
     try:
-        for data in contents(found):
-            tensors |= load_tensors(data)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (RuntimeError, SafetensorError) as error:
+    except RuntimeError as error:
         said = " ".join(str(error).split())[:120]
-        raise LinksimError(f"the weights {spec.name} are of another network ({said}): {_again(found)}") from None
+        raise LinksimError(f"{source}: these weights are not of the network of {spec.name} ({said})") from None
     return model.eval().requires_grad_(False)
 
 
@@ -244,17 +331,17 @@ def files(spec: Spec, model: nn.Module) -> dict[str, bytes]:
     return found
 
 
-def install(spec: Spec, content: Mapping[str, bytes], facts: Card) -> list[Path]:
-    """Writes the files of a model's weights with their card into the user's own folder.
+def install(spec: Spec, model: nn.Module, facts: Card) -> list[Path]:
+    """Writes a model's weights in half precision with their card into the user's own folder.
 
     Args:
-        content: see `files`.
         facts: the card, all but its files and its model.
     """
     from linksim.engine.provenance import write_atomic
 
     folder = weights_dir()
     folder.mkdir(parents=True, exist_ok=True)
+    content = files(spec, model)
     # Several models are trained side by side and end when they like.
     with FileLock(folder / f".{MANIFEST}.lock"):
         known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}

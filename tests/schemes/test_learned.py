@@ -1,6 +1,8 @@
 """Learned schemes find their weights, tell which are missing, and refuse what was tampered with."""
 
 import json
+import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -144,10 +146,10 @@ def test_a_card_of_another_model_and_weights_of_another_network_are_refused(
     untrained.write_bytes(save({"x": torch.zeros(3)}))
     cards[SPEC.name]["files"] = {untrained.name: weights.digest(untrained.read_bytes())}
     manifest.write_text(json.dumps(cards))
-    with pytest.raises(LinksimError, match="of another network"):
+    with pytest.raises(LinksimError, match="not of the network of"):
         weights.load(SPEC)
     assert main(["verify", SPEC.name]) == 2
-    assert "of another network" in capsys.readouterr().out
+    assert "not of the network" in capsys.readouterr().out
 
 
 def test_weights_that_change_while_a_sweep_runs_stop_it(untrained: Path, tmp_path: Path) -> None:
@@ -210,12 +212,16 @@ def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: py
 
 def test_half_precision_evaluation_equals_single_precision_within_a_fiftieth_of_a_decibel(untrained: Path) -> None:
     from linksim.data import load_dataset
+    from linksim.nets.precision import evaluated_in, laid_out
     from linksim.train.transceivers import validate
 
     model = weights.load(SPEC)
     images = load_dataset("cifar10-mini").images[:64]
-    exact = validate(SPEC, model, images, "cpu", (10.0,), exact=True)[10.0]
-    assert validate(SPEC, model, images, "cpu", (10.0,))[10.0] == pytest.approx(exact, abs=0.02)
+    exact = validate(SPEC, model, images, "cpu", (10.0,))[10.0]
+    with evaluated_in("bf16", "cpu"):
+        half = validate(SPEC, laid_out(model, "cpu", "bf16"), images, "cpu", (10.0,))[10.0]
+    assert half != exact
+    assert half == pytest.approx(exact, abs=0.02)
 
 
 def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
@@ -255,3 +261,55 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
         assert max(sizes) <= weights.SHARD
         total += sum(sizes)
     assert total < 250e6
+
+
+def test_weights_are_a_parameter_so_that_several_stand_in_one_table(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linksim.train import loop, task
+    from linksim.train.recipe import RECIPES
+    from linksim.train.transceivers import TransceiverTask
+
+    monkeypatch.setattr(task, "VALIDATION", 8)
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8).numpy()
+    run = tmp_path / "run"
+    loop.train(TransceiverTask(SPEC, replace(RECIPES["scratch"], batch=2), images), run, steps=3)
+    schemes = ["semoma", f"semoma:weights={run}", f"semoma:weights={untrained}", f"semoma:weights={SPEC.name}"]
+    table = sweep(tmp_path, scheme=schemes, snr="10")
+    assert table["weights"].tolist() == ["auto", str(run), str(untrained), SPEC.name]
+    psnr = table["psnr_db"].tolist()
+    assert psnr[0] == psnr[2] == psnr[3] != psnr[1]
+    assert table["trained_pairs"].tolist() == pytest.approx([48, 6, float("nan"), 48], nan_ok=True)
+    identity = json.loads((tmp_path / "x" / "run.json").read_text())["identity"]
+    assert weights.digest((run / "best.pt").read_bytes()) in identity.values()
+
+
+def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    spec = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
+    model = spec.build(0.5)
+    weights.install(spec, model, {**FACTS, "golden_psnr_db": 0.0})
+    table = sweep(tmp_path, rho="1/6", snr="10", scheme="semoma,semoma:weights=shipped")
+    assert table["psnr_db"].iloc[1] > table["psnr_db"].iloc[0] + 5
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("nothing-there", "No such file or directory: give auto, shipped, a model's name"),
+        ("semoma_awgn_1-3_n2_own_sum_32px_compac", "like semoma_awgn_1-3_n2_own_sum_32px_compact"),
+        ("semoma_awgn_1-3_n2_own_sum_32px_compact", "not of the network of semoma_awgn_1-24"),
+        ("shipped", "none are shipped"),
+        ("{folder}/garbage.safetensors", "no safetensors file"),
+        ("{folder}/garbage.pt", "is damaged"),
+        ("{folder}", "No such file"),
+    ],
+)
+def test_weights_that_are_none_or_of_another_network_are_refused(
+    untrained: Path, tmp_path: Path, text: str, hint: str
+) -> None:
+    for name in ("garbage.safetensors", "garbage.pt"):
+        (tmp_path / name).write_bytes(b"garbage")
+    with pytest.raises(LinksimError, match=re.escape(hint)):
+        sweep(tmp_path, scheme=f"semoma:weights={text.format(folder=tmp_path)}")
+    assert not (tmp_path / "x").exists()

@@ -40,22 +40,39 @@ def train(folder: Path, *words: str) -> int:
     return main(given)
 
 
+def source(folder: Path) -> None:
+    """The orthogonal model that superposing ones at rho 1/24 start as."""
+    assert train(folder, "--scheme", "semoma", "--rho", "1/48", "--steps", "1") == 0
+
+
+SOURCE = "semoma_awgn_1-48_n2_own_sum_32px_compact"
+EMBED = ("--set", "embed_steps=3")
+
+
 def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
+    assert f"starts as {SOURCE}, users in separate channel uses" in capsys.readouterr().err
+    source(folder)
     assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
     assert "no weights semoma_awgn_1-24" in capsys.readouterr().err
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "3", "--set", "loss=mse") == 0
-    assert train(folder, "--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2") == 0
+    student = ("--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2", *EMBED)
+    assert train(folder, *student) == 0
     cards = weights.cards()
     teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
     assert (teacher["pairs"], lineage_pairs(teacher), teacher["lineage"]) == (6, 6, [])
-    assert (student["pairs"], lineage_pairs(student), began_with(student)) == (4, 10, BASE.name)
-    assert teacher["recipe"] == "fast batch=2 loss=mse"
-    assert student["recipe"] == "fast batch=2 cross_layer=2"
+    # Three steps of the embedding and two of the training, after the source's one.
+    assert (student["pairs"], lineage_pairs(student), began_with(student)) == (10, 12, SOURCE)
+    assert student["embedded"]
+    assert student["command"].endswith("--recipe finetune --set batch=2 --set embed_steps=3 --set cross_layer=2 "
+                                       "--warm embedded")  # fmt: skip
+    assert teacher["recipe"] == "scratch batch=2 loss=mse"
+    assert student["recipe"] == "finetune batch=2 embed_steps=3 cross_layer=2"
     assert set(student["validation"]) == {"psnr_0db", "psnr_10db", "psnr_20db"}
     for key in ("data", "seconds", "device", "code", "files", "command", "golden_psnr_db"):
         assert student[key] or student[key] == 0
     losses = (folder / "runs" / replace(BASE, method="kd").name / "train.csv").read_text().splitlines()
-    assert losses[0] == "step,mae,fa,crosskd,total"
+    assert losses[0] == "step,log-mse,fa,crosskd,total"
     assert main(["verify", BASE.name, replace(BASE, method="kd").name]) == 0
 
 
@@ -90,8 +107,10 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "semoma", "--steps", "1", "--set", "snr_db=0/1e5"), "less than or equal to 200"),
         (("--scheme", "semoma", "--steps", "1", "--set", "learning_rate=inf"), "less than or equal to"),
         (("--scheme", "semoma", "--steps", "1", "--set", "batch=1000000000"), "less than or equal to 4096"),
-        (("--scheme", "kd", "--rho", "1/3", "--steps", "1", "--warm", "semoma_awgn_1-6_n2_own_sum_32px_compact"),
-         "starts from its teacher"),
+        (("--scheme", "semoma", "--steps", "1", "--warm", "embedded"), "no orthogonal model to start as"),
+        (("--scheme", "semnoma", "--rho", "1/24", "--steps", "1"), "train it first: linksim train --scheme semoma"),
+        (("--scheme", "semoma", "--more", "1m"), "no run to go on with"),
+        (("--scheme", "semoma", "--more", "1m", "--resume"), "leave --resume out"),
         (("--scheme", "semoma", "--steps", "1", "--warm", "nosuch"), "unknown"),
         (("--for", "sweeps/fig06.yaml", "--steps", "1", "--size", "paper"), "leave it out with --for"),
         (("--for", "sweeps/fig08.yaml", "--steps", "1"), "images of 256x256"),
@@ -140,7 +159,8 @@ def test_recipes_are_changed_by_words_that_say_what_changed() -> None:
     recipe = make_recipe("paper", {"weights": "10/0/1", "flip": "true", "learning_rate": "2e-4"}, Recipe)
     assert recipe == replace(RECIPES["paper"], weights=(10.0, 0.0, 1.0), flip=True, learning_rate=2e-4)
     assert recipe.words == "paper learning_rate=0.0002 flip=True weights=10/0/1"
-    assert make_recipe("fast", {}, Recipe).words == "fast"
+    assert make_recipe("fast", {}, Recipe).words == "scratch"
+    assert make_recipe("fast", {"fall": "0.4"}, Recipe, warm=True).words == "finetune fall=0.4"
     for changes in ({"loss": "l1"}, {"ema": "1"}, {"learning_rate": "-1"}, {"name": "x"}):
         with pytest.raises(LinksimError):
             make_recipe("fast", changes, Recipe)
@@ -169,7 +189,7 @@ def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
 def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/24\n")
     words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
-    words += ["--data-dir", str(OFFICIAL), "--out", "runs"]
+    words += [*EMBED, "--data-dir", str(OFFICIAL), "--out", "runs"]
     environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights")}
 
     def start() -> "subprocess.Popen[bytes]":
@@ -190,9 +210,12 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
     _, said = again.communicate(timeout=400)
     assert again.returncode == 0, said
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
-    assert {name: lineage_pairs(card) - card["pairs"] for name, card in cards.items()} == {
-        BASE.name: lineage_pairs(weights.cards()[began_with(cards[BASE.name])]),
-        **{replace(BASE, method=method).name: lineage_pairs(cards[BASE.name]) for method in ("kd", "semnoma")},
+    shipped = began_with(cards[BASE.name])
+    assert weights.cards()[shipped]["model"]["method"] == "semoma"
+    assert {name: began_with(card) for name, card in cards.items()} == {
+        BASE.name: shipped,
+        SOURCE: BASE.name,
+        **{replace(BASE, method=method).name: SOURCE for method in ("kd", "semnoma")},
     }
     assert start().wait(60) == 0
 
@@ -220,6 +243,7 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     first = "semoma_awgn_1-3_n2_own_sum_32px_compact"
     words = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1")
     assert train(folder, *words, "--warm", first) == 0
+    assert f"--warm {first}" in weights.cards()[replace(BASE, method="semnoma").name]["command"]
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
@@ -236,7 +260,7 @@ def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
     base = ("--scheme", "semoma", "--rho", "1/24", "--replace")
     assert train(folder, *base, "--steps", "2") == 0
     assert train(folder, *base, "--steps", "1", "--warm", BASE.name, "--out", str(folder / "on")) == 0
-    assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "1") == 0
+    assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "1", "--warm", BASE.name) == 0
     student = replace(BASE, method="kd").name
     made = {name: dict(weights.cards()[name]) for name in (BASE.name, student)}
     assert [run["pairs"] for run in made[student]["lineage"]] == [4, 2]
@@ -257,12 +281,56 @@ def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
         assert weights.cards()[name]["folder"] == str(folder / "again")
 
 
+def test_a_superposing_model_is_made_again_by_the_commands_of_its_card(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source(folder)
+    student = replace(BASE, method="semnoma").name
+    assert train(folder, "--scheme", "semnoma", "--rho", "1/24", "--steps", "2", *EMBED) == 0
+    assert train(folder, "--scheme", "semnoma", "--rho", "1/24", "--more", "--steps", "1", "--replace") == 0
+    made = dict(weights.cards()[student])
+    assert [run["pairs"] for run in weights.history(student, made)] == [2, 10, 2]
+    capsys.readouterr()
+    assert main(["card", student]) == 0
+    shown = capsys.readouterr().out
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(folder / "again"))
+    monkeypatch.chdir(folder)
+    commands = [line.partition("linksim ")[2].split() for line in shown.splitlines() if " linksim train " in line]
+    assert len(commands) == 3
+    for words in commands:
+        assert main([*words, *({"--replace"} - {*words}), "--data-dir", str(folder / "data")]) == 0
+    assert weights.cards()[student]["files"] == made["files"]
+
+
+def test_a_run_goes_on_after_its_end_from_its_best_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/24", "--replace")
+    assert train(folder, *words, "--steps", "2") == 0
+    first = weights.cards()[BASE.name]
+    assert train(folder, *words, "--more", "--steps", "3") == 0
+    card = weights.cards()[BASE.name]
+    assert (began_with(card), card["pairs"], card["seed"], card["recipe"]) == (BASE.name, 6, 1, "scratch batch=2")
+    assert card["lineage"][-1]["files"] == list(first["files"].values())
+    assert (folder / "runs" / f"{BASE.name}.1" / "best.pt").exists()
+    assert not (folder / "runs" / f"{BASE.name}.1" / "checkpoint.pt").exists()
+    # What was set aside and then killed before it began is taken up.
+    (folder / "runs" / BASE.name).rename(folder / "runs" / f"{BASE.name}.2")
+    assert train(folder, *words, "--more", "--steps", "1", "--set", "learning_rate=1e-4") == 0
+    card = weights.cards()[BASE.name]
+    assert [run["pairs"] for run in weights.history(BASE.name, card)] == [4, 6, 2]
+    assert (card["seed"], card["settings"]["learning_rate"]) == (2, 1e-4)
+    checkpoint = folder / "runs" / BASE.name / "history.json"
+    checkpoint.unlink()
+    assert train(folder, *words, "--more", "1m") == 2
+    assert "has not ended: --resume goes on with it" in capsys.readouterr().err
+
+
 def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:
     unknown = {}
     for name, card in weights._read(weights.SHIPPED).items():
         *before, last = runs = weights.history(name, card)
         assert last["command"] == card["command"]
-        assert (f" --warm {began_with(card)}" in card["command"]) == bool(before)
+        start = "embedded" if card.get("embedded") else began_with(card)
+        assert (f" --warm {start}" in card["command"]) == bool(before)
         assert all(run["files"] for run in runs if run["command"])
         if lost := sum(run["pairs"] for run in runs if not run["command"]):
             unknown[name.partition("_")[0]] = lost
@@ -329,15 +397,16 @@ def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
-    student = ("--scheme", "kd", "--rho", "1/24", "--steps", "1")
+    source(folder)
+    student = ("--scheme", "kd", "--rho", "1/24", "--steps", "1", *EMBED)
     assert train(folder, *student, "--ablation", "fa", "--set", "batch=2") == 0
     card = weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact_fa"]
     assert card["settings"]["leave_out"] == "crosskd"
-    words = "--steps 1 --recipe fast --set batch=2 --warm semoma_awgn_1-24_n2_own_sum_32px_compact"
+    words = "--steps 1 --recipe finetune --set batch=2 --set embed_steps=3 --warm embedded"
     assert card["command"].endswith(f"--ablation fa {words}")
     assert "kd_awgn_1-24_n2_own_sum_32px_compact" not in weights.cards()
     assert train(folder, *student, "--ablation", "none", "--out", str(folder / "whole"), "--warm", "auto") == 0
-    assert began_with(weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]) == BASE.name
+    assert began_with(weights.cards()["kd_awgn_1-24_n2_own_sum_32px_compact"]) == SOURCE
     for words in ((*student, "--ablation", "j8"), ("--scheme", "semnoma", "--rho", "1/24", "--ablation", "fa")):
         assert train(folder, *words, "--steps", "1", "--out", str(folder / "none")) == 2
         assert "unknown ablation" in capsys.readouterr().err

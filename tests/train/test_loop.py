@@ -181,7 +181,10 @@ def test_the_learning_rate_rises_and_falls_as_its_schedule_says() -> None:
 
 @pytest.mark.parametrize("method", ["kd", "deepjscc-noma"])
 def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: there the depthwise convolution is the library's."""
+    """As on a GPU: there the depthwise convolution is the library's.
+
+    oneDNN's backward pass of it crashes on some CPUs with AVX2 alone: the library's own is taken.
+    """
     monkeypatch.setattr(DepthwiseConv2d, "forward", torch.nn.Conv2d.forward)
     torch.manual_seed(0)
     spec = replace(SPEC, method=method)
@@ -197,8 +200,11 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
         losses["total"].backward()
         return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    plain, gradient = losses_and_gradient()
-    transceivers.compile_networks(model, teacher, backend="aot_eager")
-    compiled, its_gradient = losses_and_gradient()
+    with torch.backends.mkldnn.flags(enabled=False):
+        plain, gradient = losses_and_gradient()
+        transceivers.compile_networks(model, teacher, backend="aot_eager")
+        compiled, its_gradient = losses_and_gradient()
     torch.testing.assert_close(compiled, plain)
-    torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)
+    # Sums are taken in another order: single elements in which large terms cancel say nothing, their sum of squares
+    # does. Each is off by some 1e-7 of the terms, of which there are up to 1e5.
+    assert float((its_gradient - gradient).norm() / gradient.norm()) < 1e-7 * 1e5**0.5
