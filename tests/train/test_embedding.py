@@ -57,11 +57,11 @@ def test_the_encoder_learns_to_leave_the_other_users_maps_empty() -> None:
     # At first all users' maps hold the same: half of the power is on the other's.
     assert leakage == pytest.approx(-3.01, abs=0.01)
     decoders = {name: value.clone() for name, value in model.decoders.state_dict().items()}
-    recipe = replace(RECIPES["finetune"], batch=4, embed_steps=25)
-    assert train_embedding(model, source, SPEC, recipe, torch.tensor(pixels[64:]), 0) == 100
+    recipe = replace(RECIPES["finetune"], batch=4)
+    assert train_embedding(model, source, SPEC, recipe, torch.tensor(pixels[64:]), 0) == 600
     error, leakage = embedding_error(model.eval(), source, images, 10.0, h)
-    assert error < -7
-    assert leakage < -10
+    assert error < -10
+    assert leakage < -18
     assert all(torch.equal(value, decoders[name]) for name, value in model.decoders.state_dict().items())
 
 
