@@ -12,6 +12,7 @@ from linksim.link.config import Setting
 from linksim.schemes.registry import Variant
 
 FEATURES_FOLDER = "features"
+FEATURES_SUFFIX = ".features"
 
 #: The stage that every scheme has.
 FIRST = "first"
@@ -52,7 +53,7 @@ def features_path(folder: Path, digest: str, name: str) -> Path:
         digest: of the images.
         name: what the features are called, `SetMetric.features_name`.
     """
-    return folder / f"{digest}-{name}.npy"
+    return folder / f"{digest}-{name}{FEATURES_SUFFIX}"
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:

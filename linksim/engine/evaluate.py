@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from linksim.cache import array_to_bytes, read_entry, write_entry
 from linksim.data import Grouping, ImageSet, load_dataset
 from linksim.engine.audit import audit_symbols, power_note
 from linksim.engine.context import FIRST, Context, fact_name, features_path, setting_of
@@ -232,16 +232,8 @@ def _measure(context: Context, images: torch.Tensor, received: Received) -> dict
         else:
             columns["features"] = hashlib.sha256(shown.cpu().numpy().tobytes()).hexdigest()[:32]
             path = features_path(context.features_dir, columns["features"], metric.features_name)
-            if path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            try:
-                with part.open("wb") as file:
-                    np.save(file, np.asarray(metric.features(shown), np.float32))
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            if read_entry(path) is None:
+                write_entry(path, array_to_bytes(np.asarray(metric.features(shown), np.float32)))
     return columns
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from linksim.cache import array_from_bytes, read_entry
 from linksim.data import Grouping, ImageSet
 from linksim.devices import check_device
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FEATURES_FOLDER, Context, fact_name, features_path, setting_of
+from linksim.engine.context import FEATURES_FOLDER, FEATURES_SUFFIX, Context, fact_name, features_path, setting_of
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
@@ -286,7 +287,10 @@ def _work(
         workers = 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
-    context = Context(config, prepared.data.fingerprint, sweep, device, features or folder / FEATURES_FOLDER, facts)
+    features = features or folder / FEATURES_FOLDER
+    if collect.set_metrics(config):
+        features.mkdir(exist_ok=True)
+    context = Context(config, prepared.data.fingerprint, sweep, device, features, facts)
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps or silent)
     else:
@@ -431,10 +435,10 @@ def _set_values(
 
 def _features(path: Path) -> np.ndarray:
     """Features of a unit's images. Raises LinksimError where the file is damaged."""
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
-        raise LinksimError(f"{path} is damaged: run the sweep into a new --out") from None
+    content = read_entry(path)
+    if content is None:
+        raise LinksimError(f"{path} is damaged: run the sweep into a new --out")
+    return array_from_bytes(content)
 
 
 def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
@@ -479,7 +483,7 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
         for path in sorted((folder / journal.FOLDER).glob("*.jsonl")):
             name = f"merged{number:03d}-{path.name}"
             provenance.write_atomic(out / journal.FOLDER / name, path.read_bytes())
-        for path in sorted((folder / FEATURES_FOLDER).glob("*.npy")):
+        for path in sorted((folder / FEATURES_FOLDER).glob(f"*{FEATURES_SUFFIX}")):
             (out / FEATURES_FOLDER).mkdir(exist_ok=True)
             provenance.write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
     table = finish(prepared, out)

@@ -1,3 +1,5 @@
+import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -88,7 +90,50 @@ def test_equal_pixels_have_one_fingerprint_and_other_pixels_another(tmp_path: Pa
     assert load_dataset(f"folder:{tmp_path / 'one'}").fingerprint == one
     _save(tmp_path / "one" / "1.png", 4, 4, 7)
     assert load_dataset(f"folder:{tmp_path / 'one'}").fingerprint != one
-    assert len(list((cache / "fingerprints").iterdir())) == 3
+    # Both folders hold the same bytes: they share an entry.
+    assert len(list((cache / "fingerprints").iterdir())) == 2
+
+
+def _save_as(path: Path, seed: int) -> np.ndarray:
+    """A bitmap: its size is that of its pixels, whatever they are; its time is always the same."""
+    pixels = _save(path, 4, 4, seed)
+    os.utime(path, ns=(10**18, 10**18))
+    return pixels
+
+
+def test_an_image_replaced_by_one_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
+    _save_as(tmp_path / "a.bmp", 0)
+    before = load_dataset(f"folder:{tmp_path}")
+    stat = (tmp_path / "a.bmp").stat()
+    pixels = _save_as(tmp_path / "a.bmp", 1)
+    now = (tmp_path / "a.bmp").stat()
+    assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    after = load_dataset(f"folder:{tmp_path}")
+    assert after.fingerprint == hashlib.sha256(b"1x3x4x4" + pixels.tobytes()).hexdigest() != before.fingerprint
+    with pytest.raises(LinksimError, match="has changed since the run began"):
+        before.images[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe no text", b"0" * 64, b"0" * 96])
+def test_a_damaged_fingerprint_in_the_cache_is_computed_anew(tmp_path: Path, cache: Path, content: bytes) -> None:
+    pixels = _save_as(tmp_path / "a.bmp", 0)
+    expected = hashlib.sha256(b"1x3x4x4" + pixels.tobytes()).hexdigest()
+    for _ in range(2):
+        assert load_dataset(f"folder:{tmp_path}").fingerprint == expected
+        (kept,) = (cache / "fingerprints").iterdir()
+        kept.write_bytes(content)
+
+
+def test_what_a_killed_process_left_in_the_cache_goes_when_it_is_old(tmp_path: Path, cache: Path) -> None:
+    _save_as(tmp_path / "a.bmp", 0)
+    (cache / "fingerprints").mkdir()
+    old, young = (cache / "fingerprints" / name for name in (".old.part", ".young.part"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    load_dataset(f"folder:{tmp_path}")
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
