@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -303,8 +304,15 @@ def _work(
         finished = run_workers(
             context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps or silent
         )
+    told: set[Variant] = set()
     with contextlib.closing(finished):  # type: ignore[type-var]
         for result in finished:
+            if result.note and result.unit.point.variant not in told:
+                told.add(result.unit.point.variant)
+                warnings.warn(
+                    f"{result.unit.point.variant.label} {result.note}: it is judged at a lower SNR than the axis says",
+                    stacklevel=2,
+                )
             done += 1
             left[result.unit.point] -= 1
             if config.until:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linksim.engine.audit import low_power_note
 from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
@@ -44,16 +45,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """A unit that stands in the journal, and the group means that a stopping rule looks at."""
+    """A unit that stands in the journal, the group means that a stopping rule looks at, and a note on its power."""
 
     unit: Unit
     means: Mapping[str, NDArray[np.float64]]
+    note: str = ""
 
 
 def until_means(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
     """metric -> group means of a record's last stage, for the metrics (name -> column) of a stopping rule."""
     last = list(record["stages"].values())[-1]
     return {name: group_means(last[column]) for name, column in columns.items()}
+
+
+def _done(unit: Unit, record: Mapping[str, Any], columns: Mapping[str, str]) -> Done:
+    allowed = record["allowed_power"]
+    note = low_power_note(record["tx_power"], allowed) if allowed is not None else ""
+    return Done(unit, until_means(record, columns), note)
 
 
 def failure(unit: Unit, error: BaseException) -> LinksimError:
@@ -93,7 +101,7 @@ def run_here(
                 writer.append(record)
             except FAILURES as error:
                 raise failure(unit, error) from error
-            yield Done(unit, until_means(record, columns))
+            yield _done(unit, record, columns)
     finally:
         writer.close()
 
@@ -115,7 +123,7 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
             except (*FAILURES, KeyboardInterrupt) as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
                 continue
-            pipe.send(until_means(record, columns))
+            pipe.send(_done(unit, record, columns))
 
 
 def run_workers(
@@ -162,7 +170,6 @@ def run_workers(
         while at_work:
             for ready in wait(list(at_work)):
                 assert isinstance(ready, Connection)
-                unit = at_work[ready]
                 try:
                     answer = ready.recv()
                     if isinstance(answer, Step):
@@ -178,7 +185,7 @@ def run_workers(
                 if isinstance(answer, tuple):
                     message, trace = answer
                     raise LinksimError(message) from RuntimeError(f"in a worker:\n{trace}")
-                yield Done(unit, answer)
+                yield answer
                 hand_out(ready)
     finally:
         for pipe, process in pipes.items():

@@ -18,6 +18,7 @@ import torch
 
 import linksim
 from linksim import LinksimError, Received, Scheme, SideInfo
+from linksim.data import load_dataset
 from linksim.schemes import registry
 from tests.conftest import Cli
 
@@ -127,10 +128,10 @@ def test_the_table_has_the_promised_columns_and_counts(whole: Path) -> None:
     assert len(table) == 6
     assert (table["n_images"] == 320).all()
     assert (table["stop_reason"] == "groups").all()
-    assert set(table["channel_uses"]) == {508, 512}
-    assert table["tx_power"].between(0.01, 1.0001).all()
+    assert set(table["channel_uses"]) == {486, 512}
+    assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    assert (table["power_note"] == "").all()
     digital = table[table["scheme"] == "bpg-ldpc-qam-sic"]
-    assert digital["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     assert (digital["split"] == "0.8/0.2").all()
     assert (digital["n_blocks"] == 320).all()
     assert (np.diff(digital["psnr_db"]) > 0).all()
@@ -259,9 +260,58 @@ class Unready(Still):
         raise ValueError("no weights\nanywhere")
 
 
+class Echo(Still):
+    """Sends ones and shows how strong the received signal was; what it knows of the noise decides nothing."""
+
+    name: ClassVar[str] = "echo"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return super().transmit(images, side) + 0.5**0.5
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        level = (received.abs().mean(dim=1) / 4)[:, None, None, None, None]
+        return Received((super().receive(received, side).images * level).clamp(0, 1))
+
+
+class Meddler(Echo):
+    """The same, and it changes all that it is handed or has handed over."""
+
+    name: ClassVar[str] = "meddler"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        self.sent = super().transmit(images, side)
+        for tensor in (images, side.noise_var, side.snr_db, side.h):
+            tensor.zero_()
+        return self.sent
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        if hasattr(self, "sent"):
+            self.sent.zero_()
+        return super().split
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        assert (side.noise_var > 0).all()
+        assert (side.h != 0).all()
+        shown = super().receive(received, side)
+        for tensor in (received, side.noise_var, side.snr_db, side.h):
+            tensor.zero_()
+        return shown
+
+
+class Quiet(Echo):
+    """Sends a fourth of its power."""
+
+    name: ClassVar[str] = "quiet"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return super().transmit(images, side) / 2
+
+
 @pytest.fixture
 def local() -> Iterator[None]:
     kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless, Miscounting, Bytes, Quitter, Unready]
+    kinds += [Echo, Meddler, Quiet]
     for kind in kinds:
         linksim.register(kind)
     yield
@@ -294,6 +344,79 @@ def test_a_scheme_that_cheats_or_breaks_ends_the_sweep_with_one_line(tmp_path: P
     assert scheme in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "x" / "table.csv").exists()
+
+
+@pytest.mark.usefixtures("local")
+def test_a_scheme_that_changes_what_it_is_handed_changes_no_number(tmp_path: Path) -> None:
+    table = quick(tmp_path, scheme="echo,meddler", channel="rayleigh", groups=8, metrics="psnr,ssim")
+    honest, meddling = (table[table["scheme"] == name].reset_index() for name in ("echo", "meddler"))
+    for column in ("psnr_db", "ssim", "tx_power"):
+        np.testing.assert_array_equal(honest[column], meddling[column])
+    assert honest["tx_power"].to_numpy() == pytest.approx(1.0)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_refiner_that_changes_its_images_leaves_those_of_the_first_stage_alone(tmp_path: Path) -> None:
+    from linksim.refine import registry as refiners
+
+    class Black(linksim.Refiner):
+        """Blackens what it is handed and what it handed back before."""
+
+        name: ClassVar[str] = "black"
+        summary: ClassVar[str] = "for tests"
+
+        def refine(self, images: torch.Tensor, *more: Any) -> torch.Tensor:
+            return images.zero_()
+
+    linksim.register_refiner(Black)
+    try:
+        table = quick(tmp_path, scheme="echo,echo+black", groups=8, snr="0")
+    finally:
+        refiners.unregister("black")
+    echo = table[table["stage"] == "first"]["psnr_db"].to_numpy()
+    assert len(echo) == 2
+    assert echo[0] == echo[1]
+    pixels = load_dataset("cifar10-mini").images[[*range(8), *range(256, 264)]] / 255
+    black = table[table["stage"] == "black"]["psnr_db"].item()
+    assert black == pytest.approx((-10 * np.log10((pixels**2).mean(axis=(1, 2, 3)))).mean(), abs=1e-4)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_bound_that_changes_its_images_is_measured_against_those_that_were_sent(tmp_path: Path) -> None:
+    class Blackener(linksim.Reference):
+        """Blackens the images in place."""
+
+        name: ClassVar[str] = "blackener"
+        summary: ClassVar[str] = "for tests"
+
+        def evaluate(self, images: torch.Tensor, side: SideInfo) -> Received:
+            side.noise_var.zero_()
+            return Received(images.zero_())
+
+    linksim.register(Blackener)
+    try:
+        table = quick(tmp_path, scheme="blackener", groups=8, snr="0")
+    finally:
+        registry.unregister("blackener")
+    assert table["psnr_db"].item() < 20
+
+
+@pytest.mark.usefixtures("local")
+def test_a_scheme_that_sends_too_little_power_is_named_in_the_note_the_table_and_the_legend(tmp_path: Path) -> None:
+    from linksim.report.figures import curves
+
+    with pytest.warns(UserWarning, match=r"^quiet sends 0\.25 of the power allowed \(-6\.0 dB\)") as caught:
+        table = quick(tmp_path, scheme="echo,quiet", groups=8)
+    assert len([said for said in caught if "power allowed" in str(said.message)]) == 1
+    assert dict(zip(table["variant"], table["power_note"], strict=True)) == {
+        "echo": "",
+        "quiet": "sends 0.25 of the power allowed (-6.0 dB)",
+    }
+    (legend,) = curves(table, "psnr_db").legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "echo",
+        "quiet [sends 0.25 of the power allowed (-6.0 dB)]",
+    ]
 
 
 @pytest.mark.usefixtures("local")
