@@ -178,8 +178,7 @@ class SweepConfig(BaseModel):
         from linksim.metrics import METRICS
 
         for name in (names := _listed(value)):
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS)
+            METRICS.find(name)
         if not names:
             raise LinksimError("no metric given: see `linksim list metrics`")
         return tuple(dict.fromkeys(names))

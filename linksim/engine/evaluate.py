@@ -29,6 +29,7 @@ from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
 from linksim.schemes.base import Received, Reference, Scheme, System, check_images
 from linksim.schemes.refined import Refined
+from linksim.schemes.registry import plug_ins
 
 
 @functools.lru_cache(maxsize=2)
@@ -46,7 +47,7 @@ def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     variant, channel, rho = point_but_snr
     system = variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
     known = dict(context.facts)
-    for key, value in system.provenance().items():
+    for key, value in (system.provenance() | plug_ins(type(system))).items():
         if str(value) != known.get(fact_name(variant, channel, rho, str(key)), str(value)):
             raise LinksimError(f"{key} of {variant.label} changed since the sweep began: run the same command again")
     return system

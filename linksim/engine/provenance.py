@@ -77,7 +77,7 @@ def conventions(config: SweepConfig) -> dict[str, str]:
         ],
         "groups": "the data set cut into N contiguous parts, zipped",
         "interval": "95%, Student's t over image groups; block errors Clopper-Pearson",
-        **metric_conventions(),
+        **metric_conventions(config.metrics),
     }
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from linksim.cache import array_from_bytes, read_entry
-from linksim.data import Grouping, ImageSet
+from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import check_device
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
@@ -30,7 +30,8 @@ from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
-from linksim.schemes.registry import Variant, is_local
+from linksim.schemes.registry import Variant, is_local, plug_ins
+from linksim.source import source_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,17 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
                 systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
+    for name in config.metrics:
+        columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
+        for variant in collect.variants_of(outline):
+            if taken := columns & set(dict(variant.params)):
+                raise LinksimError(
+                    f"metric {name!r} and scheme {variant.name!r} both have a column {min(taken)!r}: rename one"
+                )
+        if digest := source_digest(METRICS[name]):
+            systems[f"metric {name} plug-in"] = digest
+    if digest := source_digest(DATASETS[kind_of(config.dataset)]):
+        systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     for name in config.metrics:
         smallest = getattr(METRICS[name], "min_side", 1)
@@ -95,7 +107,7 @@ def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
     """Groups that the units of a scheme must be a multiple of, and what its results depend on."""
     try:
         system = variant.build(setting)
-        facts = {str(key): str(value) for key, value in system.provenance().items()}
+        facts = {str(key): str(value) for key, value in system.provenance().items()} | plug_ins(type(system))
         groups = system.group_multiple if isinstance(system, Scheme) else 1
     except (LinksimError, OSError):
         raise
@@ -295,12 +307,14 @@ def _work(
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps or silent)
     else:
-        for point in plan.points:
-            if is_local(point.variant.name):
-                raise LinksimError(
-                    f"scheme {point.variant.name!r} is registered in this process alone: run it with one worker, or "
-                    "install it with an entry point"
-                )
+        local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
+        local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
+        local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
+        if local:
+            raise LinksimError(
+                f"{local[0]} is registered in this process alone: run it with one worker, or install it with an entry "
+                "point"
+            )
         finished = run_workers(
             context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps or silent
         )

@@ -83,7 +83,8 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
     text = " ".join(str(error).split())[:300]
     return LinksimError(
         f"scheme {unit.point.variant.name!r} raised {type(error).__name__}: {text} ({where}, groups {unit.start} to "
-        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (--debug: traceback)"
+        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (a plug-in that was edited "
+        "begins anew: with --out, add --force-new; --debug: traceback)"
     )
 
 

@@ -181,7 +181,7 @@ def _power_notes(rows: pd.DataFrame) -> dict[str, str]:
         return notes
     low = rows[rows["power_note"].fillna("").str.contains(TOO_LITTLE, regex=False)]
     for variant, own in low.groupby("variant", sort=False):
-        note = own.loc[own["tx_power"].idxmin(), "power_note"]
+        note = str(own.sort_values("tx_power")["power_note"].iloc[0])
         notes[str(variant)] = f" [{next(part for part in note.split('; ') if TOO_LITTLE in part)}]"
     return notes
 
