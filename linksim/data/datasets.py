@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linksim.data import cifar10
-from linksim.data.images import ImageSet, fingerprint, open_folder
+from linksim.data.images import ImageSet, fingerprint, open_folder, passed_over
 from linksim.errors import LinksimError, unknown
 from linksim.registry import Registry
 
@@ -116,9 +116,10 @@ class Folder(DataSource):
         if image_size is not None and image_size < 1:
             raise LinksimError(f"image size {image_size}: give the side of the images in pixels, 1 or more")
         _no_data_dir(spec, data_dir)
-        images, digest = open_folder(_home(Path(folder)), image_size)
+        place = _home(Path(folder))
+        images, digest = open_folder(place, image_size)
         _, channels, height, width = images.shape
-        return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "")
+        return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "", passed_over(place))
 
 
 #: Every data set by name; plug-ins by the entry-point group `linksim.datasets` or `register`.

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from linksim.errors import LinksimError
 from linksim.paths import cache_dir
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+#: Formats of images that are not read. A folder that has some is not the set that its owner thinks it is.
+OTHER_SUFFIXES = (
+    ".avif", ".dib", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pgm", ".pnm",
+    ".ppm", ".raw", ".tga", ".tif", ".tiff",
+)  # fmt: skip
 
 
 class FolderImages:
@@ -79,6 +86,7 @@ class ImageSet:
         fingerprint: SHA-256 (hex) over the shape and every pixel in order; equal pixels, equal fingerprint.
         train_mean: mean colour (r, g, b) in [0, 1] of the training set: what a receiver shows for a lost image.
         citation: whom to cite for the images; empty where it is not known.
+        passed_over: names of images in the folder whose format is not read.
     """
 
     name: str
@@ -87,6 +95,7 @@ class ImageSet:
     fingerprint: str
     train_mean: tuple[float, float, float]
     citation: str
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -128,11 +137,16 @@ def open_folder(folder: Path, image_size: int | None) -> tuple[FolderImages, str
     return images, digest
 
 
+def passed_over(folder: Path) -> tuple[str, ...]:
+    """Names of the images in `folder` whose format is not read, sorted. Raises OSError."""
+    return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in OTHER_SUFFIXES and p.is_file()))
+
+
 def read_image(path: Path, image_size: int | None) -> NDArray[np.uint8]:
     """One image as uint8 RGB [3, H, W], square of side `image_size` where that is given.
 
     Raises:
-        LinksimError: the file is no readable 8-bit image, or smaller than `image_size`.
+        LinksimError: the file is no readable 8-bit image, has transparent pixels, or is smaller than `image_size`.
     """
     return _decode(path, _read_file(path), image_size)
 
@@ -150,13 +164,18 @@ def _decode(path: Path, content: bytes, image_size: int | None) -> NDArray[np.ui
     """See `read_image`; `content` is that of the file."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            # Pillow cuts 16-bit colours down to 8 without a word; how they are stored is known before they are decoded.
+            deep = opened.mode.startswith(("I", "F")) or bool(re.search(r";16[BLNS]", str(opened.tile)))
             opened.load()
-            mode = opened.mode
             image = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise LinksimError(f"cannot read the image {path} ({error}): repair it or take it out of the folder") from error
-    if mode.startswith(("I", "F")):
+    if deep:
         raise LinksimError(f"{path} has more than 8 bits a channel: convert it to 8 bits or take it out of the folder")
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise LinksimError(
+            f"{path} has transparent pixels, whose colour is nobody's: flatten it or take it out of the folder"
+        )
     if image_size is not None and image.size != (image_size, image_size):
         if min(image.size) < image_size:
             raise LinksimError(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from linksim.cache import array_to_bytes, read_entry, write_entry
-from linksim.data import Grouping, ImageSet, load_dataset
+from linksim.data import Grouping, ImageSet
 from linksim.engine.audit import allowed_power, audit_symbols, power_note
-from linksim.engine.context import FIRST, Context, fact_name, features_path, setting_of
+from linksim.engine.context import FIRST, Context, fact_name, features_path, open_data, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
 from linksim.link.channel import to_complex64, transmit_over, unit_noise
@@ -36,7 +35,7 @@ from linksim.schemes.registry import plug_ins
 def dataset_of(context: Context) -> ImageSet:
     """The data set of a sweep. Raises LinksimError where it is no longer the one that the sweep began with."""
     config = context.config
-    data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+    data = open_data(config, context.base)
     if data.fingerprint != context.data_hash:
         raise LinksimError(f"{config.dataset} has changed since the sweep began: run the same command again")
     return data

@@ -27,10 +27,7 @@ from linksim.errors import LinksimError
 from linksim.refine.base import Steps, silent
 
 #: What a full or read-only disk, and nothing else, says.
-_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
-
-#: Whatever a plug-in may raise, an exit of its own included; Ctrl-C passes.
-FAILURES = (Exception, SystemExit, GeneratorExit)
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -74,6 +71,11 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
             f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
             "make room or rights and run the same command again"
         )
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return LinksimError(
+            f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; raise the limit on a "
+            "file's size (ulimit -f), or take a file system without it, and run the same command again"
+        )
     # Of torch, on a GPU.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return LinksimError(
@@ -100,7 +102,10 @@ def run_here(
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
-            except FAILURES as error:
+            except KeyboardInterrupt:
+                raise
+            # Whatever a plug-in may raise, an exit of its own included.
+            except BaseException as error:
                 raise failure(unit, error) from error
             yield _done(unit, record, columns)
     finally:
@@ -121,7 +126,7 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
                 writer = writer or JournalWriter(journal)
                 record = evaluate_unit(context, unit, lambda done, steps: pipe.send(Step(done, steps)))
                 writer.append(record)
-            except (*FAILURES, KeyboardInterrupt) as error:
+            except BaseException as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
                 continue
             pipe.send(_done(unit, record, columns))

@@ -1,8 +1,10 @@
 import hashlib
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,50 @@ def test_importing_these_loads_no_network_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _deep_png(path: Path, colours: int) -> None:
+    """A PNG of 16 bits a channel, which Pillow cannot write in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+    rows = b"".join(b"\0" + b"\x12\x34" * (4 * channels) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colours, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("colours", [0, 2, 4, 6])
+def test_sixteen_bits_a_channel_are_refused_whatever_the_channels(tmp_path: Path, colours: int) -> None:
+    _deep_png(tmp_path / "deep.png", colours)
+    with pytest.raises(LinksimError, match=r"deep\.png has more than 8 bits"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_refused_and_a_full_alpha_channel_changes_nothing(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    image = Image.fromarray(pixels)
+    image.convert(mode).save(tmp_path / "a.png")
+    expected = np.asarray(image.convert(mode).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(load_dataset(f"folder:{tmp_path}").images[0], expected)
+    pixels[1, 2, 3] = 254
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image.convert("P").save(tmp_path / "a.png", transparency=bytes([0] * 256))
+    else:
+        image.convert(mode).save(tmp_path / "a.png")
+    with pytest.raises(LinksimError, match=r"a\.png has transparent pixels"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_images_of_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 4, 4)
+    for name in ("b.tif", "c.gif", "d.PPM"):
+        _save(tmp_path / name, 4, 4)
+    (tmp_path / "notes.txt").touch()
+    assert load_dataset(f"folder:{tmp_path}").passed_over == ("b.tif", "c.gif", "d.PPM")

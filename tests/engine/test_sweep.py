@@ -542,3 +542,131 @@ def test_fid_is_of_all_images_of_a_point_however_the_work_was_cut_up(
     assert table["fid_note"].str.contains("fewer than 2048").all()
     assert not (tmp_path / "x" / "features").exists()
     pd.testing.assert_series_equal(quick(tmp_path, **settings)["fid"], table["fid"])
+
+
+class Mover(Still):
+    """Does something to the world while it sends; `deed` is told the results folder."""
+
+    name: ClassVar[str] = "mover"
+    deed: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        if side.draws[1][0] == 0:
+            type(self).deed()
+        return super().transmit(images, side)
+
+
+@pytest.fixture
+def mover() -> Iterator[type[Mover]]:
+    linksim.register(Mover)
+    yield Mover
+    registry.unregister("mover")
+
+
+@pytest.mark.filterwarnings("ignore:mover sends")
+@pytest.mark.parametrize("deed", ["moved", "removed", "journal removed", "journal file removed", "replaced"])
+def test_a_results_folder_that_goes_while_the_sweep_runs_ends_it_and_nothing_is_made_anew(
+    tmp_path: Path, mover: type[Mover], monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    folder = tmp_path / "x"
+
+    def replaced() -> None:
+        folder.rename(tmp_path / "elsewhere")
+        (folder / "journal").mkdir(parents=True)
+
+    deeds: dict[str, Callable[[], object]] = {
+        "moved": lambda: folder.rename(tmp_path / "elsewhere"),
+        "removed": lambda: shutil.rmtree(folder),
+        "journal removed": lambda: shutil.rmtree(folder / "journal"),
+        "journal file removed": lambda: next((folder / "journal").glob("*w000.jsonl")).unlink(),
+        "replaced": replaced,
+    }
+    monkeypatch.setattr(mover, "deed", staticmethod(deeds[deed]))
+    with pytest.raises(LinksimError, match="was moved or removed meanwhile") as caught:
+        quick(tmp_path, scheme="mover", snr="0", groups=64)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "table.csv").exists()
+    if deed in ("moved", "removed"):
+        assert not folder.exists()
+
+
+@pytest.mark.filterwarnings("ignore:mover sends")
+def test_a_plug_in_that_changes_the_folder_does_not_move_the_results(
+    tmp_path: Path, mover: type[Mover], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for name in range(4):
+        Image.fromarray(np.full((32, 32, 3), 60 * name, np.uint8)).save(tmp_path / "pictures" / f"{name}.png")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mover, "deed", staticmethod(lambda: os.chdir(tmp_path / "other")))
+    settings: dict[str, Any] = {"scheme": "mover", "dataset": "folder:pictures", "snr": "0,1", "out": "x"}
+    table = quick(tmp_path, **settings)
+    assert len(table) == 2
+    assert (tmp_path / "x" / "table.csv").is_file()
+    assert not any((tmp_path / "other").iterdir())
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_a_folder_whose_run_was_killed_while_it_was_made_is_gone_on_with_and_cleaned(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    (folder / "journal").mkdir(parents=True)
+    (folder / "journal" / "finish.lock").touch()
+    (folder / ".run.json.123.part").write_text('{"linksim"')
+    table = quick(tmp_path, scheme="still", snr="0", groups=4)
+    assert len(table) == 1
+    assert not list(folder.rglob("*.part"))
+    (folder / ".table.csv.9.part").touch()
+    quick(tmp_path, scheme="still", snr="0", groups=4)
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linksim.engine import provenance
+    from linksim.engine.config import make_config
+    from linksim.engine.sweep import merge, prepare, run_sweep
+
+    prepared = prepare(make_config({"scheme": "still", "snr": "0,1,2", "metrics": "psnr", "groups": 4}))
+    for index in range(2):
+        assert run_sweep(prepared, tmp_path / "a", shard=(index, 3), workers=1, figures=False) is None
+    real = provenance.package_versions()
+    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "99.0", "pandas": "99.0"})
+    with pytest.raises(LinksimError, match=r"a was begun with other versions \(torch: .* there, 99\.0 here\): .*--all"):
+        run_sweep(prepared, tmp_path / "a", workers=1, figures=False)
+    assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1, figures=False) is None
+    with pytest.raises(LinksimError, match=r"were made with other versions \(torch"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
+    assert len(merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m", allow_versions=True)) == 3
+    table = run_sweep(prepared, tmp_path / "a", workers=1, figures=False, allow_versions=True)
+    assert table is not None
+    for folder in ("a", "m"):
+        versions = json.loads((tmp_path / folder / "run.json").read_text())["versions"]
+        assert {found["torch"] for found in versions} == {real["torch"], "99.0"}
+    # Nothing is left to compute, so that nothing is mixed: the tables are written again without a question.
+    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "98.0"})
+    assert run_sweep(prepared, tmp_path / "a", workers=1, figures=False) is not None
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_a_table_that_lacks_columns_is_refused_in_one_line(tmp_path: Path) -> None:
+    from linksim.cli import main
+
+    quick(tmp_path, scheme="still", snr="0", groups=4)
+    path = tmp_path / "x" / "table.parquet"
+    table = pd.read_parquet(path)
+    for damaged, words in (
+        (table.drop(columns=["bler", "power"]), "lacks the columns power, bler"),
+        (table.assign(tx_power="much"), "no numbers in tx_power"),
+    ):
+        damaged.to_parquet(path)
+        with pytest.raises(LinksimError, match=words):
+            linksim.load(tmp_path / "x")
+        assert main(["show", str(tmp_path / "x")]) == main(["plot", str(tmp_path / "x")]) == 2
