@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         way_out = "give a place with room and rights, like --out DIR"
         if error.errno == errno.EFBIG:
-            way_out = "raise the limit on a file's size (ulimit -f), or take a file system without it, and run the same command"
+            way_out = "raise the limit on a file's size (ulimit -f), or another file system, and run the same command"
         _say(f"{where}{error.strerror}: {way_out}")
         return 2
     except KeyboardInterrupt:
