@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> 
 def test_four_workers_give_the_rows_of_one(whole: Path, cli: Cli, tmp_path: Path) -> None:
     done = cli(*COMMAND, "--workers", "4", "--out", "four")
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "four" / "journal").glob("*.jsonl"))) == 4
+    assert len(list((tmp_path / "four" / "journal").glob("*-w*.jsonl"))) == 4
     assert_same(whole, tmp_path / "four")
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     process = subprocess.Popen(words, cwd=tmp_path, env=cli_env, start_new_session=True)
     journals = tmp_path / "killed" / "journal"
     deadline = time.monotonic() + 120
-    while sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl")) < 3:
+    while sum(path.read_bytes().count(b"\n") for path in journals.glob("*-w*.jsonl")) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -81,8 +81,8 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     process.wait()
     assert not (tmp_path / "killed" / "table.csv").exists()
     time.sleep(1)
-    kept = sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl"))
-    torn = next(path for path in sorted(journals.glob("*.jsonl")) if path.stat().st_size)
+    kept = sum(path.read_bytes().count(b"\n") for path in journals.glob("*-w*.jsonl"))
+    torn = next(path for path in sorted(journals.glob("*-w*.jsonl")) if path.stat().st_size)
     with torn.open("ab") as file:
         file.write(b'0badc0de {"point": "torn')
     done = cli(*COMMAND, "--workers", "1", "--out", "killed")
@@ -102,7 +102,7 @@ def test_ctrl_c_keeps_the_journal_and_exits_with_130(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         journals = tmp_path / "stopped" / "journal"
-        while not any(path.stat().st_size for path in journals.glob("*.jsonl")) and process.poll() is None:
+        while not any(path.stat().st_size for path in journals.glob("*-w*.jsonl")) and process.poll() is None:
             time.sleep(0.005)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
