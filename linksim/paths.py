@@ -5,20 +5,23 @@ from pathlib import Path
 
 import platformdirs
 
+#: Where the process was when linksim was first used: a plug-in that changes the folder must not move what is kept.
+START = Path.cwd()
+
 
 def assets_dir() -> Path:
     """Folder of the assets: `$LINKSIM_ASSETS`, else the user's data folder."""
     given = os.environ.get("LINKSIM_ASSETS")
-    return Path(given) if given else platformdirs.user_data_path("linksim") / "assets"
+    return START / given if given else platformdirs.user_data_path("linksim") / "assets"
 
 
 def weights_dir() -> Path:
     """Folder of the weights that the user trained: `$LINKSIM_WEIGHTS`, else the user's data folder."""
     given = os.environ.get("LINKSIM_WEIGHTS")
-    return Path(given) if given else platformdirs.user_data_path("linksim") / "weights"
+    return START / given if given else platformdirs.user_data_path("linksim") / "weights"
 
 
 def cache_dir() -> Path:
     """Folder of what can be computed again: `$LINKSIM_CACHE`, else the user's cache folder."""
     given = os.environ.get("LINKSIM_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("linksim")
+    return START / given if given else platformdirs.user_cache_path("linksim")

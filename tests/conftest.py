@@ -52,8 +52,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def cli_env(plugin_path: str) -> dict[str, str]:
-    """The environment of a linksim process that sees the example plug-in."""
-    return {**os.environ, "PYTHONPATH": plugin_path}
+    """The environment of a process with this checkout's linksim that sees the example plug-in."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([plugin_path, str(ROOT)])}
 
 
 @pytest.fixture

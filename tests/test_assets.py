@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -7,7 +8,8 @@ import os
 import pickle
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -472,3 +474,91 @@ def test_the_package_sources_hold_the_expected_content(
     monkeypatch.setattr(assets, "_from_url", lambda *_: _no_package(tmp_path))
     assets.get(name)
     assert assets.check(name) == assets.path(name)
+
+
+class _Wicked(http.server.BaseHTTPRequestHandler):
+    """Answers with what `answer` writes to the raw connection."""
+
+    answer: Callable[[Any], None]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        type(self).answer(self.wfile)
+        self.close_connection = True
+
+
+def _trickle(out: Any) -> None:
+    out.write(b"HTTP/1.0 200 OK\r\n\r\n")
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            out.write(b"x")
+            time.sleep(0.05)
+
+
+def _headers_without_end(out: Any) -> None:
+    out.write(b"HTTP/1.0 200 OK\r\n")
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            out.write(b"x: y\r\n")
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda out: out.write(b"HTTP/1.0 200 OK\r\nContent-Length: abc\r\n\r\nx"), "Content-Length is 'abc'"),
+        (lambda out: out.write(b"HTTP/1.0 302 Found\r\nLocation: http://[::1\r\n\r\n"), "IPv6"),
+        (lambda out: out.write(b"HTTP/1.0 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n"), "not allowed"),
+        (lambda out: out.write(b"HTTP/1.0 200 OK\r\nContent-Length: 9999\r\n\r\n" + b"x" * 5000), "more than 0 MiB"),
+        (_trickle, "took more than 1 s"),
+        (_headers_without_end, "does not answer in time"),
+    ],
+)
+def test_a_server_that_answers_nonsense_or_too_slowly_is_one_line_and_the_next_source_is_tried(
+    vgg16: Any, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any], None], words: str
+) -> None:
+    monkeypatch.setattr(assets, "SOURCE_BYTES", 4096)
+    monkeypatch.setattr(assets, "SOURCE_SECONDS", 1)
+    handler = type("Handler", (_Wicked,), {"answer": staticmethod(answer)})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{running.server_port}/vgg16.pth"
+        vgg16(url=url)
+        with pytest.raises(LinksimError, match=words) as caught:
+            assets.get("vgg16")
+        assert "\n" not in str(caught.value)
+        vgg16(url=url, from_package=lambda folder: {name: value.numpy() for name, value in FEATURES.items()})
+        assert _same(assets.get("vgg16"))
+        running.shutdown()
+
+
+def test_weights_with_names_that_are_numbers_are_no_traceback(vgg16: Any, tmp_path: Path) -> None:
+    torch.save({**FULL, 5: torch.zeros(2)}, tmp_path / "a.pth")
+    assert _same(assets.get("vgg16", tmp_path / "a.pth"))
+    torch.save({1: torch.zeros(2)}, tmp_path / "b.pth")
+    with pytest.raises(LinksimError, match="holds no tensor of vgg16"):
+        assets.get("vgg16", tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.GNUTYPE_SPARSE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("target", ["nowhere", "cifar-10-batches-bin/test_batch.bin", "test_batch.bin"])
+def test_members_of_an_archive_that_are_no_plain_files_do_not_count(tmp_path: Path, kind: bytes, target: str) -> None:
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as files:
+        member = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+        member.type, member.linkname = kind, target
+        files.addfile(member)
+    with pytest.raises(LinksimError) as caught:
+        assets.get("cifar10", tmp_path / "c.tar.gz")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_holds_more_than_any_asset_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "SOURCE_BYTES", 1000)
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as files:
+        member = tarfile.TarInfo("test_batch.bin")
+        member.size = 5000
+        files.addfile(member, io.BytesIO(bytes(5000)))
+    with pytest.raises(LinksimError, match="holds more than"):
+        assets.get("cifar10", tmp_path / "c.tar.gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -80,7 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"{where}{error.strerror}: give a place with room and rights, like --out DIR")
+        way_out = "give a place with room and rights, like --out DIR"
+        if error.errno == errno.EFBIG:
+            way_out = "raise the limit on a file's size (ulimit -f), or another file system, and run the same command"
+        _say(f"{where}{error.strerror}: {way_out}")
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -57,8 +57,8 @@ def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
         except LinksimError as error:
             yield name, f"BAD: {error}"
             continue
-        yield name, found.summary
-        for key, field in found.Params.model_fields.items():
+        yield getattr(found, "form", "") or name, found.summary
+        for key, field in found.Params.model_fields.items() if hasattr(found, "Params") else ():
             yield f"  {key}={field.default}", field.description or ""
 
 
@@ -71,13 +71,13 @@ def _channels() -> Rows:
 def _metrics() -> Rows:
     from linksim.metrics import METRICS
 
-    return ((name, metric.summary) for name, metric in METRICS.items())
+    return _plug_ins(METRICS.names(), METRICS.find)
 
 
 def _datasets() -> Rows:
     from linksim.data import DATASETS
 
-    return DATASETS.items()
+    return _plug_ins(DATASETS.names(), DATASETS.find)
 
 
 def _weights() -> Rows:

@@ -126,6 +126,8 @@ def add_out(parser: Parser, help: str = "results folder (default: runs/ and a na
 def _folder(text: str) -> Path:
     if Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: give a folder")
+    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8: give a folder whose name is")
     return Path(text)
 
 

@@ -34,6 +34,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_machine(sweep)
     sweep.add_argument("--shard", metavar="I/N", help="work on part I (from 0) of N alone, for job arrays")
     sweep.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
+    _allow_versions(sweep)
     sweep.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
     again = command(
@@ -46,11 +47,19 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_machine(again)
     again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
     again.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
+    _allow_versions(again)
     again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
     merge = command(commands, "merge", _merge, "bring the shards of a sweep together and write its tables")
     merge.add_argument("folders", type=Path, nargs="+", metavar="folder")
     add_out(merge, "where to (default: the first folder)")
+    _allow_versions(merge)
+
+
+def _allow_versions(parser: Parser) -> None:
+    parser.add_argument(
+        "--allow-versions", action="store_true", help="go on with what other versions of torch, numpy, ... began"
+    )
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -71,7 +80,7 @@ def _sweep(args: argparse.Namespace) -> int:
         with Bar(shown=not args.quiet) as bar:
             table = run_sweep(
                 prepared, folder, workers=workers, shard=shard, device=args.device, force_new=args.force_new,
-                progress=bar.update, steps=bar.steps,
+                progress=bar.update, steps=bar.steps, allow_versions=args.allow_versions,
             )  # fmt: skip
     except KeyboardInterrupt:
         return _stopped(folder)
@@ -102,7 +111,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
                 make_config(values), folder, workers=workers, device=args.device, force_new=args.force_new,
-                only=only, progress=bars.of, steps=bars.steps, missing=left_out,
+                only=only, progress=bars.of, steps=bars.steps, missing=left_out, allow_versions=args.allow_versions,
             )  # fmt: skip
     except KeyboardInterrupt:
         return _stopped(folder)
@@ -117,7 +126,7 @@ def _merge(args: argparse.Namespace) -> int:
     from linksim.report.show import table_text
 
     out = args.out or args.folders[0]
-    print(table_text(merge(args.folders, out)))
+    print(table_text(merge(args.folders, out, args.allow_versions)))
     print(f"results: {out}")
     return 0
 

@@ -1,61 +1,176 @@
 """The test sets that a sweep can name."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from linksim.data import cifar10
-from linksim.data.images import ImageSet, fingerprint, open_folder
+from linksim.data.images import ImageSet, fingerprint, open_folder, passed_over
 from linksim.errors import LinksimError, unknown
+from linksim.registry import Registry
 
 # There is no training set to take a mean colour from, so a lost image of a folder is shown mid-grey.
 MID_GREY = (0.5, 0.5, 0.5)
 MINI_ROWS, MINI_COLUMNS = 16, 32
 
-DATASETS = {
-    "cifar10-mini": "the first 512 CIFAR-10 test images, 32x32, inside the package",
-    "cifar10": "the 10,000 CIFAR-10 test images, 32x32 (linksim assets get cifar10, or --data-dir DIR)",
-    "cifar10-val": "the last 5,000 CIFAR-10 training images, seen by no training here: for choosing, not for results",
-    "folder:DIR": "every png, jpg, webp or bmp image of a folder, by name (--image-size crops and scales them)",
-}
+
+class DataSource(ABC):
+    """Where the images of a test set come from; a plug-in derives from it (entry-point group `linksim.datasets`).
+
+    Class attributes:
+        name: what `--dataset` takes; what stands behind a colon, `name:ARGUMENT`, is the source's own to read.
+        summary: one line for `linksim list datasets`.
+        form: how it is written, where that is more than the name.
+
+    Example:
+        >>> import numpy as np
+        >>> class Grey(DataSource):
+        ...     name, summary = "grey", "grey images, as many as the argument says"
+        ...     @classmethod
+        ...     def load(cls, spec, data_dir, image_size):
+        ...         side = image_size or 32
+        ...         images = np.full((int(spec.partition(":")[2]), 3, side, side), 128, np.uint8)
+        ...         return ImageSet(spec, images, images.shape[1:], fingerprint(images), MID_GREY, "")
+        >>> len(Grey.load("grey:4", None, None))
+        4
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    form: ClassVar[str] = ""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
+        """See `load_dataset`."""
+
+
+class _Cifar(DataSource):
+    @classmethod
+    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
+        if image_size not in (None, 32):
+            raise LinksimError(f"{spec} is 32x32, not {image_size}: leave --image-size out, or use folder:DIR")
+        array = cls.images(spec, None if data_dir is None else _home(data_dir))
+        return ImageSet(spec, array, cifar10.IMAGE_SHAPE, fingerprint(array), cifar10.TRAIN_MEAN, cifar10.CITATION)
+
+    @classmethod
+    @abstractmethod
+    def images(cls, spec: str, data_dir: Path | None) -> NDArray[np.uint8]:
+        """uint8 [T, 3, 32, 32]."""
+
+
+class Mini(_Cifar):
+    """Embedded images."""
+
+    name = "cifar10-mini"
+    summary = "the first 512 CIFAR-10 test images, 32x32, inside the package"
+
+    @classmethod
+    def images(cls, spec: str, data_dir: Path | None) -> NDArray[np.uint8]:
+        """See `_Cifar`."""
+        _no_data_dir(spec, data_dir)
+        return _mini()
+
+
+class TestSet(_Cifar):
+    """The official test set."""
+
+    name = "cifar10"
+    summary = "the 10,000 CIFAR-10 test images, 32x32 (linksim assets get cifar10, or --data-dir DIR)"
+
+    @classmethod
+    def images(cls, spec: str, data_dir: Path | None) -> NDArray[np.uint8]:
+        """See `_Cifar`."""
+        return cifar10.read_images(data_dir, cifar10.TEST_BATCH)
+
+
+class Validation(_Cifar):
+    """Images for choosing."""
+
+    name = "cifar10-val"
+    summary = "the last 5,000 CIFAR-10 training images, seen by no training here: for choosing, not for results"
+
+    @classmethod
+    def images(cls, spec: str, data_dir: Path | None) -> NDArray[np.uint8]:
+        """See `_Cifar`."""
+        return cifar10.read_images(data_dir, cifar10.TRAIN_BATCHES[-1])[-cifar10.VALIDATION :]
+
+
+class Folder(DataSource):
+    """Any folder of images."""
+
+    name = "folder"
+    form = "folder:DIR"
+    summary = "every png, jpg, webp or bmp image of a folder, by name (--image-size crops and scales them)"
+
+    @classmethod
+    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
+        """See `DataSource`."""
+        folder = spec.partition(":")[2]
+        if not folder:
+            raise LinksimError("folder: names no folder: write folder:DIR")
+        if image_size is not None and image_size < 1:
+            raise LinksimError(f"image size {image_size}: give the side of the images in pixels, 1 or more")
+        _no_data_dir(spec, data_dir)
+        place = _home(Path(folder))
+        images, digest = open_folder(place, image_size)
+        _, channels, height, width = images.shape
+        return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "", passed_over(place))
+
+
+#: Every data set by name; plug-ins by the entry-point group `linksim.datasets` or `register`.
+DATASETS: Registry[DataSource] = Registry(
+    "data set",
+    "linksim.datasets",
+    lambda: DataSource,
+    "DataSource",
+    builtin={source.name: source for source in (Mini, TestSet, Validation, Folder)},
+)
+
+
+def register(source: type[DataSource]) -> type[DataSource]:
+    """Adds a data set for this process; installed plug-ins use the entry-point group `linksim.datasets`.
+
+    Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+    """
+    return DATASETS.register(source)
+
+
+def kind_of(spec: str) -> str:
+    """The name in `name` or `name:ARGUMENT`. Raises LinksimError for one that is unknown, or lacks its argument."""
+    name, colon, _ = spec.partition(":")
+    if name not in DATASETS or (bool(colon) and name in DATASETS.builtin and name != Folder.name):
+        raise unknown(
+            "data set",
+            spec,
+            [DATASETS[known].form or known for known in DATASETS.builtin]
+            + [known for known in DATASETS if known not in DATASETS.builtin],
+        )
+    if name == Folder.name and not colon:
+        raise unknown("data set", spec, [Folder.form])
+    return name
 
 
 def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None = None) -> ImageSet:
     """The test set that `spec` names, complete and in a fixed order.
 
     Args:
-        spec: `cifar10-mini`, `cifar10`, `cifar10-val` or `folder:DIR`.
+        spec: `cifar10-mini`, `cifar10`, `cifar10-val`, `folder:DIR`, or that of a plug-in.
         data_dir: for `cifar10` and `cifar10-val` alone: the folder that holds it; None takes the asset.
         image_size: side of the square images in pixels: folders are cropped and scaled to it; CIFAR-10 has 32.
 
     Raises:
         LinksimError: unknown name, data not found, truncated or corrupt, an empty or unreadable folder, an image
-            smaller than `image_size`, or an option that the data set does not take.
+            smaller than `image_size`, an option that the data set does not take, or a plug-in whose images are none.
     """
-    name, colon, folder = spec.partition(":")
-    if name == "folder" and colon:
-        if not folder:
-            raise LinksimError("folder: names no folder: write folder:DIR")
-        if image_size is not None and image_size < 1:
-            raise LinksimError(f"image size {image_size}: give the side of the images in pixels, 1 or more")
-        _no_data_dir(spec, data_dir)
-        images, digest = open_folder(_home(Path(folder)), image_size)
-        _, channels, height, width = images.shape
-        return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "")
-    if spec not in ("cifar10-mini", "cifar10", "cifar10-val"):
-        raise unknown("data set", spec, DATASETS)
-    if image_size not in (None, 32):
-        raise LinksimError(f"{spec} is 32x32, not {image_size}: leave --image-size out, or use folder:DIR")
-    if spec == "cifar10-mini":
-        _no_data_dir(spec, data_dir)
-        array = _mini()
-    else:
-        batch = cifar10.TEST_BATCH if spec == "cifar10" else cifar10.TRAIN_BATCHES[-1]
-        array = cifar10.read_images(None if data_dir is None else _home(data_dir), batch)
-        array = array if spec == "cifar10" else array[-cifar10.VALIDATION :]
-    return ImageSet(spec, array, cifar10.IMAGE_SHAPE, fingerprint(array), cifar10.TRAIN_MEAN, cifar10.CITATION)
+    found = DATASETS.find(kind_of(spec)).load(spec, data_dir, image_size)
+    if not isinstance(found, ImageSet) or found.images.shape != (len(found), *found.image_shape):
+        raise LinksimError(f"data set {spec} is no ImageSet of images [T, C, H, W]: mend its plug-in")
+    return found
 
 
 def _home(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """An ordered set of test images, in memory or read from a folder when they are asked for."""
 
-import contextlib
 import hashlib
-import tempfile
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,25 @@ import PIL
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from linksim.cache import keep_entry, read_entry
 from linksim.errors import LinksimError
 from linksim.paths import cache_dir
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+#: Formats of images that are not read. A folder that has some is not the set that its owner thinks it is.
+OTHER_SUFFIXES = (
+    ".avif", ".dib", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pgm", ".pnm",
+    ".ppm", ".raw", ".tga", ".tif", ".tiff",
+)  # fmt: skip
 
 
 class FolderImages:
     """Images of one folder, decoded each time they are asked for, so that a large set needs no memory.
 
     Indexing with integers of shape [...] gives uint8 [..., C, H, W], as it does for an array. An image larger than
-    `image_size` is centre-cropped to a square and scaled by a Lanczos filter; its EXIF orientation is applied.
+    `image_size` is centre-cropped to a square and scaled by a Lanczos filter; its EXIF orientation is applied. The
+    files' bytes are hashed here and compared at each reading: sizes and times can stay when the content changes.
 
     Args:
         paths: the files, in order.
@@ -34,7 +42,15 @@ class FolderImages:
         self.paths = tuple(paths)
         self.image_size = image_size
         self.shape = (len(self.paths), *image_shape)
-        self._stamps = {path: _stamp(path) for path in self.paths}
+        self._sums = {path: hashlib.sha256(_read_file(path)).digest() for path in self.paths}
+
+    @property
+    def state(self) -> str:
+        """A key (hex) that changes whenever the decoded pixels may: the files' bytes, the size, the decoder."""
+        digest = hashlib.sha256(f"{PIL.__version__} {self.shape} {self.image_size}".encode())
+        for path in self.paths:
+            digest.update(self._sums[path])
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,9 +63,10 @@ class FolderImages:
         return images.reshape(*chosen.shape, *self.shape[1:])
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
-        if _stamp(path) != self._stamps[path]:
+        content = _read_file(path)
+        if hashlib.sha256(content).digest() != self._sums[path]:
             raise LinksimError(f"{path} has changed since the run began: run the same command again")
-        image = read_image(path, self.image_size)
+        image = _decode(path, content, self.image_size)
         if image.shape != self.shape[1:]:
             raise LinksimError(
                 f"{path} is {_size(image.shape)}, the first image is {_size(self.shape[1:])}: give one size "
@@ -69,6 +86,7 @@ class ImageSet:
         fingerprint: SHA-256 (hex) over the shape and every pixel in order; equal pixels, equal fingerprint.
         train_mean: mean colour (r, g, b) in [0, 1] of the training set: what a receiver shows for a lost image.
         citation: whom to cite for the images; empty where it is not known.
+        passed_over: names of images in the folder whose format is not read.
     """
 
     name: str
@@ -77,6 +95,7 @@ class ImageSet:
     fingerprint: str
     train_mean: tuple[float, float, float]
     citation: str
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,7 +116,7 @@ def open_folder(folder: Path, image_size: int | None) -> tuple[FolderImages, str
     """The images of `folder`, sorted by name, and their fingerprint.
 
     Every image is decoded once, so that an unreadable one is found before anything runs. The fingerprint of files
-    that have not changed since (names, sizes, times) comes from the cache folder.
+    whose bytes were decoded before comes from the cache folder.
 
     Raises:
         LinksimError: no such folder, no images in it, an unreadable or too small image, or images of several sizes.
@@ -110,34 +129,53 @@ def open_folder(folder: Path, image_size: int | None) -> tuple[FolderImages, str
         raise LinksimError(f"no images in {folder}: it needs files that end in {', '.join(SUFFIXES)}")
     first = read_image(paths[0], image_size)
     images = FolderImages(paths, image_size, (first.shape[0], first.shape[1], first.shape[2]))
-    remembered = cache_dir() / "fingerprints" / _state(images)
-    with contextlib.suppress(OSError):
-        return images, remembered.read_text()
+    remembered = cache_dir() / "fingerprints" / images.state
+    if (known := read_entry(remembered)) is not None:
+        return images, known.decode()
     digest = fingerprint(images)
-    # The cache only saves time: where it cannot be written, the next start decodes the images again.
-    with contextlib.suppress(OSError):
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=remembered.parent, delete=False) as file:
-            file.write(digest)
-        Path(file.name).replace(remembered)
+    keep_entry(remembered, digest.encode())
     return images, digest
+
+
+def passed_over(folder: Path) -> tuple[str, ...]:
+    """Names of the images in `folder` whose format is not read, sorted. Raises OSError."""
+    return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in OTHER_SUFFIXES and p.is_file()))
 
 
 def read_image(path: Path, image_size: int | None) -> NDArray[np.uint8]:
     """One image as uint8 RGB [3, H, W], square of side `image_size` where that is given.
 
     Raises:
-        LinksimError: the file is no readable 8-bit image, or smaller than `image_size`.
+        LinksimError: the file is no readable 8-bit image, has transparent pixels, or is smaller than `image_size`.
     """
+    return _decode(path, _read_file(path), image_size)
+
+
+def _read_file(path: Path) -> bytes:
     try:
-        with Image.open(path) as opened:
+        return path.read_bytes()
+    except OSError as error:
+        raise LinksimError(
+            f"cannot read the image {path} ({error.strerror}): repair it or take it out of the folder"
+        ) from error
+
+
+def _decode(path: Path, content: bytes, image_size: int | None) -> NDArray[np.uint8]:
+    """See `read_image`; `content` is that of the file."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            # Pillow cuts 16-bit colours down to 8 without a word; how they are stored is known before they are decoded.
+            deep = opened.mode.startswith(("I", "F")) or bool(re.search(r";16[BLNS]", str(opened.tile)))
             opened.load()
-            mode = opened.mode
             image = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise LinksimError(f"cannot read the image {path} ({error}): repair it or take it out of the folder") from error
-    if mode.startswith(("I", "F")):
+    if deep:
         raise LinksimError(f"{path} has more than 8 bits a channel: convert it to 8 bits or take it out of the folder")
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise LinksimError(
+            f"{path} has transparent pixels, whose colour is nobody's: flatten it or take it out of the folder"
+        )
     if image_size is not None and image.size != (image_size, image_size):
         if min(image.size) < image_size:
             raise LinksimError(
@@ -149,24 +187,6 @@ def read_image(path: Path, image_size: int | None) -> NDArray[np.uint8]:
         image = image.convert("RGB").crop((left, top, left + side, top + side))
         image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
     return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file; zeros where it is gone."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _state(images: FolderImages) -> str:
-    """A key that changes when the decoded pixels may have: files, size, and the library that decodes them."""
-    digest = hashlib.sha256(f"{PIL.__version__} {images.shape} {images.image_size}".encode())
-    for path in images.paths:
-        size, time = _stamp(path)
-        digest.update(f"\0{path.resolve()}\0{size}\0{time}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from linksim.errors import LinksimError
@@ -65,6 +66,35 @@ def audit_symbols(scheme: Scheme, symbols: Tensor, groups: int) -> tuple[float, 
             )
     power = measured.double().mean(dim=0)
     return float(power.mean() if scheme.access == "oma" else power.sum()), system_uses
+
+
+#: Share of the allowed power below which a row says so: such a scheme is judged at a lower SNR than the others.
+FULL_POWER = 0.99
+
+#: What a note on too little power ends with.
+TOO_LITTLE = "of the power allowed"
+
+
+def allowed_power(scheme: Scheme) -> float:
+    """Power a channel use, all users together, that the link allows; as `audit_symbols` measures it."""
+    link = scheme.setting.link
+    return total_power(link.power, link.users, scheme.access)
+
+
+def low_power_note(measured: float, allowed: float) -> str:
+    """What a row must say of a scheme that sends less than it may; empty from FULL_POWER on.
+
+    Example:
+        >>> low_power_note(0.27, 1.0)
+        'sends 0.27 of the power allowed (-5.7 dB)'
+        >>> low_power_note(0.995, 1.0)
+        ''
+    """
+    share = measured / allowed
+    if share >= FULL_POWER:
+        return ""
+    loss = f"{10 * math.log10(share):.1f} dB" if share > 0 else "silent"
+    return f"sends {share:.2g} {TOO_LITTLE} ({loss})"
 
 
 def power_note(scheme: Scheme) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from linksim.data import Grouping
+from linksim.engine.audit import low_power_note
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FIRST, fact_name
 from linksim.engine.plan import Plan, Point
@@ -175,6 +176,10 @@ def point_rows(
             lost = [np.asarray(record["lost"], bool) for record in records if record["lost"] is not None]
             weights = [record["stop"] - record["start"] for record in records]
             powers = [record["tx_power"] for record in records]
+            tx_power = np.nan if powers[0] is None else float(np.average(powers, weights=weights))
+            # Journals of before do not know what was allowed.
+            allowed = records[0].get("allowed_power")
+            notes = [records[0]["power_note"], low_power_note(tx_power, allowed) if allowed is not None else ""]
             uses = records[0]["channel_uses"]
             row |= {
                 "n_images": result.groups * config.users,
@@ -186,8 +191,8 @@ def point_rows(
                 "bler_low": low,
                 "bler_high": high,
                 "loss_rate": float(np.concatenate(lost).mean()) if lost else np.nan,
-                "tx_power": np.nan if powers[0] is None else float(np.average(powers, weights=weights)),
-                "power_note": records[0]["power_note"],
+                "tx_power": tx_power,
+                "power_note": "; ".join(filter(None, notes)),
                 "channel_uses": uses,
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention, Precision
 from linksim.link.fading import CHANNELS
 from linksim.link.units import parse_rho
@@ -41,7 +41,7 @@ def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
     Raises LinksimError where nothing comes out.
     """
     values: list[float] = []
-    too_many = f"--{what} {text!r} gives more than {MAX_POINTS} values: take a larger step"
+    too_many = f"--{what} {shown(text)} gives more than {MAX_POINTS} values: take a larger step"
     try:
         for part in filter(None, (piece.strip() for piece in str(text).split(","))):
             match = _RANGE.match(part)
@@ -59,9 +59,13 @@ def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
     except ValueError:
         values = []
     if not values or not all(map(math.isfinite, values)):
-        raise LinksimError(f"--{what} {text!r} gives no values: write start:stop:step like 0:20:2 (-5:20:5), or 0,5,10")
+        raise LinksimError(
+            f"--{what} {shown(text)} gives no values: write start:stop:step like 0:20:2 (-5:20:5), or 0,5,10"
+        )
     if max(map(abs, values)) > MAX_DB:
-        raise LinksimError(f"--{what} {text!r} goes beyond {MAX_DB:g} dB: take values within -{MAX_DB:g} to {MAX_DB:g}")
+        raise LinksimError(
+            f"--{what} {shown(text)} goes beyond {MAX_DB:g} dB: take values within -{MAX_DB:g} to {MAX_DB:g}"
+        )
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
@@ -71,10 +75,10 @@ def _listed(value: Any) -> list[str]:
         return [part.strip() for part in value.split(",") if part.strip()]
     rows = [value] if isinstance(value, int | float | Fraction) else value
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
-        raise LinksimError(f"{value!r}: write words or numbers in a row, like a,b,c")
+        raise LinksimError(f"{shown(value)}: write words or numbers in a row, like a,b,c")
     words = list(rows)
     if any(isinstance(word, bool) or not isinstance(word, str | Real) for word in words):
-        raise LinksimError(f"{value!r}: write words or numbers in a row, like a,b,c")
+        raise LinksimError(f"{shown(value)}: write words or numbers in a row, like a,b,c")
     return [str(word) for word in words]
 
 
@@ -135,7 +139,7 @@ class SweepConfig(BaseModel):
     @classmethod
     def _whole(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            raise LinksimError(f"{value!r} is no number: write a whole number")
+            raise LinksimError(f"{shown(value)} is no number: write a whole number")
         return value
 
     @field_validator("dataset", "data_dir", mode="before")
@@ -143,7 +147,8 @@ class SweepConfig(BaseModel):
     def _path(cls, value: Any) -> Any:
         text = str(value) if isinstance(value, Path) else value
         if isinstance(text, str) and "\0" in text:
-            raise LinksimError(f"{text!r} is no path: it holds a zero byte")
+            raise LinksimError(f"{shown(text)} is no path: it holds a zero byte")
+        _utf8(text)
         return text
 
     @field_validator("scheme", mode="before")
@@ -180,8 +185,7 @@ class SweepConfig(BaseModel):
         from linksim.metrics import METRICS
 
         for name in (names := _listed(value)):
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS)
+            METRICS.find(name)
         if not names:
             raise LinksimError("no metric given: see `linksim list metrics`")
         return tuple(dict.fromkeys(names))
@@ -190,13 +194,16 @@ class SweepConfig(BaseModel):
     @classmethod
     def _until(cls, value: Any) -> tuple[tuple[str, float], ...]:
         if isinstance(value, str):
-            value = dict(part.partition("=")[::2] for part in _listed(value))
+            pairs = [part.partition("=")[::2] for part in _listed(value)]
+            if len(dict(pairs)) < len(pairs):
+                raise LinksimError(f"--until {shown(value)}: each metric once")
+            value = dict(pairs)
         try:
             widths = {str(name): float(width) for name, width in dict(value).items()}
         except (TypeError, ValueError):
-            raise LinksimError(f"--until {value!r}: write metric=half-width, like psnr=0.1") from None
+            raise LinksimError(f"--until {shown(value)}: write metric=half-width, like psnr=0.1") from None
         if not all(0 < width < math.inf for width in widths.values()):
-            raise LinksimError(f"--until {value!r}: half-widths must be positive, like psnr=0.1")
+            raise LinksimError(f"--until {shown(value)}: half-widths must be positive, like psnr=0.1")
         return tuple(widths.items())
 
     @model_validator(mode="after")
@@ -245,12 +252,24 @@ class SweepConfig(BaseModel):
         return LinkConfig(channel, self.users, self.power, self.rician_k_db, self.csi_error_var)
 
 
+def _utf8(text: object) -> None:
+    """Raises LinksimError for a text that tables cannot hold: a name on disk in another encoding."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        raise LinksimError(
+            f"{shown(text)} is not UTF-8, and tables hold nothing else: rename it, or link to it"
+        ) from None
+
+
 def scheme_texts(value: Any) -> list[str]:
     """One text a scheme from `a:x=1,b` or a list of such. Raises LinksimError for anything else."""
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list | tuple) or not all(isinstance(row, str) for row in rows):
-        raise LinksimError(f"scheme {value!r}: write name:key=value,..., or a list of such")
+        raise LinksimError(f"scheme {shown(value)}: write name:key=value,..., or a list of such")
     texts = [text for row in rows for text in split_list(row)]
+    for text in texts:
+        _utf8(text)
     if not texts:
         raise LinksimError("no scheme given: --scheme NAME, see `linksim list schemes`")
     return texts
@@ -287,9 +306,13 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "sweep"
-        raise LinksimError(f"{where} = {str(first['input'])[:80]!r}: {first['msg'].lower()}") from None
+        raise LinksimError(f"{where} = {shown(first['input'])}: {first['msg'].lower()}") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise LinksimError(f"a setting is of the wrong kind: {' '.join(str(error).split())[:160]}") from None
+
+
+#: A sweep file is small; aliases that repeat each other could make more values of it than any memory holds.
+_FILE_BYTES, _FILE_VALUES = 1 << 18, 10_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -314,14 +337,47 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
+def _parse_yaml(text: str) -> Any:
+    """The values of a document. Raises anything for one that is none, or that aliases blow up."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, ())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values of a node with its aliases written out. Raises yaml.YAMLError beyond _FILE_VALUES."""
+    if id(node) in above:
+        raise yaml.YAMLError("a value holds itself")
+    if id(node) not in known:
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_count(part, known, (*above, id(node))) for part in parts)
+    if known[id(node)] > _FILE_VALUES:
+        raise yaml.YAMLError(f"it holds more than {_FILE_VALUES} values, its aliases written out")
+    return known[id(node)]
+
+
 def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values of a sweep file (YAML), with `--set key=value` on top."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise LinksimError(f"sweep file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LinksimError(f"sweep file {path} is no YAML: {' '.join(str(error).split())[:200]}") from None
+    if len(content) > _FILE_BYTES:
+        raise LinksimError(f"sweep file {path} is larger than {_FILE_BYTES >> 10} KiB: give a sweep file")
+    try:
+        values = _parse_yaml(content.decode("utf-8"))
+    # A tag like !!bool before what it does not fit raises almost any type.
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise LinksimError(f"sweep file {path} is no YAML: {said}") from None
     if not isinstance(values, dict):
         raise LinksimError(f"sweep file {path} holds no settings: write lines like `scheme: bpg-ldpc-qam-sic`")
     return {**values, **(overrides or {})}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from linksim.data import ImageSet
+from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
 from linksim.link.config import Setting
 from linksim.schemes.registry import Variant
 
 FEATURES_FOLDER = "features"
+FEATURES_SUFFIX = ".features"
 
 #: The stage that every scheme has.
 FIRST = "first"
@@ -28,6 +29,7 @@ class Context:
         device: torch device.
         features_dir: where set metrics leave the features of a unit's images.
         facts: what the schemes depended on when the sweep began, as in its identity.
+        base: folder that relative paths of the sweep are from.
     """
 
     config: SweepConfig
@@ -36,6 +38,18 @@ class Context:
     device: str
     features_dir: Path
     facts: tuple[tuple[str, str], ...] = ()
+    base: Path = field(default_factory=Path.cwd)
+
+
+def open_data(config: SweepConfig, base: Path) -> ImageSet:
+    """The data set of a sweep, whose relative paths are from `base`. Raises LinksimError."""
+    spec, (kind, _, place) = config.dataset, config.dataset.partition(":")
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    if data_dir is not None and not str(data_dir).startswith("~"):
+        data_dir = base / data_dir
+    if kind == "folder" and place and not place.startswith("~"):
+        spec = f"{kind}:{base / place}"
+    return replace(load_dataset(spec, data_dir, config.image_size), name=config.dataset)
 
 
 def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
@@ -52,7 +66,7 @@ def features_path(folder: Path, digest: str, name: str) -> Path:
         digest: of the images.
         name: what the features are called, `SetMetric.features_name`.
     """
-    return folder / f"{digest}-{name}.npy"
+    return folder / f"{digest}-{name}{FEATURES_SUFFIX}"
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:

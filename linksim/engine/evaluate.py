@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from linksim.data import Grouping, ImageSet, load_dataset
-from linksim.engine.audit import audit_symbols, power_note
-from linksim.engine.context import FIRST, Context, fact_name, features_path, setting_of
+from linksim.cache import array_to_bytes, read_entry, write_entry
+from linksim.data import Grouping, ImageSet
+from linksim.engine.audit import allowed_power, audit_symbols, power_note
+from linksim.engine.context import FIRST, Context, fact_name, features_path, open_data, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
 from linksim.link.channel import to_complex64, transmit_over, unit_noise
@@ -29,13 +28,14 @@ from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
 from linksim.schemes.base import Received, Reference, Scheme, System, check_images
 from linksim.schemes.refined import Refined
+from linksim.schemes.registry import plug_ins
 
 
 @functools.lru_cache(maxsize=2)
 def dataset_of(context: Context) -> ImageSet:
     """The data set of a sweep. Raises LinksimError where it is no longer the one that the sweep began with."""
     config = context.config
-    data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+    data = open_data(config, context.base)
     if data.fingerprint != context.data_hash:
         raise LinksimError(f"{config.dataset} has changed since the sweep began: run the same command again")
     return data
@@ -46,7 +46,7 @@ def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     variant, channel, rho = point_but_snr
     system = variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
     known = dict(context.facts)
-    for key, value in system.provenance().items():
+    for key, value in (system.provenance() | plug_ins(type(system))).items():
         if str(value) != known.get(fact_name(variant, channel, rho, str(key)), str(value)):
             raise LinksimError(f"{key} of {variant.label} changed since the sweep began: run the same command again")
     return system
@@ -77,6 +77,8 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
         raise refuse(f"{type(received).__name__}: return linksim.Received with a tensor of images")
     check_images(received.images, shape, f"scheme {system.name!r}")
     lost = received.lost
+    if lost is not None and not isinstance(lost, torch.Tensor):
+        raise refuse(f"`lost` of type {type(lost).__name__}: return a tensor of bool {list(shape[:2])}")
     if lost is not None and (lost.shape != shape[:2] or lost.dtype != torch.bool):
         raise refuse(f"`lost` of shape {list(lost.shape)} and type {lost.dtype}, bool {list(shape[:2])} is wanted")
     counts = (received.blocks, received.block_errors)
@@ -84,7 +86,13 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
         raise refuse(
             f"{received.block_errors} errors in {received.blocks} blocks: give whole numbers, errors at most blocks"
         )
-    return received
+    return _copy(received)
+
+
+def _copy(received: Received) -> Received:
+    """The same, which no plug-in can reach any more."""
+    lost = received.lost.clone() if received.lost is not None else None
+    return Received(received.images.clone(), lost, received.blocks, received.block_errors)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Simulated:
         images: what was sent, float32 [B, N, C, H, W] in [0, 1].
         stages: what each stage shows, the first before the refined.
         tx_power: as measured; None for a bound.
+        allowed_power: what the link allows in its place; None for a bound.
         channel_uses: of the system, for one group.
         user_uses: in which one user sends.
         split: shares of the power.
@@ -107,6 +116,7 @@ class Simulated:
     images: torch.Tensor
     stages: dict[str, Received]
     tx_power: float | None
+    allowed_power: float | None
     channel_uses: int
     user_uses: int
     split: str
@@ -137,19 +147,30 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
     snr_db = torch.full((len(groups),), point.snr_db, device=device)
     noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
     estimate = to_complex64(estimate_coefficients(link, true_h, config.seed, groups), device)
-    side = SideInfo(snr_db, noise_var, estimate, (config.seed, tuple(groups)))
+    draws = (config.seed, tuple(groups))
+
+    def told() -> SideInfo:
+        """Side information for one call. What a plug-in is handed is a copy: whatever it does to it stays its own."""
+        return SideInfo(snr_db.clone(), noise_var.clone(), estimate.clone(), draws)
+
     clock.lap("load")
 
     system = _system(context, (point.variant, point.channel, point.rho))
     note, split = "", ""
     if isinstance(system, Reference):
-        received = _checked(system.evaluate(images.clone(), side), images.shape, system)
-        tx_power, uses, user_uses = None, system.setting.channel_uses, system.setting.channel_uses
+        received = _checked(system.evaluate(images.clone(), told()), images.shape, system)
+        tx_power, allowed = None, None
+        uses = user_uses = system.setting.channel_uses
         clock.lap("reference")
     elif isinstance(system, Scheme):
-        symbols = system.transmit(images.clone(), side)
+        sent = system.transmit(images.clone(), told())
+        if not isinstance(sent, torch.Tensor):
+            raise LinksimError(f"scheme {system.name!r} sent a {type(sent).__name__} in place of a tensor of symbols")
+        # What is audited is what is sent: the scheme may still hold its own tensor.
+        symbols = sent.clone()
         clock.lap("transmit")
         tx_power, uses = audit_symbols(system, symbols, len(groups))
+        allowed = allowed_power(system)
         user_uses = symbols.shape[-1]
         note = power_note(system)
         if system.access == "noma":
@@ -157,7 +178,7 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
         signal = transmit_over(system.access, symbols, h, noise, noise_var)
         clock.lap("channel")
-        received = _checked(system.receive(signal, side), images.shape, system)
+        received = _checked(system.receive(signal, told()), images.shape, system)
         clock.lap("receive")
     else:
         raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
@@ -165,7 +186,7 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
     if isinstance(system, Refined):
         system.refiner.load()
         clock.lap("load_refiner")
-        stages[system.refiner.name] = _checked(system.refine(received, side, report), images.shape, system)
+        stages[system.refiner.name] = _checked(system.refine(_copy(received), told(), report), images.shape, system)
         steps = system.refiner.evaluations(point.snr_db)
         if not isinstance(steps, int) or steps < 0:
             raise LinksimError(
@@ -173,7 +194,7 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
             )
         refinement = {"steps": steps, **system.refiner.facts(point.snr_db)}
         clock.lap("refine")
-    return Simulated(images, stages, tx_power, uses, user_uses, split, note, refinement, clock.laps)
+    return Simulated(images, stages, tx_power, allowed, uses, user_uses, split, note, refinement, clock.laps)
 
 
 def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[str, Any]:
@@ -209,6 +230,7 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[
         "blocks": received.blocks,
         "block_errors": received.block_errors,
         "tx_power": done.tx_power,
+        "allowed_power": done.allowed_power,
         "channel_uses": done.channel_uses,
         "user_uses": done.user_uses,
         "split": done.split,
@@ -228,20 +250,12 @@ def _measure(context: Context, images: torch.Tensor, received: Received) -> dict
     for name in context.config.metrics:
         metric = _metric(name, context.device)
         if isinstance(metric, ImageMetric):
-            columns[metric.column] = metric(reference, shown).double().reshape(batch).tolist()
+            columns[metric.column] = metric(reference.clone(), shown.clone()).double().reshape(batch).tolist()
         else:
             columns["features"] = hashlib.sha256(shown.cpu().numpy().tobytes()).hexdigest()[:32]
             path = features_path(context.features_dir, columns["features"], metric.features_name)
-            if path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            try:
-                with part.open("wb") as file:
-                    np.save(file, np.asarray(metric.features(shown), np.float32))
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            if read_entry(path) is None:
+                write_entry(path, array_to_bytes(np.asarray(metric.features(shown.clone()), np.float32)))
     return columns
 
 

@@ -6,14 +6,24 @@ when the file is read, and cut off when it is opened again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from linksim.errors import LinksimError
+
 FOLDER = "journal"
+
+
+def gone(folder: Path) -> LinksimError:
+    """The error for a results folder that is no longer where it was."""
+    return LinksimError(
+        f"{folder} or its journal was moved or removed meanwhile: put it back and run the same command again"
+    )
 
 
 def _encode(record: dict[str, Any]) -> bytes:
@@ -36,21 +46,41 @@ class JournalWriter:
     """Appends records to one file; a record is on the disk when `append` returns. One writer a file at a time."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            raise gone(path.parent.parent)
         if path.exists():
             _cut_broken_tail(path)
+        self._path = path
         self._file: IO[bytes] = path.open("ab", buffering=0)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Writes one record. Raises OSError (a full disk); what was written of the line is then taken back."""
+        """Writes one record.
+
+        Raises:
+            OSError: a full disk, a file that may not grow; what was written of the line is then taken back.
+            LinksimError: the file was moved or removed.
+        """
         line, start = _encode(record), os.fstat(self._file.fileno()).st_size
         try:
-            if self._file.write(line) != len(line):
-                raise OSError(28, os.strerror(28))
+            # A write that came short says nothing; the next one says why.
+            while line:
+                written = self._file.write(line)
+                if not written:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+                line = line[written:]
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(start)
+            error.filename = str(self._path)
             raise
+        # An open file goes on taking records where nobody will look for them.
+        here = os.fstat(self._file.fileno())
+        try:
+            there = self._path.stat()
+        except OSError:
+            raise gone(self._path.parent.parent) from None
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise gone(self._path.parent.parent)
 
     def close(self) -> None:
         """Closes the file."""
@@ -79,17 +109,42 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
         yield from read_file(path)
 
 
-def results_by_unit(records: Iterable[dict[str, Any]], sweep: str) -> dict[tuple[str, int, int], dict[str, Any]]:
+def results_by_unit(
+    records: Iterable[dict[str, Any]], sweep: str, columns: Iterable[str] = ()
+) -> dict[tuple[str, int, int], dict[str, Any]]:
     """Results of units of one sweep by (point key, start, stop); the first of several counts (they are equal).
 
     Args:
         sweep: hash of the sweep's identity; records of another sweep do not count.
+        columns: per-image metrics that each stage must have; a record without them does not count either.
     """
     found: dict[tuple[str, int, int], dict[str, Any]] = {}
+    asked = ("mse", *columns)
     for record in records:
-        point, start, stop = (record.get(key) for key in ("point", "start", "stop"))
-        parts = isinstance(record.get("stages"), dict) and isinstance(record.get("refinement"), dict)
-        whole = parts and isinstance(start, int) and isinstance(stop, int)
-        if record.get("sweep") == sweep and whole and isinstance(point, str):
-            found.setdefault((point, start, stop), record)  # type: ignore[arg-type]
+        if record.get("sweep") == sweep and _whole(record, asked):
+            found.setdefault((record["point"], record["start"], record["stop"]), record)
     return found
+
+
+_NUMBER = (int, float)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "point": (str,), "start": (int,), "stop": (int,), "stages": (dict,), "refinement": (dict,), "blocks": (int,),
+    "block_errors": (int,), "channel_uses": (int,), "user_uses": (int,), "split": (str,), "power_note": (str,),
+    "seconds": (dict,), "lost": (list, type(None)), "tx_power": (*_NUMBER, type(None)),
+}  # fmt: skip
+
+
+def _whole(record: dict[str, Any], columns: Sequence[str]) -> bool:
+    """Whether a record has all that the tables are made of."""
+    if not all(key in record and isinstance(record[key], kinds) for key, kinds in _KINDS.items()):
+        return False
+    groups = record["stop"] - record["start"]
+    stages = record["stages"].values()
+    tables = [stage.get(column) for stage in stages for column in columns if isinstance(stage, dict)]
+    return (
+        groups > 0
+        and len(tables) == len(stages) * len(columns) > 0
+        and all(isinstance(table, list) and len(table) == groups for table in tables)
+        and all(isinstance(seconds, _NUMBER) for seconds in record["seconds"].values())
+        and (len(stages) == 1 or "refine" in record["seconds"])
+    )

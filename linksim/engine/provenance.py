@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,35 @@ def package_versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    return found
+
+
+def numeric_versions() -> dict[str, str]:
+    """Versions of what computes numbers; pandas only writes them down."""
+    return {name: found for name, found in package_versions().items() if name != "pandas"}
+
+
+def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
+    """The versions of all processes that worked on a sweep, each once.
+
+    What was begun before the journal knew them goes by the packages in `run.json`.
+
+    Args:
+        sweep: hash of the sweep's identity.
+    """
+    from linksim.engine import journal
+
+    found: list[dict[str, str]] = []
+    worked = False
+    for record in journal.read_folder(folder / journal.FOLDER):
+        versions = record.get("versions")
+        worked |= "point" in record
+        if record.get("sweep") == sweep and isinstance(versions, dict) and versions not in found:
+            found.append(versions)
+    run = read_run(folder)
+    packages = run.get("packages") if run is not None else None
+    if not found and worked and isinstance(packages, dict):
+        found.append({name: packages[name] for name in numeric_versions() if name in packages})
     return found
 
 
@@ -77,7 +107,7 @@ def conventions(config: SweepConfig) -> dict[str, str]:
         ],
         "groups": "the data set cut into N contiguous parts, zipped",
         "interval": "95%, Student's t over image groups; block errors Clopper-Pearson",
-        **metric_conventions(),
+        **metric_conventions(config.metrics),
     }
 
 
@@ -146,6 +176,22 @@ def make_run(config: SweepConfig, facts: Mapping[str, Any], command: str, **more
         "finished": None,
         **more,
     }
+
+
+_PART = re.compile(r"\..+\.[0-9]+\.part")
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is what `write_atomic` leaves when it is killed."""
+    return _PART.fullmatch(path.name) is not None
+
+
+def remove_parts(*folders: Path) -> None:
+    """Takes away what killed processes left half-written. Only for a process that alone writes there."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            if is_part(path):
+                path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

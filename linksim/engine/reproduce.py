@@ -94,6 +94,7 @@ def reproduce(
     progress: Callable[[str], Progress] | None = None,
     steps: Progress | None = None,
     missing: Callable[[str, str], None] | None = None,
+    allow_versions: bool = False,
 ) -> Reproduced:
     """Runs what is missing of a figure, leaves out what has no weights, and writes tables and figures.
 
@@ -101,7 +102,7 @@ def reproduce(
         config: the figure's sweep.
         folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers,
             those of its part or, where that is gone too, those of the tables.
-        workers, device: see `run_sweep`.
+        workers, device, allow_versions: see `run_sweep`.
         force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
         only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
         progress: gives the function that is told the progress of a part.
@@ -111,6 +112,7 @@ def reproduce(
     Raises:
         LinksimError: the folder holds another sweep or files of yours, no part can run, or `only` names no scheme.
     """
+    folder = Path.cwd() / folder
     for text in only:
         if text not in config.scheme:
             raise unknown("curve", text, config.scheme)
@@ -151,6 +153,7 @@ def reproduce(
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
+        provenance.remove_parts(folder, folder / FIGURES)
         # Tables that are there keep the provenance of their own until the new ones are.
         if not earlier:
             provenance.write_run(folder, run)
@@ -159,7 +162,7 @@ def reproduce(
             run_sweep(
                 prepared, folder / PARTS / name, workers=workers, device=device, figures=False, force_new=True,
                 progress=progress(name) if progress is not None else None, steps=steps,
-                features=folder / FEATURES_FOLDER,
+                features=folder / FEATURES_FOLDER, allow_versions=allow_versions,
             )  # fmt: skip
         # The parts shared them: a first stage that stands before several refiners is looked at once.
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
@@ -168,7 +171,7 @@ def reproduce(
         images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
         write_tables(folder, table, images)
         parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
-        kept_keys = ("linksim", "python", "platform", "started", "finished")
+        kept_keys = ("linksim", "python", "platform", "started", "finished", "versions")
         run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in parts.items()}
         for facts in parts.values():
             run["identity"] = {**facts["identity"], **run["identity"]}
@@ -196,7 +199,7 @@ class _Tables:
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
     """Raises LinksimError where `folder` holds what this figure would take away."""
-    if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.name != LOCK and not provenance.is_part(path) for path in folder.iterdir()):
         return
     way_out = "take another --out, or --force-new to replace it"
     run = provenance.read_run(folder)

@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -16,11 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from linksim.data import Grouping, ImageSet
+from linksim.cache import array_from_bytes, read_entry
+from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import check_device
 from linksim.engine import collect, journal, provenance
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FEATURES_FOLDER, Context, fact_name, features_path, setting_of
+from linksim.engine.context import (
+    FEATURES_FOLDER,
+    FEATURES_SUFFIX,
+    Context,
+    fact_name,
+    features_path,
+    open_data,
+    setting_of,
+)
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
@@ -28,7 +38,8 @@ from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
-from linksim.schemes.registry import Variant, is_local
+from linksim.schemes.registry import Variant, is_local, plug_ins
+from linksim.source import source_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,30 +51,50 @@ TABLE, TABLE_CSV, PER_IMAGE, FIGURES = "table.parquet", "table.csv", "per_image.
 #: Columns of every table, that say where on which curve a row is.
 _POINT = ("variant", "stage", "channel", "rho", "snr_db")
 
+#: Columns of the table of points that figures and `show` read, beside _POINT.
+_TEXTS = ("kind", "dataset", "power", "stop_reason")
+_NUMBERS = ("users", "n_images", "bler", "tx_power", "channel_uses")
+
 #: Image groups that may share a code block.
 _LARGEST_MULTIPLE = 4096
+
+UnitKey = tuple[str, int, int]
+
+#: Held while the files of a results folder are written.
+FINISH_LOCK = "finish.lock"
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sweep that was checked from end to end before anything is written."""
+    """A sweep that was checked from end to end before anything is written.
+
+    Args:
+        base: folder that relative paths are from: the current one before any plug-in was built.
+    """
 
     config: SweepConfig
     data: ImageSet
     plan: Plan
     identity: dict[str, Any]
+    base: Path = field(default_factory=Path.cwd)
 
 
 def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     """Loads the data and builds every scheme; device and metrics have to be there too. Raises LinksimError."""
-    from linksim.data import load_dataset
     from linksim.metrics import require
 
+    base = Path.cwd()
     check_device(device)
     require(config.metrics)
-    data = load_dataset(config.dataset, Path(config.data_dir) if config.data_dir else None, config.image_size)
+    data = open_data(config, base)
+    if data.passed_over:
+        shown = ", ".join(data.passed_over[:3]) + (", ..." if len(data.passed_over) > 3 else "")
+        warnings.warn(
+            f"{config.dataset}: {len(data.passed_over)} images of a format that is not read are left out ({shown})",
+            stacklevel=2,
+        )
     grouping = Grouping(len(data), config.users)
     multiple = 1
     systems: dict[str, str] = {}
@@ -75,6 +106,17 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
                 systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
+    for name in config.metrics:
+        columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
+        for variant in collect.variants_of(outline):
+            if taken := columns & set(dict(variant.params)):
+                raise LinksimError(
+                    f"metric {name!r} and scheme {variant.name!r} both have a column {min(taken)!r}: rename one"
+                )
+        if digest := source_digest(METRICS[name]):
+            systems[f"metric {name} plug-in"] = digest
+    if digest := source_digest(DATASETS[kind_of(config.dataset)]):
+        systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     for name in config.metrics:
         smallest = getattr(METRICS[name], "min_side", 1)
@@ -86,18 +128,18 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
         collect.set_metric(name).check_count(plan.groups * config.users)
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
-    return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems))
+    return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base)
 
 
 def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
     """Groups that the units of a scheme must be a multiple of, and what its results depend on."""
     try:
         system = variant.build(setting)
-        facts = {str(key): str(value) for key, value in system.provenance().items()}
+        facts = {str(key): str(value) for key, value in system.provenance().items()} | plug_ins(type(system))
         groups = system.group_multiple if isinstance(system, Scheme) else 1
-    except (LinksimError, OSError):
+    except (LinksimError, OSError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
     if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
@@ -132,6 +174,7 @@ def run_sweep(
     steps: Progress | None = None,
     figures: bool = True,
     features: Path | None = None,
+    allow_versions: bool = False,
 ) -> pd.DataFrame | None:
     """Runs, or goes on with, a sweep in `folder`.
 
@@ -145,25 +188,34 @@ def run_sweep(
         figures: draw them when the sweep is complete.
         features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
             this sweep's own, and goes when it is complete.
+        allow_versions: go on with what other versions of the packages began.
 
     Returns:
         The table; None when other shards still have work.
 
     Raises:
-        LinksimError: the folder belongs to another sweep, another process works in it, a scheme failed.
+        LinksimError: the folder belongs to another sweep, another process works in it, other versions of the packages
+            began it, it was moved or removed meanwhile, a scheme failed.
     """
+    folder = prepared.base / folder
+    features = prepared.base / features if features is not None else None
     _open_folder(prepared, folder, force_new)
     tag = f"shard{shard[0]:03d}of{shard[1]:03d}"
     journals = folder / journal.FOLDER
-    journals.mkdir(exist_ok=True)
     with exclusive(journals / f"{tag}.lock", folder):
-        _work(prepared, folder, journals, tag, workers, shard, device, features, progress, steps)
-    return finish(prepared, folder, figures=figures, device=device, features=features)
+        done = _work(prepared, folder, journals, tag, workers, shard, device, features, progress, steps, allow_versions)
+    table = finish(
+        prepared, folder, figures=figures, device=device, features=features, allow_versions=allow_versions, needed=done
+    )
+    if table is None and shard == (0, 1):
+        raise LinksimError(f"{folder}: its journal lacks units that were done: run the same command again")
+    return table
 
 
 def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
+    """Sees to it that `folder` holds this sweep's `run.json` and a journal folder. Raises LinksimError."""
     run = None
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not _blank(folder):
         problem = None
         try:
             run = provenance.read_run(folder)
@@ -178,16 +230,27 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
         if problem:
             _refuse_if_busy(folder)
             set_aside(folder)
-            run = None
-    folder.mkdir(parents=True, exist_ok=True)
-    if run is None:
-        made = provenance.make_run(
-            prepared.config,
-            prepared.identity,
-            provenance.command_line(),
-            data=data_facts(prepared),
-        )
-        provenance.write_run(folder, made)
+    (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
+    # Shards that start together take turns, and with those that end: what is half-written here is nobody's.
+    with FileLock(folder / journal.FOLDER / FINISH_LOCK):
+        provenance.remove_parts(folder, folder / FIGURES)
+        if provenance.read_run(folder) is None:
+            made = provenance.make_run(
+                prepared.config,
+                prepared.identity,
+                provenance.command_line(),
+                data=data_facts(prepared),
+            )
+            provenance.write_run(folder, made)
+
+
+def _blank(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a process leaves that is killed before `run.json` is written."""
+    return all(
+        provenance.is_part(path)
+        or (path.name == journal.FOLDER and path.is_dir() and all(p.suffix == ".lock" for p in path.iterdir()))
+        for path in folder.iterdir()
+    )
 
 
 def set_aside(folder: Path) -> None:
@@ -204,6 +267,7 @@ def data_facts(prepared: Prepared) -> dict[str, Any]:
         "images": len(data),
         "sha256": data.fingerprint,
         "citation": data.citation,
+        "passed_over": list(data.passed_over),
     }
 
 
@@ -238,13 +302,15 @@ def _work(
     features: Path | None,
     progress: Progress | None,
     steps: Progress | None,
-) -> None:
+    allow_versions: bool,
+) -> set[UnitKey]:
+    """Works on a shard; returns its units that the journal holds when all went well."""
     config, plan = prepared.config, prepared.plan
     columns = {name: METRICS[name].column for name in config.half_widths}
     sweep = provenance.identity_hash(prepared.identity)
     point_index = {point: index for index, point in enumerate(plan.points)}
     run_index = {run: index for index, run in enumerate(plan.runs)}
-    records = journal.results_by_unit(journal.read_folder(journals), sweep)
+    records = journal.results_by_unit(journal.read_folder(journals), sweep, collect.image_columns(config).values())
     point_major = bool(collect.set_metrics(config))
     mine = [
         unit
@@ -280,58 +346,123 @@ def _work(
     report()
     waiting = (unit for unit in todo if open_points[unit.point])
     count = sum(open_points[unit.point] for unit in todo)
+    kept = {unit.key for unit in mine} & records.keys()
     if count == 0:
-        return
+        return kept
+    _take_part(prepared, folder, tag, allow_versions)
     if workers is None:
         workers = 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
-    context = Context(config, prepared.data.fingerprint, sweep, device, features or folder / FEATURES_FOLDER, facts)
+    features = features or folder / FEATURES_FOLDER
+    if collect.set_metrics(config):
+        features.mkdir(exist_ok=True)
+    context = Context(config, prepared.data.fingerprint, sweep, device, features, facts, prepared.base)
     if workers == 1:
         finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps or silent)
     else:
-        for point in plan.points:
-            if is_local(point.variant.name):
-                raise LinksimError(
-                    f"scheme {point.variant.name!r} is registered in this process alone: run it with one worker, or "
-                    "install it with an entry point"
-                )
+        local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
+        local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
+        local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
+        if local:
+            raise LinksimError(
+                f"{local[0]} is registered in this process alone: run it with one worker, or install it with an entry "
+                "point"
+            )
         finished = run_workers(
             context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps or silent
         )
+    told: set[Variant] = set()
     with contextlib.closing(finished):  # type: ignore[type-var]
         for result in finished:
+            if result.note and result.unit.point.variant not in told:
+                told.add(result.unit.point.variant)
+                warnings.warn(
+                    f"{result.unit.point.variant.label} {result.note}: it is judged at a lower SNR than the axis says",
+                    stacklevel=2,
+                )
             done += 1
+            kept.add(result.unit.key)
             left[result.unit.point] -= 1
             if config.until:
                 means[result.unit.point][run_index[result.unit.start, result.unit.stop]] = result.means
                 settle(result.unit.point)
             report()
+    return kept
+
+
+def _take_part(prepared: Prepared, folder: Path, tag: str, allow_versions: bool) -> None:
+    """Says in the journal which versions work from here on. Raises LinksimError where others did before."""
+    here = provenance.numeric_versions()
+    sweep = provenance.identity_hash(prepared.identity)
+    journals = folder / journal.FOLDER
+    if not journals.is_dir():
+        raise journal.gone(folder)
+    with FileLock(journals / "versions.lock"):
+        there = provenance.versions_of(folder, sweep)
+        for other in there:
+            if (named := provenance.difference(other, here)) and not allow_versions:
+                raise LinksimError(
+                    f"{folder} was begun with other versions ({named}): install those, or --allow-versions to mix them"
+                )
+        path = journals / f"{tag}-versions.jsonl"
+        if not path.exists() or here not in there:
+            writer = journal.JournalWriter(path)
+            writer.append({"sweep": sweep, "versions": here})
+            writer.close()
 
 
 def finish(
-    prepared: Prepared, folder: Path, figures: bool = True, device: str = "cpu", features: Path | None = None
+    prepared: Prepared,
+    folder: Path,
+    figures: bool = True,
+    device: str = "cpu",
+    features: Path | None = None,
+    allow_versions: bool = False,
+    needed: Iterable[UnitKey] = (),
 ) -> pd.DataFrame | None:
     """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not.
 
     Shards that end together take turns.
+
+    Args:
+        needed: units that were done, which the journal must hold.
+
+    Raises:
+        LinksimError: the folder was moved or removed, or its journal lacks a unit that was done.
     """
-    with FileLock(folder / journal.FOLDER / "finish.lock"):
-        return _finish(prepared, folder, figures, device, features)
+    # A lock would make the folder anew.
+    if not (folder / journal.FOLDER).is_dir() or not (folder / provenance.RUN_FILE).is_file():
+        raise journal.gone(folder)
+    with FileLock(folder / journal.FOLDER / FINISH_LOCK):
+        return _finish(prepared, folder, figures, device, features, allow_versions, needed)
 
 
-def _finish(prepared: Prepared, folder: Path, figures: bool, device: str, features: Path | None) -> pd.DataFrame | None:
+def _finish(
+    prepared: Prepared,
+    folder: Path,
+    figures: bool,
+    device: str,
+    features: Path | None,
+    allow_versions: bool,
+    needed: Iterable[UnitKey],
+) -> pd.DataFrame | None:
     config, plan = prepared.config, prepared.plan
+    sweep = provenance.identity_hash(prepared.identity)
     records = journal.results_by_unit(
-        journal.read_folder(folder / journal.FOLDER), provenance.identity_hash(prepared.identity)
+        journal.read_folder(folder / journal.FOLDER), sweep, collect.image_columns(config).values()
     )
+    if lacking := [key for key in needed if key not in records]:
+        raise LinksimError(
+            f"{folder}: its journal lacks {len(lacking)} units that were done: run the same command again"
+        )
     results = []
     for point in plan.points:
         result = collect.finished(config, plan, point, records)
         if result is None:
             return None
         results.append(result)
-    set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER)
+    set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER, allow_versions)
     if features is None:
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
     rows = collect.point_rows(
@@ -341,9 +472,12 @@ def _finish(prepared: Prepared, folder: Path, figures: bool, device: str, featur
     per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
     write_tables(folder, table, per_image)
     run = provenance.read_run(folder)
-    if run is not None and run.get("finished") is None:
-        run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        provenance.write_run(folder, run)
+    if run is not None:
+        took_part = provenance.versions_of(folder, sweep)
+        if run.get("finished") is None or run.get("versions") != took_part:
+            run["versions"] = took_part
+            run["finished"] = run.get("finished") or datetime.now(UTC).isoformat(timespec="seconds")
+            provenance.write_run(folder, run)
     if figures:
         from linksim.report.figures import draw
 
@@ -376,6 +510,12 @@ def read_table(path: Path, way_out: str) -> pd.DataFrame:
         raise LinksimError(f"{path} cannot be read ({said}): {way_out}") from None
     if not set(_POINT) <= set(frame.columns):
         raise LinksimError(f"{path} is no table of linksim: {way_out}")
+    if path.name == TABLE:
+        if lacking := [column for column in (*_TEXTS, *_NUMBERS) if column not in frame]:
+            raise LinksimError(f"{path} lacks the columns {', '.join(lacking)}: {way_out}")
+        numbers = ("rho", "snr_db", *_NUMBERS)
+        if wrong := [column for column in numbers if not pd.api.types.is_numeric_dtype(frame[column])]:
+            raise LinksimError(f"{path} has no numbers in {', '.join(wrong)}: {way_out}")
     return frame
 
 
@@ -386,7 +526,12 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _set_values(
-    prepared: Prepared, folder: Path, results: Sequence[collect.PointResult], device: str, features: Path
+    prepared: Prepared,
+    folder: Path,
+    results: Sequence[collect.PointResult],
+    device: str,
+    features: Path,
+    allow_versions: bool,
 ) -> dict[tuple[str, str, str], float]:
     """Values of the metrics of a whole set, from the features that the units left; kept in a journal of their own."""
     config = prepared.config
@@ -399,7 +544,14 @@ def _set_values(
     path = folder / journal.FOLDER / "sets.log"
     known: dict[tuple[str, str, str], float] = {}
     if path.exists():
-        known = {(r["point"], r["stage"], r["metric"]): r["value"] for r in journal.read_file(path)}
+        for record in journal.read_file(path):
+            key, value = tuple(record.get(part) for part in ("point", "stage", "metric")), record.get("value")
+            if all(isinstance(part, str) for part in key) and isinstance(value, float):
+                known[key] = value  # type: ignore[index]
+    asked = {(result.point.key, stage, name) for name in names for result in results for stage in result.stages}
+    if asked <= known.keys():
+        return known
+    _take_part(prepared, folder, "sets", allow_versions)
     writer = journal.JournalWriter(path)
     try:
         for name in names:
@@ -431,16 +583,19 @@ def _set_values(
 
 def _features(path: Path) -> np.ndarray:
     """Features of a unit's images. Raises LinksimError where the file is damaged."""
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
-        raise LinksimError(f"{path} is damaged: run the sweep into a new --out") from None
+    content = read_entry(path)
+    if content is None:
+        raise LinksimError(f"{path} is damaged: run the sweep into a new --out")
+    return array_from_bytes(content)
 
 
-def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
+def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> pd.DataFrame:
     """Brings the shards of one sweep, run in one folder or in several, together in `out` and writes its tables.
 
-    Raises LinksimError: not a sweep, folders of different sweeps, units missing (how many).
+    Args:
+        allow_versions: shards that other versions of the packages made count too.
+
+    Raises LinksimError: not a sweep, folders of different sweeps or versions, units missing (how many).
     """
     from linksim.engine.config import make_config
 
@@ -463,7 +618,16 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
     records = journal.results_by_unit(
         (record for folder in [*folders, out] for record in journal.read_folder(folder / journal.FOLDER)),
         provenance.identity_hash(prepared.identity),
+        collect.image_columns(prepared.config).values(),
     )
+    sweep = provenance.identity_hash(prepared.identity)
+    versions = [(folder, found) for folder in folders for found in provenance.versions_of(folder, sweep)]
+    for folder, found in versions:
+        if (named := provenance.difference(versions[0][1], found)) and not allow_versions:
+            raise LinksimError(
+                f"{versions[0][0]} and {folder} were made with other versions ({named}): run one of them again, or "
+                "--allow-versions to mix them"
+            )
     plan = prepared.plan
     unfinished = [p for p in plan.points if collect.finished(prepared.config, plan, p, records) is None]
     if unfinished:
@@ -471,17 +635,18 @@ def merge(folders: Sequence[Path], out: Path) -> pd.DataFrame:
             f"{len(unfinished)} of {len(plan.points)} points are not complete ({len(records)} of "
             f"{len(plan.points) * len(plan.runs)} units are there): run the shards that are missing, then merge again"
         )
+    out = prepared.base / out
+    folders = [prepared.base / folder for folder in folders]
     _open_folder(prepared, out, force_new=False)
-    (out / journal.FOLDER).mkdir(exist_ok=True)
     for number, folder in enumerate(folders):
         if folder.resolve() == out.resolve():
             continue
         for path in sorted((folder / journal.FOLDER).glob("*.jsonl")):
             name = f"merged{number:03d}-{path.name}"
             provenance.write_atomic(out / journal.FOLDER / name, path.read_bytes())
-        for path in sorted((folder / FEATURES_FOLDER).glob("*.npy")):
+        for path in sorted((folder / FEATURES_FOLDER).glob(f"*{FEATURES_SUFFIX}")):
             (out / FEATURES_FOLDER).mkdir(exist_ok=True)
             provenance.write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
-    table = finish(prepared, out)
+    table = finish(prepared, out, allow_versions=allow_versions)
     assert table is not None, "every unit was there"
     return table

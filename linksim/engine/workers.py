@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linksim.engine.audit import low_power_note
 from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
@@ -26,10 +27,7 @@ from linksim.errors import LinksimError
 from linksim.refine.base import Steps, silent
 
 #: What a full or read-only disk, and nothing else, says.
-_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
-
-#: Whatever a plug-in may raise, an exit of its own included; Ctrl-C passes.
-FAILURES = (Exception, SystemExit, GeneratorExit)
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -44,16 +42,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """A unit that stands in the journal, and the group means that a stopping rule looks at."""
+    """A unit that stands in the journal, the group means that a stopping rule looks at, and a note on its power."""
 
     unit: Unit
     means: Mapping[str, NDArray[np.float64]]
+    note: str = ""
 
 
 def until_means(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
     """metric -> group means of a record's last stage, for the metrics (name -> column) of a stopping rule."""
     last = list(record["stages"].values())[-1]
     return {name: group_means(last[column]) for name, column in columns.items()}
+
+
+def _done(unit: Unit, record: Mapping[str, Any], columns: Mapping[str, str]) -> Done:
+    allowed = record["allowed_power"]
+    note = low_power_note(record["tx_power"], allowed) if allowed is not None else ""
+    return Done(unit, until_means(record, columns), note)
 
 
 def failure(unit: Unit, error: BaseException) -> LinksimError:
@@ -66,6 +71,11 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
             f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; "
             "make room or rights and run the same command again"
         )
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return LinksimError(
+            f"{error.filename or 'results folder'}: {error.strerror}: what is done is kept; raise the limit on a "
+            "file's size (ulimit -f), or take a file system without it, and run the same command again"
+        )
     # Of torch, on a GPU.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return LinksimError(
@@ -75,7 +85,8 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
     text = " ".join(str(error).split())[:300]
     return LinksimError(
         f"scheme {unit.point.variant.name!r} raised {type(error).__name__}: {text} ({where}, groups {unit.start} to "
-        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (--debug: traceback)"
+        f"{unit.stop - 1}): what is done is kept; mend the scheme and run the same command (a plug-in that was edited "
+        "begins anew: with --out, add --force-new; --debug: traceback)"
     )
 
 
@@ -91,9 +102,12 @@ def run_here(
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
-            except FAILURES as error:
+            except KeyboardInterrupt:
+                raise
+            # Whatever a plug-in may raise, an exit of its own included.
+            except BaseException as error:
                 raise failure(unit, error) from error
-            yield Done(unit, until_means(record, columns))
+            yield _done(unit, record, columns)
     finally:
         writer.close()
 
@@ -112,10 +126,10 @@ def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, s
                 writer = writer or JournalWriter(journal)
                 record = evaluate_unit(context, unit, lambda done, steps: pipe.send(Step(done, steps)))
                 writer.append(record)
-            except (*FAILURES, KeyboardInterrupt) as error:
+            except BaseException as error:
                 pipe.send((str(failure(unit, error)), traceback.format_exc()))
                 continue
-            pipe.send(until_means(record, columns))
+            pipe.send(_done(unit, record, columns))
 
 
 def run_workers(
@@ -162,7 +176,6 @@ def run_workers(
         while at_work:
             for ready in wait(list(at_work)):
                 assert isinstance(ready, Connection)
-                unit = at_work[ready]
                 try:
                     answer = ready.recv()
                     if isinstance(answer, Step):
@@ -178,7 +191,7 @@ def run_workers(
                 if isinstance(answer, tuple):
                     message, trace = answer
                     raise LinksimError(message) from RuntimeError(f"in a worker:\n{trace}")
-                yield Done(unit, answer)
+                yield answer
                 hand_out(ready)
     finally:
         for pipe, process in pipes.items():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from linksim import assets
-from linksim.errors import unknown
-from linksim.metrics.base import ImageMetric, SetMetric
+from linksim.errors import LinksimError, shown
+from linksim.metrics.base import ImageMetric, Metric, SetMetric
 from linksim.metrics.fidelity import MSE_FLOOR, Psnr, Ssim, mse, psnr_from_mse, psnr_from_mse_array
 from linksim.metrics.frechet import Fid, Kid, reference_features
 from linksim.metrics.perceptual import LpipsAlex, LpipsVgg
+from linksim.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +34,45 @@ __all__ = [
     "psnr_from_mse",
     "psnr_from_mse_array",
     "reference_features",
+    "register",
     "require",
 ]
 
-METRICS: dict[str, type[ImageMetric] | type[SetMetric]] = {
-    metric.name: metric for metric in (Psnr, Ssim, LpipsVgg, LpipsAlex, Fid, Kid)
-}
+
+def _check(metric: type[ImageMetric] | type[SetMetric], name: str) -> None:
+    """Raises LinksimError for a class that says too little of itself, or whose column is another's."""
+    from linksim.schemes.registry import RESERVED
+
+    if not issubclass(metric, ImageMetric | SetMetric):
+        raise LinksimError(f"metric {name!r} is neither an ImageMetric nor a SetMetric")
+    for attribute in ("column", "summary", "convention"):
+        if not isinstance(getattr(metric, attribute, None), str):
+            raise LinksimError(f"metric {name!r} has no {attribute}: give it one")
+    if not isinstance(getattr(metric, "higher_is_better", None), bool):
+        raise LinksimError(f"metric {name!r} has no higher_is_better: say True or False")
+    if not re.fullmatch("[a-z][a-z0-9_]*", metric.column) or metric.column.endswith(("_ci95", "_note")):
+        raise LinksimError(f"metric {name!r} has column {shown(metric.column)}: use a-z, digits and '_'")
+    if metric.column in RESERVED:
+        raise LinksimError(f"metric {name!r} has column {metric.column!r}, which every table has: rename it")
+
+
+#: Every metric by name; plug-ins by the entry-point group `linksim.metrics` or `register_metric`.
+METRICS: Registry[ImageMetric | SetMetric] = Registry(
+    "metric",
+    "linksim.metrics",
+    lambda: Metric,
+    "ImageMetric or SetMetric",
+    _check,
+    builtin={metric.name: metric for metric in (Psnr, Ssim, LpipsVgg, LpipsAlex, Fid, Kid)},
+)
+
+
+def register(metric: type[ImageMetric] | type[SetMetric]) -> type[ImageMetric] | type[SetMetric]:
+    """Adds a metric for this process; installed plug-ins use the entry-point group `linksim.metrics`.
+
+    Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+    """
+    return METRICS.register(metric)
 
 
 def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | SetMetric:
@@ -46,23 +81,17 @@ def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | 
     Raises:
         LinksimError: unknown name, or its weights are not installed or damaged.
     """
-    return _find(name)(device)
+    return METRICS.find(name)(device)
 
 
 def require(names: Iterable[str]) -> None:
     """Raises LinksimError where a name is unknown or the weights that it needs are not installed."""
     for name in names:
-        asset = _find(name).asset
+        asset = METRICS.find(name).asset
         if asset is not None:
             assets.path(asset)
 
 
-def conventions() -> dict[str, str]:
-    """Each metric's name and every choice that changes its number."""
-    return {name: metric.convention for name, metric in METRICS.items()}
-
-
-def _find(name: str) -> type[ImageMetric] | type[SetMetric]:
-    if name not in METRICS:
-        raise unknown("metric", name, METRICS)
-    return METRICS[name]
+def conventions(names: Iterable[str] = ()) -> dict[str, str]:
+    """Every choice that changes a metric's number, by its name: linksim's own, and those of `names`."""
+    return {name: METRICS.find(name).convention for name in dict.fromkeys([*METRICS.builtin, *names])}

@@ -69,7 +69,13 @@ class ImageMetric(Metric):
                 f"{self.name} needs images of {self.min_side}x{self.min_side} or more, "
                 f"these are {reference.shape[-1]}x{reference.shape[-2]}: take it out of --metrics"
             )
-        return self._measure(reference.to(self.device), image.to(self.device))
+        measured = self._measure(reference.to(self.device), image.to(self.device))
+        if tuple(measured.shape) != (len(reference),) or not bool(measured.isfinite().all()):
+            raise LinksimError(
+                f"metric {self.name!r} gave values of shape {list(measured.shape)}: "
+                f"[{len(reference)}] finite ones are wanted"
+            )
+        return measured
 
     @abstractmethod
     def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

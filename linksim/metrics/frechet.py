@@ -3,7 +3,6 @@ and the features of a reference set on disk."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linksim import assets
+from linksim.cache import array_from_bytes, array_to_bytes, keep_entry, read_entry
 from linksim.metrics.base import SetMetric
 from linksim.paths import cache_dir
 
@@ -158,12 +158,9 @@ def reference_features(
     """
     indices = np.asarray(indices, np.int64).ravel()
     key = hashlib.sha256(f"{metric.identity()}\n{data.fingerprint}\n".encode() + indices.astype("<i8").tobytes())
-    kept = cache_dir() / "features" / f"{metric.features_name}-{key.hexdigest()}.npy"
-    # A cache that is missing, cut short or unreadable costs time alone.
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        features = np.load(kept, allow_pickle=False)
-        if len(features) == len(indices):
-            return features
+    kept = cache_dir() / "features" / f"{metric.features_name}-{key.hexdigest()}"
+    if (known := read_entry(kept)) is not None:
+        return array_from_bytes(known)
     import torch
 
     parts = []
@@ -173,9 +170,5 @@ def reference_features(
         if progress:
             progress(min(start + _BLOCK, len(indices)), len(indices))
     features = np.concatenate(parts)
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".part", delete=False) as file:
-            np.save(file, features)
-        Path(file.name).replace(kept)
+    keep_entry(kept, array_to_bytes(features))
     return features

@@ -113,9 +113,10 @@ class Refiner(ABC):
             part = slice(start, start + size)
             try:
                 draws = [generator(seed, Stream.REFINER, group, user) for group, user in keys[part]]
+                # A copy: what ran out of memory half-way may have changed its images, and they are taken once more.
                 with evaluated_in(self.setting.precision, self.setting.device):
-                    refined = self.refine(flat[part], snr_db, draws, report)
-                parts.append(self._checked(refined, flat[part]))
+                    refined = self.refine(flat[part].clone(), snr_db, draws, report)
+                parts.append(self._checked(refined, flat[part]).clone())
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise LinksimError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from linksim.engine.audit import TOO_LITTLE
 from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
 from linksim.link.units import parse_rho
@@ -168,7 +169,21 @@ def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the curve of each: its variant, whose name stands for the last of its stages."""
     refined = set(rows["variant"][rows["stage"] != FIRST])
     first = rows["variant"].isin(refined) & (rows["stage"] == FIRST)
-    return rows.assign(_label=rows["variant"].where(~first, rows["variant"] + _FIRST_STAGE))
+    # First stages are told by how their label ends, so that a note stands before that.
+    label = rows["variant"] + rows["variant"].map(_power_notes(rows))
+    return rows.assign(_label=label.where(~first, label + _FIRST_STAGE))
+
+
+def _power_notes(rows: pd.DataFrame) -> dict[str, str]:
+    """What the legend says of each variant that sent less power than it may: the note of its weakest point."""
+    notes = dict.fromkeys(rows["variant"], "")
+    if "power_note" not in rows:
+        return notes
+    low = rows[rows["power_note"].fillna("").str.contains(TOO_LITTLE, regex=False)]
+    for variant, own in low.groupby("variant", sort=False):
+        note = str(own.sort_values("tx_power")["power_note"].iloc[0])
+        notes[str(variant)] = f" [{next(part for part in note.split('; ') if TOO_LITTLE in part)}]"
+    return notes
 
 
 def _title(rows: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _SIDE = 0.95
 
 _KINDS = ("png", "pdf")
+
+#: Groups of a gallery; a figure of more has rows that nobody sees, and takes minutes to draw.
+MOST_GROUPS = 64
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def gallery(
     if not ready:
         raise LinksimError("no scheme of this gallery has its weights: see `linksim list weights`")
     available = next(iter(ready.values())).plan.available
+    if len(groups) > MOST_GROUPS or len(set(groups)) < len(groups):
+        raise LinksimError(f"--groups: {MOST_GROUPS} groups at the most, and each once")
     if wrong := [group for group in groups if not 0 <= group < available]:
         raise LinksimError(f"--groups: {config.dataset} has groups 0 to {available - 1}, not {wrong[0]}")
     rows: list[dict[str, Any]] = []
@@ -125,10 +131,11 @@ def gallery(
 def _figures(record: Path) -> list[str]:
     """Names of the figures that an earlier gallery wrote."""
     try:
-        names = json.loads(record.read_text())["figures"]
-    except (OSError, ValueError, KeyError, TypeError):
+        names = json.loads(record.read_text(encoding="utf-8"))["figures"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return []
-    return [name for name in names if Path(name).name == name and name.startswith("gallery_")]
+    words = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in words if re.fullmatch(r"gallery_[A-Za-z0-9._-]+", name)]
 
 
 def _columns(
@@ -143,7 +150,7 @@ def _columns(
     import torch
 
     from linksim.engine.evaluate import one_thread, simulate
-    from linksim.engine.workers import FAILURES, failure
+    from linksim.engine.workers import failure
     from linksim.metrics import ImageMetric, make_metric
     from linksim.schemes.refined import Refined
     from linksim.schemes.registry import find
@@ -165,7 +172,9 @@ def _columns(
         try:
             with one_thread(), torch.inference_mode():
                 done = simulate(context, unit)
-        except FAILURES as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise failure(unit, error) from error
         sent.append(done.images.flatten(0, 1))
         for stage, received in done.stages.items():

@@ -86,6 +86,11 @@ class System(ABC):
 class Scheme(System):
     """A transmitter and a receiver.
 
+    What the engine hands over is a copy, and what it takes is copied before it is measured: changing a tensor in place
+    changes nothing but the scheme's own. What `transmit` keeps (on `self`, in a module) can be read by `receive` all
+    the same. Both run in one process, so nothing here can prevent it or find out. A result is honest only where
+    `receive` works from the received signal, `side`, `setting` and `params` alone, as a receiver miles away would.
+
     Class attributes:
         access: "noma", all users in the same channel uses, or "oma", each in its own.
     """

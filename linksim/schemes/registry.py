@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import ValidationError
 
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 from linksim.link.config import Setting
+from linksim.registry import Registry
 from linksim.schemes.base import System
-
-GROUP = "linksim.schemes"
+from linksim.source import source_digest
 
 #: Columns of every table, which no parameter may be named after.
 RESERVED = frozenset(
@@ -29,7 +27,20 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 
-_registered: dict[str, type[System]] = {}
+
+def _check(system: type[System], name: str) -> None:
+    """Raises LinksimError for a class whose parameters hide columns of the table."""
+    hidden = {name for name in system.Params.model_fields if name in RESERVED or name.endswith(("_ci95", "_note"))}
+    if hidden:
+        raise LinksimError(
+            f"scheme {name!r} has a parameter {min(hidden)!r}, which is a column of every table: rename it"
+        )
+
+
+#: Schemes and references of one stage; those with a refiner behind them are found by `find`.
+SCHEMES: Registry[System] = Registry(
+    "scheme", "linksim.schemes", lambda: System, "Scheme or Reference", _check, signs="._+-"
+)
 
 
 def register(system: type[System]) -> type[System]:
@@ -37,79 +48,54 @@ def register(system: type[System]) -> type[System]:
 
     Worker processes cannot see such a scheme: run it with one worker. Raises LinksimError when the name is taken.
     """
-    if not (isinstance(system, type) and issubclass(system, System)):
-        raise LinksimError(f"{system!r} is no linksim Scheme or Reference")
-    _check(system, getattr(system, "name", None))
-    if system.name in _registered or system.name in _entry_points():
-        raise LinksimError(f"a scheme named {system.name!r} exists: give this one another name")
-    _registered[system.name] = system
-    return system
+    return SCHEMES.register(system)
 
 
 def unregister(name: str) -> None:
     """Takes back `register`."""
-    _registered.pop(name, None)
-
-
-@functools.cache
-def _entry_points() -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, []).append(point)
-    return found
+    SCHEMES.unregister(name)
 
 
 def names() -> list[str]:
     """Every known name, sorted."""
-    return sorted({*_registered, *_entry_points()})
+    return SCHEMES.names()
 
 
 def is_local(name: str) -> bool:
     """True for a scheme registered in this process alone, which worker processes cannot import."""
     from linksim.refine.registry import is_local as refiner_is_local
 
-    first, _, refiner = name.partition("+")
-    return name in _registered or (name not in _entry_points() and (first in _registered or refiner_is_local(refiner)))
+    first, plus, refiner = name.partition("+")
+    if name in SCHEMES or not plus:
+        return SCHEMES.is_local(name)
+    return SCHEMES.is_local(first) or refiner_is_local(refiner)
 
 
 def find(name: str) -> type[System]:
     """The class behind a name. Raises LinksimError: unknown name, or a plug-in that does not import."""
-    if name in _registered:
-        return _registered[name]
-    points = _entry_points()
-    if name not in points and "+" in name:
-        from linksim.refine.registry import find as find_refiner
-        from linksim.schemes.refined import refined
+    if name in SCHEMES or "+" not in name:
+        return SCHEMES.find(name)
+    from linksim.refine.registry import find as find_refiner
+    from linksim.schemes.refined import refined
 
-        first, _, refiner = name.partition("+")
-        system = refined(find(first), find_refiner(refiner))
-        _check(system, name)
-        return system
-    if name not in points:
-        raise unknown("scheme", name, names())
-    values = sorted({point.value for point in points[name]})
-    if len(values) > 1:
-        raise LinksimError(f"several plug-ins name a scheme {name!r} ({', '.join(values)}): uninstall all but one")
-    try:
-        system = points[name][0].load()
-    except (Exception, SystemExit) as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise LinksimError(f"the plug-in of scheme {name!r} ({values[0]}) does not import: {said}") from error
-    if not (isinstance(system, type) and issubclass(system, System)):
-        raise LinksimError(f"the plug-in of scheme {name!r} ({values[0]}) is no linksim Scheme or Reference")
+    first, _, refiner = name.partition("+")
+    system = refined(find(first), find_refiner(refiner))
     _check(system, name)
     return system
 
 
-def _check(system: type[System], name: object) -> None:
-    """Raises LinksimError for a class whose name cannot be asked for, or whose parameters hide columns of the table."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise LinksimError(f"a scheme cannot be named {name!r}: use letters, digits, '.', '_', '+' and '-'")
-    hidden = {name for name in system.Params.model_fields if name in RESERVED or name.endswith(("_ci95", "_note"))}
-    if hidden:
-        raise LinksimError(
-            f"scheme {name!r} has a parameter {min(hidden)!r}, which is a column of every table: rename it"
-        )
+def plug_ins(system: type[System]) -> dict[str, str]:
+    """What a result depends on of the code of plug-ins: `plug-in` -> hash, for a refiner `NAME plug-in` -> hash.
+
+    linksim's own classes have none: their code goes by the version.
+    """
+    from linksim.schemes.refined import Refined
+
+    if issubclass(system, Refined):
+        refiner = system.refiner_class
+        behind = {f"{refiner.name} plug-in": digest} if (digest := source_digest(refiner)) else {}
+        return {**plug_ins(system.first_stage), **behind}
+    return {"plug-in": digest} if (digest := source_digest(system)) else {}
 
 
 @dataclass(frozen=True)
@@ -180,12 +166,16 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     system = find(name)
     fields = system.Params.model_fields
     asked: dict[str, str] = {key: value for key, value in shared if key in fields}
+    written: set[str] = set()
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise LinksimError(f"scheme {text!r}: write parameters as key=value")
+            raise LinksimError(f"scheme {shown(text)}: write parameters as key=value")
         if key not in fields:
             raise unknown(f"parameter of {name}", key, fields)
+        if key in written:
+            raise LinksimError(f"scheme {shown(text)}: {key} is given twice: leave one out")
+        written.add(key)
         asked[key] = value
     envelope = {key for key, value in asked.items() if value == "envelope" and key in system.envelopes}
     try:
@@ -194,7 +184,7 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
         where = error.errors()[0]["loc"][0]
         # A parameter that is a number or a word gives a message for each.
         said = " or ".join(found["msg"] for found in error.errors() if found["loc"][0] == where)
-        raise LinksimError(f"scheme {text!r}: {where}: {said}") from None
+        raise LinksimError(f"scheme {shown(text)}: {where}: {said}") from None
     values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
     # An alias is a second entry point of the same class: everything goes by the class's own name.
     if system.name in names() or "+" in name:

@@ -1,6 +1,10 @@
+import hashlib
+import os
 import pickle
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +92,50 @@ def test_equal_pixels_have_one_fingerprint_and_other_pixels_another(tmp_path: Pa
     assert load_dataset(f"folder:{tmp_path / 'one'}").fingerprint == one
     _save(tmp_path / "one" / "1.png", 4, 4, 7)
     assert load_dataset(f"folder:{tmp_path / 'one'}").fingerprint != one
-    assert len(list((cache / "fingerprints").iterdir())) == 3
+    # Both folders hold the same bytes: they share an entry.
+    assert len(list((cache / "fingerprints").iterdir())) == 2
+
+
+def _save_as(path: Path, seed: int) -> np.ndarray:
+    """A bitmap: its size is that of its pixels, whatever they are; its time is always the same."""
+    pixels = _save(path, 4, 4, seed)
+    os.utime(path, ns=(10**18, 10**18))
+    return pixels
+
+
+def test_an_image_replaced_by_one_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
+    _save_as(tmp_path / "a.bmp", 0)
+    before = load_dataset(f"folder:{tmp_path}")
+    stat = (tmp_path / "a.bmp").stat()
+    pixels = _save_as(tmp_path / "a.bmp", 1)
+    now = (tmp_path / "a.bmp").stat()
+    assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    after = load_dataset(f"folder:{tmp_path}")
+    assert after.fingerprint == hashlib.sha256(b"1x3x4x4" + pixels.tobytes()).hexdigest() != before.fingerprint
+    with pytest.raises(LinksimError, match="has changed since the run began"):
+        before.images[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe no text", b"0" * 64, b"0" * 96])
+def test_a_damaged_fingerprint_in_the_cache_is_computed_anew(tmp_path: Path, cache: Path, content: bytes) -> None:
+    pixels = _save_as(tmp_path / "a.bmp", 0)
+    expected = hashlib.sha256(b"1x3x4x4" + pixels.tobytes()).hexdigest()
+    for _ in range(2):
+        assert load_dataset(f"folder:{tmp_path}").fingerprint == expected
+        (kept,) = (cache / "fingerprints").iterdir()
+        kept.write_bytes(content)
+
+
+def test_what_a_killed_process_left_in_the_cache_goes_when_it_is_old(tmp_path: Path, cache: Path) -> None:
+    _save_as(tmp_path / "a.bmp", 0)
+    (cache / "fingerprints").mkdir()
+    old, young = (cache / "fingerprints" / name for name in (".old.part", ".young.part"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    load_dataset(f"folder:{tmp_path}")
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +206,8 @@ def test_an_image_size_below_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_data_set_has_a_line_of_its_own() -> None:
-    assert set(DATASETS) == {"cifar10-mini", "cifar10", "cifar10-val", "folder:DIR"}
-    assert all(line and "\n" not in line for line in DATASETS.values())
+    assert list(DATASETS) == ["cifar10-mini", "cifar10", "cifar10-val", "folder"]
+    assert all(source.summary and "\n" not in source.summary for source in DATASETS.values())
 
 
 @pytest.mark.parametrize("module", ["linksim.data.datasets", "linksim.metrics", "linksim.assets"])
@@ -169,3 +216,50 @@ def test_importing_these_loads_no_network_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _deep_png(path: Path, colours: int) -> None:
+    """A PNG of 16 bits a channel, which Pillow cannot write in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+    rows = b"".join(b"\0" + b"\x12\x34" * (4 * channels) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colours, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("colours", [0, 2, 4, 6])
+def test_sixteen_bits_a_channel_are_refused_whatever_the_channels(tmp_path: Path, colours: int) -> None:
+    _deep_png(tmp_path / "deep.png", colours)
+    with pytest.raises(LinksimError, match=r"deep\.png has more than 8 bits"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_refused_and_a_full_alpha_channel_changes_nothing(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    image = Image.fromarray(pixels)
+    image.convert(mode).save(tmp_path / "a.png")
+    expected = np.asarray(image.convert(mode).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(load_dataset(f"folder:{tmp_path}").images[0], expected)
+    pixels[1, 2, 3] = 254
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image.convert("P").save(tmp_path / "a.png", transparency=bytes([0] * 256))
+    else:
+        image.convert(mode).save(tmp_path / "a.png")
+    with pytest.raises(LinksimError, match=r"a\.png has transparent pixels"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_images_of_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 4, 4)
+    for name in ("b.tif", "c.gif", "d.PPM"):
+        _save(tmp_path / name, 4, 4)
+    (tmp_path / "notes.txt").touch()
+    assert load_dataset(f"folder:{tmp_path}").passed_over == ("b.tif", "c.gif", "d.PPM")

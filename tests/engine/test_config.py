@@ -1,5 +1,6 @@
 """Settings: ranges, lists, unknown words, contradictions."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,49 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
         read_sweep_file(tmp_path / "bad.yaml")
     with pytest.raises(LinksimError, match="No such file"):
         read_sweep_file(tmp_path / "none.yaml")
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 25)) + "scheme: *a24\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "snr: !!bool maybe",
+        "snr: !!int ''",
+        "snr: !!timestamp x",
+        "scheme: &a [*a]",
+        "[" * 5000,
+        "scheme: " + "a" * (1 << 18),
+    ],
+)
+def test_a_file_that_is_no_sweep_is_refused_at_once_and_in_a_short_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    begin = time.monotonic()
+    with pytest.raises(LinksimError, match="sweep file") as caught:
+        read_sweep_file(tmp_path / "x.yaml")
+    assert time.monotonic() - begin < 5
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["scheme", "snr", "users", "metrics", "channel", "until", "seed"])
+def test_a_message_never_repeats_a_value_in_full(key: str) -> None:
+    for value in ("x" * 100_000, ["x" * 100_000], [[["x"] * 9000] * 900] * 900):
+        with pytest.raises(LinksimError) as caught:
+            make_config({"scheme": "semnoma", key: value})
+        assert len(str(caught.value)) < 1500
+
+
+def test_a_parameter_or_a_width_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(LinksimError, match="csi is given twice"):
+        make_config({"scheme": "semnoma:csi=own,csi=all"})
+    with pytest.raises(LinksimError, match="each metric once"):
+        make_config({"scheme": "semnoma", "until": "psnr=0.1,psnr=0.2"})
+
+
+@pytest.mark.parametrize("values", [{"dataset": "folder:caf\udce9"}, {"data_dir": "caf\udce9"}, {"scheme": "x\udce9"}])
+def test_a_name_that_is_not_utf_8_is_refused_before_any_work(values: dict[str, str]) -> None:
+    with pytest.raises(LinksimError, match="is not UTF-8"):
+        make_config({"scheme": "semnoma", **values})

@@ -11,11 +11,20 @@ def records(count: int) -> list[dict[str, object]]:
     return [{"point": f"p{i}", "start": 0, "stop": 2, "value": [0.1 + i, None]} for i in range(count)]
 
 
+GOOD: dict[str, object] = {
+    "sweep": "a", "point": "p", "start": 0, "stop": 2, "stages": {"first": {"mse": [[0.1], [0.2]]}}, "refinement": {},
+    "lost": None, "blocks": 0, "block_errors": 0, "tx_power": None, "channel_uses": 512, "user_uses": 512, "split": "",
+    "power_note": "", "seconds": {"load": 0.1},
+}  # fmt: skip
+
+
 def test_records_of_another_sweep_or_of_no_unit_do_not_count() -> None:
-    good = {"sweep": "a", "point": "p", "start": 0, "stop": 2, "stages": {}, "refinement": {}}
-    others = [{**good, "sweep": "b", "start": 2}, {**good, "point": ["p"]}, {**good, "stop": None}, {}, {"sweep": "a"}]
-    others += [{**good, missing: None} for missing in ("stages", "refinement")]
-    assert journal.results_by_unit([*others, good], "a") == {("p", 0, 2): good}
+    others = [{**GOOD, "sweep": "b", "start": 1}, {**GOOD, "point": ["p"]}, {**GOOD, "stop": None}, {}, {"sweep": "a"}]
+    others += [{key: value for key, value in GOOD.items() if key != missing} for missing in GOOD]
+    others += [{**GOOD, "stages": stages} for stages in ({}, {"first": {}}, {"first": {"mse": [[0.1]]}}, {"first": 5})]
+    others += [{**GOOD, "seconds": {"load": "long"}}]
+    assert journal.results_by_unit([*others, GOOD], "a") == {("p", 0, 2): GOOD}
+    assert journal.results_by_unit([GOOD], "a", ["ssim"]) == {}
 
 
 @pytest.mark.parametrize("line", [b"00000000 \n", b"\n", b"cafe\n", b'5e1c0001 {"a":1}\n'])
@@ -77,3 +86,25 @@ def test_a_disk_that_fills_up_takes_no_record_that_was_whole(tmp_path: Path, mon
         writer.append(records(3)[2])
     assert list(journal.read_file(path)) == records(2)
     assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_file_that_may_not_grow_is_no_full_disk(tmp_path: Path) -> None:
+    import errno
+    import resource
+    import signal
+
+    path = tmp_path / "a.jsonl"
+    write(path, records(2))
+    whole = path.read_bytes()
+    writer = journal.JournalWriter(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            writer.append(records(3)[2])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == whole

@@ -18,6 +18,7 @@ import torch
 
 import linksim
 from linksim import LinksimError, Received, Scheme, SideInfo
+from linksim.data import load_dataset
 from linksim.schemes import registry
 from tests.conftest import Cli
 
@@ -49,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> 
 def test_four_workers_give_the_rows_of_one(whole: Path, cli: Cli, tmp_path: Path) -> None:
     done = cli(*COMMAND, "--workers", "4", "--out", "four")
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "four" / "journal").glob("*.jsonl"))) == 4
+    assert len(list((tmp_path / "four" / "journal").glob("*-w*.jsonl"))) == 4
     assert_same(whole, tmp_path / "four")
 
 
@@ -72,7 +73,7 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     process = subprocess.Popen(words, cwd=tmp_path, env=cli_env, start_new_session=True)
     journals = tmp_path / "killed" / "journal"
     deadline = time.monotonic() + 120
-    while sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl")) < 3:
+    while sum(path.read_bytes().count(b"\n") for path in journals.glob("*-w*.jsonl")) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -80,8 +81,8 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     process.wait()
     assert not (tmp_path / "killed" / "table.csv").exists()
     time.sleep(1)
-    kept = sum(path.read_bytes().count(b"\n") for path in journals.glob("*.jsonl"))
-    torn = next(path for path in sorted(journals.glob("*.jsonl")) if path.stat().st_size)
+    kept = sum(path.read_bytes().count(b"\n") for path in journals.glob("*-w*.jsonl"))
+    torn = next(path for path in sorted(journals.glob("*-w*.jsonl")) if path.stat().st_size)
     with torn.open("ab") as file:
         file.write(b'0badc0de {"point": "torn')
     done = cli(*COMMAND, "--workers", "1", "--out", "killed")
@@ -101,7 +102,7 @@ def test_ctrl_c_keeps_the_journal_and_exits_with_130(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         journals = tmp_path / "stopped" / "journal"
-        while not any(path.stat().st_size for path in journals.glob("*.jsonl")) and process.poll() is None:
+        while not any(path.stat().st_size for path in journals.glob("*-w*.jsonl")) and process.poll() is None:
             time.sleep(0.005)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -127,10 +128,10 @@ def test_the_table_has_the_promised_columns_and_counts(whole: Path) -> None:
     assert len(table) == 6
     assert (table["n_images"] == 320).all()
     assert (table["stop_reason"] == "groups").all()
-    assert set(table["channel_uses"]) == {508, 512}
-    assert table["tx_power"].between(0.01, 1.0001).all()
+    assert set(table["channel_uses"]) == {486, 512}
+    assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    assert (table["power_note"] == "").all()
     digital = table[table["scheme"] == "bpg-ldpc-qam-sic"]
-    assert digital["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     assert (digital["split"] == "0.8/0.2").all()
     assert (digital["n_blocks"] == 320).all()
     assert (np.diff(digital["psnr_db"]) > 0).all()
@@ -259,9 +260,58 @@ class Unready(Still):
         raise ValueError("no weights\nanywhere")
 
 
+class Echo(Still):
+    """Sends ones and shows how strong the received signal was; what it knows of the noise decides nothing."""
+
+    name: ClassVar[str] = "echo"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return super().transmit(images, side) + 0.5**0.5
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        level = (received.abs().mean(dim=1) / 4)[:, None, None, None, None]
+        return Received((super().receive(received, side).images * level).clamp(0, 1))
+
+
+class Meddler(Echo):
+    """The same, and it changes all that it is handed or has handed over."""
+
+    name: ClassVar[str] = "meddler"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        self.sent = super().transmit(images, side)
+        for tensor in (images, side.noise_var, side.snr_db, side.h):
+            tensor.zero_()
+        return self.sent
+
+    @property
+    def split(self) -> tuple[float, ...]:
+        if hasattr(self, "sent"):
+            self.sent.zero_()
+        return super().split
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        assert (side.noise_var > 0).all()
+        assert (side.h != 0).all()
+        shown = super().receive(received, side)
+        for tensor in (received, side.noise_var, side.snr_db, side.h):
+            tensor.zero_()
+        return shown
+
+
+class Quiet(Echo):
+    """Sends a fourth of its power."""
+
+    name: ClassVar[str] = "quiet"
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        return super().transmit(images, side) / 2
+
+
 @pytest.fixture
 def local() -> Iterator[None]:
     kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless, Miscounting, Bytes, Quitter, Unready]
+    kinds += [Echo, Meddler, Quiet]
     for kind in kinds:
         linksim.register(kind)
     yield
@@ -294,6 +344,79 @@ def test_a_scheme_that_cheats_or_breaks_ends_the_sweep_with_one_line(tmp_path: P
     assert scheme in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "x" / "table.csv").exists()
+
+
+@pytest.mark.usefixtures("local")
+def test_a_scheme_that_changes_what_it_is_handed_changes_no_number(tmp_path: Path) -> None:
+    table = quick(tmp_path, scheme="echo,meddler", channel="rayleigh", groups=8, metrics="psnr,ssim")
+    honest, meddling = (table[table["scheme"] == name].reset_index() for name in ("echo", "meddler"))
+    for column in ("psnr_db", "ssim", "tx_power"):
+        np.testing.assert_array_equal(honest[column], meddling[column])
+    assert honest["tx_power"].to_numpy() == pytest.approx(1.0)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_refiner_that_changes_its_images_leaves_those_of_the_first_stage_alone(tmp_path: Path) -> None:
+    from linksim.refine import registry as refiners
+
+    class Black(linksim.Refiner):
+        """Blackens what it is handed and what it handed back before."""
+
+        name: ClassVar[str] = "black"
+        summary: ClassVar[str] = "for tests"
+
+        def refine(self, images: torch.Tensor, *more: Any) -> torch.Tensor:
+            return images.zero_()
+
+    linksim.register_refiner(Black)
+    try:
+        table = quick(tmp_path, scheme="echo,echo+black", groups=8, snr="0")
+    finally:
+        refiners.unregister("black")
+    echo = table[table["stage"] == "first"]["psnr_db"].to_numpy()
+    assert len(echo) == 2
+    assert echo[0] == echo[1]
+    pixels = load_dataset("cifar10-mini").images[[*range(8), *range(256, 264)]] / 255
+    black = table[table["stage"] == "black"]["psnr_db"].item()
+    assert black == pytest.approx((-10 * np.log10((pixels**2).mean(axis=(1, 2, 3)))).mean(), abs=1e-4)
+
+
+@pytest.mark.usefixtures("local")
+def test_a_bound_that_changes_its_images_is_measured_against_those_that_were_sent(tmp_path: Path) -> None:
+    class Blackener(linksim.Reference):
+        """Blackens the images in place."""
+
+        name: ClassVar[str] = "blackener"
+        summary: ClassVar[str] = "for tests"
+
+        def evaluate(self, images: torch.Tensor, side: SideInfo) -> Received:
+            side.noise_var.zero_()
+            return Received(images.zero_())
+
+    linksim.register(Blackener)
+    try:
+        table = quick(tmp_path, scheme="blackener", groups=8, snr="0")
+    finally:
+        registry.unregister("blackener")
+    assert table["psnr_db"].item() < 20
+
+
+@pytest.mark.usefixtures("local")
+def test_a_scheme_that_sends_too_little_power_is_named_in_the_note_the_table_and_the_legend(tmp_path: Path) -> None:
+    from linksim.report.figures import curves
+
+    with pytest.warns(UserWarning, match=r"^quiet sends 0\.25 of the power allowed \(-6\.0 dB\)") as caught:
+        table = quick(tmp_path, scheme="echo,quiet", groups=8)
+    assert len([said for said in caught if "power allowed" in str(said.message)]) == 1
+    assert dict(zip(table["variant"], table["power_note"], strict=True)) == {
+        "echo": "",
+        "quiet": "sends 0.25 of the power allowed (-6.0 dB)",
+    }
+    (legend,) = curves(table, "psnr_db").legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "echo",
+        "quiet [sends 0.25 of the power allowed (-6.0 dB)]",
+    ]
 
 
 @pytest.mark.usefixtures("local")
@@ -419,3 +542,131 @@ def test_fid_is_of_all_images_of_a_point_however_the_work_was_cut_up(
     assert table["fid_note"].str.contains("fewer than 2048").all()
     assert not (tmp_path / "x" / "features").exists()
     pd.testing.assert_series_equal(quick(tmp_path, **settings)["fid"], table["fid"])
+
+
+class Mover(Still):
+    """Does something to the world while it sends; `deed` is told the results folder."""
+
+    name: ClassVar[str] = "mover"
+    deed: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
+
+    def transmit(self, images: torch.Tensor, side: SideInfo) -> torch.Tensor:
+        if side.draws[1][0] == 0:
+            type(self).deed()
+        return super().transmit(images, side)
+
+
+@pytest.fixture
+def mover() -> Iterator[type[Mover]]:
+    linksim.register(Mover)
+    yield Mover
+    registry.unregister("mover")
+
+
+@pytest.mark.filterwarnings("ignore:mover sends")
+@pytest.mark.parametrize("deed", ["moved", "removed", "journal removed", "journal file removed", "replaced"])
+def test_a_results_folder_that_goes_while_the_sweep_runs_ends_it_and_nothing_is_made_anew(
+    tmp_path: Path, mover: type[Mover], monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    folder = tmp_path / "x"
+
+    def replaced() -> None:
+        folder.rename(tmp_path / "elsewhere")
+        (folder / "journal").mkdir(parents=True)
+
+    deeds: dict[str, Callable[[], object]] = {
+        "moved": lambda: folder.rename(tmp_path / "elsewhere"),
+        "removed": lambda: shutil.rmtree(folder),
+        "journal removed": lambda: shutil.rmtree(folder / "journal"),
+        "journal file removed": lambda: next((folder / "journal").glob("*w000.jsonl")).unlink(),
+        "replaced": replaced,
+    }
+    monkeypatch.setattr(mover, "deed", staticmethod(deeds[deed]))
+    with pytest.raises(LinksimError, match="was moved or removed meanwhile") as caught:
+        quick(tmp_path, scheme="mover", snr="0", groups=64)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "table.csv").exists()
+    if deed in ("moved", "removed"):
+        assert not folder.exists()
+
+
+@pytest.mark.filterwarnings("ignore:mover sends")
+def test_a_plug_in_that_changes_the_folder_does_not_move_the_results(
+    tmp_path: Path, mover: type[Mover], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for name in range(4):
+        Image.fromarray(np.full((32, 32, 3), 60 * name, np.uint8)).save(tmp_path / "pictures" / f"{name}.png")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mover, "deed", staticmethod(lambda: os.chdir(tmp_path / "other")))
+    settings: dict[str, Any] = {"scheme": "mover", "dataset": "folder:pictures", "snr": "0,1", "out": "x"}
+    table = quick(tmp_path, **settings)
+    assert len(table) == 2
+    assert (tmp_path / "x" / "table.csv").is_file()
+    assert not any((tmp_path / "other").iterdir())
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_a_folder_whose_run_was_killed_while_it_was_made_is_gone_on_with_and_cleaned(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    (folder / "journal").mkdir(parents=True)
+    (folder / "journal" / "finish.lock").touch()
+    (folder / ".run.json.123.part").write_text('{"linksim"')
+    table = quick(tmp_path, scheme="still", snr="0", groups=4)
+    assert len(table) == 1
+    assert not list(folder.rglob("*.part"))
+    (folder / ".table.csv.9.part").touch()
+    quick(tmp_path, scheme="still", snr="0", groups=4)
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linksim.engine import provenance
+    from linksim.engine.config import make_config
+    from linksim.engine.sweep import merge, prepare, run_sweep
+
+    prepared = prepare(make_config({"scheme": "still", "snr": "0,1,2", "metrics": "psnr", "groups": 4}))
+    for index in range(2):
+        assert run_sweep(prepared, tmp_path / "a", shard=(index, 3), workers=1, figures=False) is None
+    real = provenance.package_versions()
+    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "99.0", "pandas": "99.0"})
+    with pytest.raises(LinksimError, match=r"a was begun with other versions \(torch: .* there, 99\.0 here\): .*--all"):
+        run_sweep(prepared, tmp_path / "a", workers=1, figures=False)
+    assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1, figures=False) is None
+    with pytest.raises(LinksimError, match=r"were made with other versions \(torch"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
+    assert len(merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m", allow_versions=True)) == 3
+    table = run_sweep(prepared, tmp_path / "a", workers=1, figures=False, allow_versions=True)
+    assert table is not None
+    for folder in ("a", "m"):
+        versions = json.loads((tmp_path / folder / "run.json").read_text())["versions"]
+        assert {found["torch"] for found in versions} == {real["torch"], "99.0"}
+    # Nothing is left to compute, so that nothing is mixed: the tables are written again without a question.
+    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "98.0"})
+    assert run_sweep(prepared, tmp_path / "a", workers=1, figures=False) is not None
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_a_table_that_lacks_columns_is_refused_in_one_line(tmp_path: Path) -> None:
+    from linksim.cli import main
+
+    quick(tmp_path, scheme="still", snr="0", groups=4)
+    path = tmp_path / "x" / "table.parquet"
+    table = pd.read_parquet(path)
+    for damaged, words in (
+        (table.drop(columns=["bler", "power"]), "lacks the columns power, bler"),
+        (table.assign(tx_power="much"), "no numbers in tx_power"),
+    ):
+        damaged.to_parquet(path)
+        with pytest.raises(LinksimError, match=words):
+            linksim.load(tmp_path / "x")
+        assert main(["show", str(tmp_path / "x")]) == main(["plot", str(tmp_path / "x")]) == 2

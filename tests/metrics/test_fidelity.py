@@ -36,7 +36,24 @@ def test_ssim_equals_scikit_images_over_the_windows_inside_the_image(shape: tupl
         )[1][:, 5:-5, 5:-5].mean()
         for x, y in zip(reference.double().numpy(), image.double().numpy(), strict=True)
     ]
-    np.testing.assert_allclose(make_metric("ssim")(reference, image), expected, atol=1e-5)
+    np.testing.assert_allclose(make_metric("ssim")(reference, image), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.999, 0.9, 0.5, 0.0])
+def test_ssim_of_flat_images_is_that_of_double_precision_and_never_above_1(level: float) -> None:
+    draw = np.random.default_rng(0)
+    reference = torch.from_numpy((level + 2e-4 * draw.standard_normal((6, 3, 32, 32))).clip(0, 1).astype(np.float32))
+    image = torch.from_numpy((level + 2e-4 * draw.standard_normal((6, 3, 32, 32))).clip(0, 1).astype(np.float32))
+    image[:2] = reference[:2]
+    expected = [
+        structural_similarity(
+            x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=0, data_range=1, full=True
+        )[1][:, 5:-5, 5:-5].mean()
+        for x, y in zip(reference.double().numpy(), image.double().numpy(), strict=True)
+    ]
+    measured = make_metric("ssim")(reference, image)
+    np.testing.assert_allclose(measured, expected, atol=1e-6, rtol=0)
+    assert float(measured.max()) <= 1
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3])

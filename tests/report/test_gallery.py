@@ -75,3 +75,21 @@ def test_refiners_are_listed_with_their_parameters(capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     for word in ("cgan ", "ddim ", "diffbir ", "diffbir-mini ", "  start=validated", "  guidance=4.0"):
         assert word in said
+
+
+@pytest.mark.parametrize("groups", ["0,0", ",".join(map(str, range(65)))])
+def test_groups_of_a_gallery_are_few_and_each_is_named_once(
+    groups: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["gallery", "--scheme", "bpg-capacity", "--groups", groups, "--out", str(tmp_path / "g")]
+    assert main(words) == 2
+    assert "64 groups at the most, and each once" in capsys.readouterr().err
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"figures": 5}', '{"figures": [5, null, "../x", "gallery_a.png"]}', "{"])
+def test_a_record_of_another_form_is_no_gallery_of_before(tmp_path: Path, content: str) -> None:
+    from linksim.report.gallery import _figures
+
+    (tmp_path / "gallery.json").write_text(content)
+    assert _figures(tmp_path / "gallery.json") == (["gallery_a.png"] if "gallery_a" in content else [])
