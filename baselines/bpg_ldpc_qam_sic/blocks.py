@@ -84,13 +84,31 @@ class BlockCoder:
         coded = self._code.encode(info.reshape(-1, self.frame.info_bits)).reshape(len(info), -1)
         return coded ^ scrambling(coded.shape[1])[users]
 
+    @functools.cached_property
+    def _guess(self) -> tuple[Bits, Bits]:
+        """What a decoder that is told nothing shall decide: a word that fails its checksum.
+
+        Its information bits, uint8 [info_bits], are zeros and a checksum of ones; its coded bits, uint8
+        [blocks * coded_bits], are repeated for every block.
+        """
+        info = np.zeros(self.frame.info_bits, np.uint8)
+        info[-self.frame.crc_bits :] = 1
+        return info, np.tile(self._code.encode(info[None])[0], self.frame.blocks)
+
     def decode(self, llr: NDArray[np.float32], users: NDArray[np.intp]) -> tuple[Bits, NDArray[np.bool_]]:
         """LLRs, log p(1)/p(0), of frames of `users` [F] to information bits.
 
         float32 [F, blocks * coded_bits] to uint8 [F, blocks, info_bits], and whether each block's checksum holds,
         bool [F, blocks].
+
+        A decoder takes a bit of which it knows nothing, an LLR of zero or one that it rounds to zero, for a zero, and
+        the word of zeros passes every CRC. So it decodes the difference from a word that does not. This is 5G's mask
+        on the CRC (TS 38.212, section 7.3.2) with the mask's code word in the scrambling: the words that are sent are
+        the same as without.
         """
-        signs = 1 - 2 * scrambling(llr.shape[1])[users].astype(np.float32)
+        guess, coded = self._guess
+        signs = 1 - 2 * (scrambling(llr.shape[1])[users] ^ coded).astype(np.float32)
         decoded = self._code.decode(np.ascontiguousarray((llr * signs).reshape(-1, self.frame.coded_bits), np.float32))
+        info = decoded.bits ^ guess
         shape = (len(llr), self.frame.blocks)
-        return decoded.bits.reshape(*shape, self.frame.info_bits), self._crc.check(decoded.bits).reshape(shape)
+        return info.reshape(*shape, self.frame.info_bits), self._crc.check(info).reshape(shape)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from baselines.bpg_ldpc_qam_sic.ldpc import tuned_alpha
 from baselines.bpg_ldpc_qam_sic.mcs import ENVELOPE, Frame, joint_images, lay_out, parse_mcs
 from linksim import Params, Received, Scheme, Setting, SideInfo
 from linksim.link.power import parse_split
@@ -80,8 +81,15 @@ class BpgLdpcQamSic(Scheme):
             "codec": self._controller.codec.settings,
             "code": f"5G LDPC ({frame.info_bits}, {frame.coded_bits}), {frame.blocks} blocks for {frame.images} "
             f"images, CRC-{frame.crc_bits}, {frame.image_bytes} bytes an image, scrambled by user",
-            "decoder": f"{self._backend}, {self.params.iterations} iterations",
+            "decoder": f"{self._decoder}, {self.params.iterations} iterations",
         }
+
+    @property
+    def _decoder(self) -> str:
+        """The LDPC decoder in words."""
+        if self._backend == "sionna":
+            return "sionna boxplus-phi"
+        return f"numba layered normalised min-sum, alpha {tuned_alpha(self.frame.info_bits, self.frame.coded_bits):g}"
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
@@ -119,7 +127,7 @@ class BpgLdpcQamSic(Scheme):
         # What the channel estimate misses of every user's signal is noise to the receiver.
         noise_var = side.noise_var + self.setting.link.csi_error_var * powers.sum()
         streams: list[list[bytes | None]] = [[None] * users for _ in range(batch)]
-        blocks = errors = 0
+        clusters: list[tuple[int, int]] = []
         for run, coder in self._frames(batch):
             size = coder.frame.images
             found = cancel_successively(
@@ -129,8 +137,8 @@ class BpgLdpcQamSic(Scheme):
                 coder,
                 modem(self._mcs.bits_per_symbol, self.setting.device),
             )
-            blocks += found.good.size
-            errors += int((~found.good).sum())
+            # A frame's users share its noise, and its images' blocks the fading: no two frames share anything.
+            clusters += [(frame.size, int((~frame).sum())) for frame in found.good]
             whole = np.asarray(found.good.all(axis=2))
             for user in range(users):
                 for index, stream in enumerate(coder.unpack(found.info[:, user])):
@@ -139,7 +147,8 @@ class BpgLdpcQamSic(Scheme):
         like = torch.empty((batch, users, *self.setting.image_shape), device=received.device)
         flat = [stream for group in streams for stream in group]
         shown, lost = show(flat, self._controller, like, self.setting.train_mean)
-        return Received(shown, lost, blocks, errors)
+        blocks, errors = (sum(counts) for counts in zip(*clusters, strict=True))
+        return Received(shown, lost, blocks, errors, tuple(clusters))
 
     def _frames(self, batch: int) -> list[tuple[slice, BlockCoder]]:
         """The runs of groups in a batch and their coders: whole frames, then what is left in a shorter frame."""

@@ -14,7 +14,13 @@ from linksim.engine.audit import low_power_note
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FIRST, fact_name
 from linksim.engine.plan import Plan, Point
-from linksim.engine.stats import binomial_interval, group_means, mean_and_half_width, units_needed
+from linksim.engine.stats import (
+    binomial_interval,
+    clustered_binomial_interval,
+    group_means,
+    mean_and_half_width,
+    units_needed,
+)
 from linksim.engine.workers import until_means
 from linksim.link.units import source_size
 from linksim.metrics import METRICS, SetMetric
@@ -172,7 +178,7 @@ def point_rows(
                 row[f"{METRICS[name].column}_note"] = set_metric(name).note(result.groups * config.users)
             blocks = sum(record["blocks"] for record in records)
             errors = sum(record["block_errors"] for record in records)
-            low, high = binomial_interval(errors, blocks)
+            low, high = _block_error_interval(records)
             lost = [np.asarray(record["lost"], bool) for record in records if record["lost"] is not None]
             weights = [record["stop"] - record["start"] for record in records]
             powers = [record["tx_power"] for record in records]
@@ -204,6 +210,16 @@ def point_rows(
             }
             rows.append(row)
     return rows
+
+
+def _block_error_interval(records: Sequence[Record]) -> tuple[float, float]:
+    """Of the block error rate: over clusters of blocks where every unit has them, else over blocks."""
+    if any(record["block_clusters"] is None for record in records):
+        return binomial_interval(
+            sum(record["block_errors"] for record in records), sum(record["blocks"] for record in records)
+        )
+    pairs = [pair for record in records for pair in record["block_clusters"]]
+    return clustered_binomial_interval([errors for _, errors in pairs], [blocks for blocks, _ in pairs])
 
 
 #: Laps of a unit that belong to the second stage.

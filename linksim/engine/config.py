@@ -21,7 +21,7 @@ from linksim.link.units import parse_rho
 from linksim.schemes.registry import Variant, find, parse, split_list
 
 #: Raised by hand whenever the same settings give other numbers; folders of another version are refused.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 #: SNR points of a sweep, at the most.
 MAX_POINTS = 10_000

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,13 +86,38 @@ def _checked(received: object, shape: torch.Size, system: System) -> Received:
         raise refuse(
             f"{received.block_errors} errors in {received.blocks} blocks: give whole numbers, errors at most blocks"
         )
+    clusters = received.block_clusters
+    if clusters is not None and not _add_up(clusters, counts):
+        raise refuse(
+            f"`block_clusters` that do not add up to {received.block_errors} errors in {received.blocks} blocks: give "
+            "one (blocks, block errors) for each run of image groups, in whole numbers"
+        )
     return _copy(received)
 
 
 def _copy(received: Received) -> Received:
     """The same, which no plug-in can reach any more."""
     lost = received.lost.clone() if received.lost is not None else None
-    return Received(received.images.clone(), lost, received.blocks, received.block_errors)
+    clusters = None if received.block_clusters is None else tuple(received.block_clusters)
+    return replace(received, images=received.images.clone(), lost=lost, block_clusters=clusters)
+
+
+def _add_up(clusters: object, counts: tuple[int, int]) -> bool:
+    """Whether `clusters` are pairs of (blocks, block errors) in whole numbers that sum to `counts`."""
+    try:
+        pairs = [(blocks, errors) for blocks, errors in clusters]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return False
+    whole = all(isinstance(count, int) for pair in pairs for count in pair)
+    return (
+        whole
+        and all(0 <= errors <= blocks for blocks, errors in pairs)
+        and counts
+        == (
+            sum(blocks for blocks, _ in pairs),
+            sum(errors for _, errors in pairs),
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -229,6 +254,7 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[
         "lost": received.lost.tolist() if received.lost is not None else None,
         "blocks": received.blocks,
         "block_errors": received.block_errors,
+        "block_clusters": None if received.block_clusters is None else [list(pair) for pair in received.block_clusters],
         "tx_power": done.tx_power,
         "allowed_power": done.allowed_power,
         "channel_uses": done.channel_uses,

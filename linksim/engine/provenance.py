@@ -106,7 +106,7 @@ def conventions(config: SweepConfig) -> dict[str, str]:
             config.pixels
         ],
         "groups": "the data set cut into N contiguous parts, zipped",
-        "interval": "95%, Student's t over image groups; block errors Clopper-Pearson",
+        "interval": "95%, Student's t over image groups; block errors Korn-Graubard over image groups",
         **metric_conventions(config.metrics),
     }
 

@@ -33,8 +33,16 @@ def mean_and_half_width(cluster_means: NDArray[np.float64]) -> tuple[float, floa
     return mean, _t_quantile(n - 1) * float(cluster_means.std(ddof=1)) / math.sqrt(n)
 
 
-def binomial_interval(errors: int, trials: int) -> tuple[float, float]:
-    """Clopper-Pearson 95% interval of a probability; (NaN, NaN) without trials."""
+def binomial_interval(errors: float, trials: float) -> tuple[float, float]:
+    """Clopper-Pearson 95% interval of a probability; (NaN, NaN) without trials.
+
+    Args:
+        errors, trials: counts of independent trials, or effective ones, which need not be whole.
+
+    >>> low, high = binomial_interval(3, 200)
+    >>> round(low, 4), round(high, 4)
+    (0.0031, 0.0432)
+    """
     if trials == 0:
         return math.nan, math.nan
     from scipy.stats import beta
@@ -43,6 +51,48 @@ def binomial_interval(errors: int, trials: int) -> tuple[float, float]:
     low = 0.0 if errors == 0 else float(beta.ppf(tail, errors, trials - errors + 1))
     high = 1.0 if errors == trials else float(beta.ppf(1 - tail, errors + 1, trials - errors))
     return low, high
+
+
+def clustered_binomial_interval(errors: ArrayLike, trials: ArrayLike) -> tuple[float, float]:
+    """95% interval of a probability whose trials come in clusters that may share what decides them.
+
+    Clopper-Pearson's with the trials divided by the design effect: the variance of the rate as it is between clusters
+    over that of independent trials (Korn and Graubard, *Survey Methodology* 24, 1998). It is Clopper-Pearson's itself
+    where the clusters vary no more than independent trials do, and where each holds one trial. The degrees of freedom
+    are those of the clusters, and no interval is narrower than that of independent trials (Parker et al., *NCHS Data
+    Presentation Standards for Proportions*, 2017).
+
+    Where no trial or every one is an error, or there is one cluster, nothing is known of the variance between clusters:
+    the trials of a cluster then count as one, which is the largest design effect (Kish, *Survey Sampling*, 1965).
+
+    Args:
+        errors, trials: int [clusters], counts in each; clusters without trials do not count.
+
+    Returns:
+        Low and high end; (NaN, NaN) without trials.
+
+    >>> low, high = clustered_binomial_interval([2, 0, 0, 2, 0, 0, 0, 0], [2] * 8)  # both of a pair, or neither
+    >>> round(low, 3), round(high, 3)
+    (0.019, 0.711)
+    """
+    n = np.asarray(trials, np.float64)
+    x = np.asarray(errors, np.float64)[n > 0]
+    n = n[n > 0]
+    count, total = len(n), float(n.sum())
+    if total == 0:
+        return math.nan, math.nan
+    rate = float(x.sum()) / total
+    largest = float((n**2).sum()) / total
+    if count == 1 or rate in (0.0, 1.0):
+        effective = total / largest
+    else:
+        between = count / (count - 1) * float(((x - rate * n) ** 2).sum()) / total**2
+        independent = rate * (1 - rate) / (total - 1)
+        freedom = (_t_quantile(int(total) - 1) / _t_quantile(count - 1)) ** 2
+        # Rounding leaves the variance of clusters of one trial some 1e-16 beside that of independent ones.
+        plain = between <= independent * (1 + 1e-9)
+        effective = total if plain else min(total, total * independent / between * freedom)
+    return binomial_interval(rate * effective, effective)
 
 
 def units_needed(

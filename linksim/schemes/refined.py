@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import create_model
@@ -87,7 +88,7 @@ class Refined(Scheme):
     def refine(self, received: Received, side: SideInfo, report: Steps = silent) -> Received:
         """The refined images [B, N, C, H, W]; what the first stage says of lost images and blocks stays."""
         images = self.refiner(received.images.float().clamp(0, 1), side, report)
-        return Received(images, received.lost, received.blocks, received.block_errors)
+        return replace(received, images=images)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from baselines.bpg_ldpc_qam_sic import BpgLdpcQamSic
-from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
+from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder, scrambling
 from baselines.bpg_ldpc_qam_sic.mcs import Frame, joint_images, lay_out, parse_mcs
 from baselines.bpg_ldpc_qam_sic.modem import Modem
 from baselines.bpg_ldpc_qam_sic.scheme import DigitalParams
@@ -76,6 +76,89 @@ def test_bytes_survive_packing_coding_and_unpacking() -> None:
         found, good = coder.decode(np.where(coded > 0, 8.0, -8.0).astype(np.float32), users)
         assert good.all()
         assert coder.unpack(found) == streams
+
+
+FRAMES = [
+    ("qpsk-1/2", 512, 1),
+    ("qpsk-1/2", 512, 8),  # a joint block with a checksum of 24 bits
+    ("qpsk-1/3", 512, 1),
+    ("16qam-3/4", 512, 1),
+    ("64qam-5/6", 4096, 1),  # four blocks
+    ("qpsk-1/2", 40, 1),
+]
+
+
+@pytest.mark.parametrize(("mcs", "uses", "images"), FRAMES)
+@pytest.mark.parametrize("backend", ["numba", "sionna"])
+def test_llrs_that_say_nothing_pass_no_checksum(mcs: str, uses: int, images: int, backend: str) -> None:
+    """Zeros and what is rounded to zero; all of one sign, tiny or huge; a quarter of each block alone."""
+    coder = BlockCoder(lay_out(parse_mcs(mcs), uses, images), 20, backend, "cpu")
+    blocks, coded_bits = coder.frame.blocks, coder.frame.coded_bits
+    noise = np.random.default_rng(0).standard_normal(blocks * coded_bits)
+    quarter = np.tile(np.arange(coded_bits) < coded_bits // 4, blocks)
+    cases = [scale * noise for scale in (0.0, 1e-30, 1e-6, 1e-3, 0.02)]
+    cases += [np.full_like(noise, value) for value in (1e-3, -1e-3, np.inf, -np.inf)]
+    llr = np.array([*cases, 10 * noise * quarter], np.float32)
+    assert not coder.decode(llr, np.arange(len(llr)) % 8)[1].any()
+
+
+@pytest.mark.parametrize(("mcs", "uses", "images"), FRAMES)
+def test_a_word_of_zeros_that_was_sent_arrives(mcs: str, uses: int, images: int) -> None:
+    """The rest of a short stream, and an image that fits at no quality."""
+    coder = BlockCoder(lay_out(parse_mcs(mcs), uses, images), 20, "numba", "cpu")
+    info = coder.pack([None] * images)
+    assert not info.any()
+    llr = np.where(coder.encode(info, np.array([1])) > 0, 4.0, -4.0).astype(np.float32)
+    for scale in (1.0, np.inf):
+        found, good = coder.decode(scale * llr, np.array([1]))
+        assert good.all()
+        np.testing.assert_array_equal(found, info[:1].reshape(found.shape))
+
+
+def test_the_words_decoded_are_those_of_the_code_alone() -> None:
+    """What a decoder is told to guess changes nothing for words that it has LLRs of, decoded or not."""
+    coder = BlockCoder(lay_out(parse_mcs("qpsk-1/2"), 512, 1), 20, "numba", "cpu")
+    rng = np.random.default_rng(1)
+    users = rng.integers(0, 8, 1500)
+    info = coder.pack([bytes(rng.integers(0, 256, coder.frame.image_bytes, np.uint8)) for _ in users])
+    coded = coder.encode(info, users)
+    llr = (5.0 * (coded - 0.5) + np.sqrt(5.0) * rng.standard_normal(coded.shape)).astype(np.float32)
+    found, good = coder.decode(llr, users)
+    plain = coder._code.decode(llr * (1 - 2.0 * scrambling(1024)[users]).astype(np.float32)).bits
+    assert 0.05 < (~good).mean() < 0.95
+    right = (plain == info[:, 0]).all(axis=1)
+    np.testing.assert_array_equal(good[:, 0], right)
+    np.testing.assert_array_equal(found[right, 0], plain[right])
+
+
+@pytest.mark.parametrize("params", [{}, {"block": "joint"}, {"codec": "jpeg"}, {"mcs": "16qam-1/2"}])
+@pytest.mark.parametrize("channel", ["awgn", "rayleigh"])
+def test_far_below_every_threshold_all_blocks_fail(channel: str, params: dict[str, str]) -> None:
+    scheme = BpgLdpcQamSic(setting(channel), DigitalParams(**params))
+    for snr_db in (-200.0, -60.0, -40.0):
+        _, received = run(scheme, snr_db, groups=9)
+        assert received.block_errors == received.blocks
+        assert bool(received.lost.all())
+
+
+@pytest.mark.parametrize("snr_db", [10.0, 200.0])
+def test_a_user_without_power_to_speak_of_fails_and_is_not_cancelled(snr_db: float) -> None:
+    scheme = BpgLdpcQamSic(setting(), DigitalParams(split="1/1000000"))
+    _, received = run(scheme, snr_db, groups=16)
+    failed = np.array([errors for _, errors in received.block_clusters])
+    assert not bool(received.lost[:, 1].any())
+    # The weak one arrives where the noise is below its own power, and nowhere else.
+    assert (failed == (0 if snr_db == 200 else 1)).all()
+
+
+def test_blocks_are_counted_by_the_groups_that_share_them() -> None:
+    for params, clusters in (({}, [(2, None)] * 13), ({"block": "joint"}, [(2, None)] * 2)):
+        _, received = run(BpgLdpcQamSic(setting("rayleigh"), DigitalParams(**params)), 12.0, groups=13)
+        assert [blocks for blocks, _ in received.block_clusters] == [blocks for blocks, _ in clusters]
+        assert sum(errors for _, errors in received.block_clusters) == received.block_errors
+    _, received = run(BpgLdpcQamSic(setting("rayleigh"), DigitalParams()), 12.0, groups=64)
+    assert 0 < received.block_errors < received.blocks
+    assert [errors for _, errors in received.block_clusters] == received.lost.sum(dim=1).tolist()
 
 
 def setting(

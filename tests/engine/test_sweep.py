@@ -19,6 +19,7 @@ import torch
 import linksim
 from linksim import LinksimError, Received, Scheme, SideInfo
 from linksim.data import load_dataset
+from linksim.engine.stats import binomial_interval, clustered_binomial_interval
 from linksim.schemes import registry
 from tests.conftest import Cli
 
@@ -134,6 +135,10 @@ def test_the_table_has_the_promised_columns_and_counts(whole: Path) -> None:
     digital = table[table["scheme"] == "bpg-ldpc-qam-sic"]
     assert (digital["split"] == "0.8/0.2").all()
     assert (digital["n_blocks"] == 320).all()
+    lost = linksim.load_images(whole).query("scheme == 'bpg-ldpc-qam-sic'").groupby(["snr_db", "group"])["lost"].sum()
+    for _, row in digital.iterrows():
+        interval = clustered_binomial_interval(lost[row["snr_db"]].to_numpy(int), np.full(160, 2))
+        assert (row["bler_low"], row["bler_high"]) == pytest.approx(interval)
     assert (np.diff(digital["psnr_db"]) > 0).all()
     pd.testing.assert_frame_equal(
         pd.read_csv(whole / "table.csv", keep_default_na=True)[["psnr_db"]], table[["psnr_db"]]
@@ -144,6 +149,8 @@ def test_the_run_file_tells_conventions_versions_hashes_and_command(whole: Path)
     run = json.loads((whole / "run.json").read_text())
     assert {"power", "snr", "csi_transmitter", "csi_receiver", "psnr", "pixels"} <= set(run["conventions"])
     assert {"torch", "sionna-no-rt", "av"} <= set(run["packages"])
+    decoder = run["identity"]["bpg-ldpc-qam-sic rayleigh 1/6 decoder"]
+    assert decoder == "numba layered normalised min-sum, alpha 0.68, 20 iterations"
     assert len(run["data"]["sha256"]) == 64
     assert run["command"].startswith("cli.py sweep --scheme") or "sweep --scheme" in run["command"]
     assert run["linksim"].startswith(linksim.__version__)
@@ -233,6 +240,36 @@ class Miscounting(Still):
         return Received(super().receive(received, side).images, blocks=1, block_errors=5)
 
 
+class Misclustered(Still):
+    """Counts other errors in its clusters than in all."""
+
+    name: ClassVar[str] = "misclustered"
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        images = super().receive(received, side).images
+        return Received(images, blocks=2, block_errors=1, block_clusters=((1, 0), (1, 0)))
+
+
+class Totals(Still):
+    """Counts blocks, and says nothing of clusters: both users of every fourth group fail."""
+
+    name: ClassVar[str] = "totals"
+    clusters: ClassVar[bool] = False
+
+    def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
+        pairs = tuple((2, 2 * (group % 4 == 0)) for group in range(len(side.h)))
+        errors = sum(failed for _, failed in pairs)
+        images = super().receive(received, side).images
+        return Received(images, None, 2 * len(pairs), errors, pairs if self.clusters else None)
+
+
+class Clustered(Totals):
+    """The same with clusters."""
+
+    name: ClassVar[str] = "clustered"
+    clusters: ClassVar[bool] = True
+
+
 class Bytes(Still):
     """Returns 8-bit images."""
 
@@ -310,7 +347,19 @@ class Quiet(Echo):
 
 @pytest.fixture
 def local() -> Iterator[None]:
-    kinds: list[type[Scheme]] = [Still, Cheat, Broken, Shapeless, Miscounting, Bytes, Quitter, Unready]
+    kinds: list[type[Scheme]] = [
+        Still,
+        Cheat,
+        Broken,
+        Shapeless,
+        Miscounting,
+        Misclustered,
+        Totals,
+        Clustered,
+        Bytes,
+        Quitter,
+        Unready,
+    ]
     kinds += [Echo, Meddler, Quiet]
     for kind in kinds:
         linksim.register(kind)
@@ -332,6 +381,7 @@ def quick(tmp_path: Path, **settings: Any) -> pd.DataFrame:
         ("broken", "ZeroDivisionError: a bug of its own"),
         ("shapeless", "shape"),
         ("miscounting", "errors at most blocks"),
+        ("misclustered", "`block_clusters` that do not add up to 1 errors in 2 blocks"),
         ("bytes", "floats in"),
         ("quitter", "SystemExit"),
         ("unready", "cannot be set up: ValueError: no weights anywhere"),
@@ -417,6 +467,19 @@ def test_a_scheme_that_sends_too_little_power_is_named_in_the_note_the_table_and
         "echo",
         "quiet [sends 0.25 of the power allowed (-6.0 dB)]",
     ]
+
+
+@pytest.mark.usefixtures("local")
+def test_block_errors_have_the_interval_of_their_clusters_and_of_blocks_where_a_plug_in_tells_none(
+    tmp_path: Path,
+) -> None:
+    table = quick(tmp_path, scheme="totals,clustered", snr="0", groups=160).set_index("scheme")
+    assert (table["n_blocks"] == 320).all()
+    assert (table["bler"] == 0.25).all()
+    found = {name: tuple(table.loc[name, ["bler_low", "bler_high"]]) for name in table.index}
+    assert found["totals"] == binomial_interval(80, 320)
+    assert found["clustered"] == clustered_binomial_interval([2, 0, 0, 0] * 40, [2] * 160)
+    assert np.diff(found["clustered"]) > 1.3 * np.diff(found["totals"])
 
 
 @pytest.mark.usefixtures("local")
