@@ -15,6 +15,11 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "plugin"
 
 
+def pytest_configure() -> None:
+    """One thread a process, before PyTorch is loaded: there is a process for each core."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache and assets."""
@@ -60,7 +65,7 @@ def cli_env(plugin_path: str) -> dict[str, str]:
 def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
     """Runs the command line in a process of its own, in a temporary folder."""
 
-    def run(*words: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+    def run(*words: str, timeout: float = 1200) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "linksim.cli", *words],
             cwd=tmp_path,

@@ -125,7 +125,8 @@ def results(folder: Path, hashes: dict[str, str], per_image: bool) -> None:
     """A folder fig06 with both curves of CLAIM at 0 and 10 dB."""
     rows = [(name, "first", "awgn", 1 / 6, snr) for name in ("kd", "semnoma") for snr in (0.0, 10.0)]
     table = pd.DataFrame(rows, columns=["variant", "stage", "channel", "rho", "snr_db"])
-    table = table.assign(trained_pairs=1000, psnr_pooled_db=25.0, ssim=0.5)
+    table = table.assign(trained_pairs=1000, psnr_pooled_db=25.0, ssim=0.5, bler=np.nan, tx_power=1.0, n_images=1000)
+    table = table.assign(kind="scheme", dataset="cifar10", power="sum", users=2, channel_uses=512, stop_reason="groups")
     (folder / "fig06").mkdir(exist_ok=True)
     table.to_parquet(folder / "fig06" / "table.parquet")
     identity = {f"{name} awgn 1/6 weights": digest for name, digest in hashes.items()}

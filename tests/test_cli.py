@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
 
     environment = {**cli_env, "PYTHONDONTWRITEBYTECODE": "1", "LINKSIM_CACHE": str(tmp_path / "cache")}
     full = subprocess.run(
-        command, cwd=tmp_path, env=environment, preexec_fn=little_room, capture_output=True, text=True, timeout=200
+        command, cwd=tmp_path, env=environment, preexec_fn=little_room, capture_output=True, text=True, timeout=1200
     )
     assert full.returncode == 2, full.stderr
     lines = [line for line in full.stderr.splitlines() if line.startswith("linksim: ")]
@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
     assert "the same command" in lines[0] or "room" in lines[0]
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "x" / "table.csv").exists()
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert again.returncode == 0, again.stderr
     assert len(linksim.load(tmp_path / "x")) == 5
 
@@ -158,7 +158,7 @@ def test_a_sweep_goes_on_when_nobody_can_see_its_bar(cli_env: dict[str, str], tm
     words = [sys.executable, "-m", "linksim.cli", *SWEEP[:-1], "--workers", "1"]
     for number, redirect in enumerate(("2>&-", "2>/dev/full")):
         line = f"{' '.join(words)} --out x{number} {redirect}"
-        done = subprocess.run(line, shell=True, cwd=tmp_path, env=cli_env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=cli_env, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, redirect
         assert (tmp_path / f"x{number}" / "table.csv").exists()
 

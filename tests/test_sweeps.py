@@ -85,7 +85,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     done = subprocess.run(
         [sys.executable, "-m", "linksim.cli", "reproduce", "fig10", *words, "--set", "snr=-5", "--set", "channel=awgn",
          "--workers", "1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "left out  semnoma_awgn_1-48" in done.stdout
@@ -97,7 +97,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     assert table["refine_steps"].tolist()[1] == 3
     grid = subprocess.run(
         [sys.executable, "-m", "linksim.cli", "gallery", str(ROOT / "sweeps" / "fig11.yaml"), *words, "--groups", "0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert grid.returncode == 0, grid.stderr
     assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000
@@ -155,5 +155,5 @@ def test_no_column_of_a_table_is_free_for_a_parameter(name: str) -> None:
 def test_the_notebook_runs_from_top_to_bottom() -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(ROOT / "results" / "compare.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "results")}})
+    client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(ROOT / "results")}})
     client.execute()

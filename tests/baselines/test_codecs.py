@@ -409,7 +409,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(path), name], cwd=Path(__file__).parents[2])
         for name in "123"
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=1200) for process in processes] == [0, 0, 0]
     cache = StreamCache(path)
     assert len(cache.get("s", b"c" * 16, 1)) == 60
     for name in "123":

@@ -63,7 +63,7 @@ def test_a_checkpoint_on_disk_is_found_with_its_process(tmp_path: Path) -> None:
     torch.save({f"module.{name}": value for name, value in theirs.state_dict().items()}, path)
     found = find_prior(str(path), Checkpoint(schedule="cosine"), SHAPE)
     assert found.schedule["beta_schedule"] == "squaredcos_cap_v2"
-    prior = found.load("cpu", SHAPE)
+    prior = found.load("cpu", "float32", SHAPE)
     x = torch.randn(2, 3, 32, 32)
     told = theirs(x, torch.tensor([40, 40]))[:, :3]
     torch.testing.assert_close(prior.predict(x, 40), told, rtol=0, atol=0.05 * float(told.abs().max()))
@@ -77,7 +77,7 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     for content in (whole[:-2000], b"", b"\x80\x04K\x01."):
         path.write_bytes(content)
         with pytest.raises(LinksimError, match=r"no checkpoint, or a damaged one"):
-            find_prior(str(path), Checkpoint(), SHAPE).load("cpu", SHAPE)
+            find_prior(str(path), Checkpoint(), SHAPE).load("cpu", "float32", SHAPE)
     for state in ({}, {"weight": torch.zeros(2)}, {**good, "label_emb.weight": torch.zeros(10, 128)}):
         with pytest.raises(LinksimError, match="no unconditional UNet"):
             convert(state, "4", "legacy", SHAPE)
@@ -152,12 +152,12 @@ def test_a_diffusers_folder_is_a_prior(tmp_path: Path) -> None:
     with torch.no_grad():
         told = theirs(x, torch.tensor([7, 7])).sample
     torch.testing.assert_close(
-        found.load("cpu", SHAPE).predict(x, 7), told, rtol=0, atol=0.05 * float(told.abs().max())
+        found.load("cpu", "float32", SHAPE).predict(x, 7), told, rtol=0, atol=0.05 * float(told.abs().max())
     )
     weights = next((tmp_path / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-5000])
     with pytest.raises(LinksimError, match="does not load"):
-        find_prior(str(tmp_path), Checkpoint(), SHAPE).load("cpu", SHAPE)
+        find_prior(str(tmp_path), Checkpoint(), SHAPE).load("cpu", "float32", SHAPE)
     (tmp_path / "unet" / "config.json").write_text("{}")
     with pytest.raises(LinksimError, match="no diffusers folder"):
         find_prior(str(tmp_path), Checkpoint(), SHAPE)

@@ -199,15 +199,15 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
         )  # fmt: skip
 
     process = start()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1000
     while not list(tmp_path.glob("runs/*/checkpoint.pt")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    assert process.wait(600) == 130
     again = start()
-    _, said = again.communicate(timeout=400)
+    _, said = again.communicate(timeout=3000)
     assert again.returncode == 0, said
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
     shipped = began_with(cards[BASE.name])
@@ -217,7 +217,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
         SOURCE: BASE.name,
         **{replace(BASE, method=method).name: SOURCE for method in ("kd", "semnoma")},
     }
-    assert start().wait(60) == 0
+    assert start().wait(600) == 0
 
 
 def test_better_weights_stay_unless_told_otherwise(
