@@ -41,7 +41,11 @@ def add_commands(commands: Commands[Parser]) -> None:
         help="a diffusion prior: small (default), large, diffbir-mini-vae, diffbir-mini-denoiser",
     )  # fmt: skip
     train.add_argument(
-        "--for", dest="sweep", type=Path, metavar="FILE", help="every model that a sweep needs and lacks"
+        "--for",
+        dest="sweep",
+        type=Path,
+        metavar="FILE",
+        help="every model that a sweep needs and lacks; or of a list `models`, in turns",
     )
     train.add_argument("--channel", metavar="NAME", help="awgn (default) or rayleigh")
     train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
@@ -180,7 +184,7 @@ def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
     from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
-    from linksim.train.many import train_all
+    from linksim.train.parallel import train_all
     from linksim.train.run import image_shape, models_for, waves, with_prerequisites
 
     for option in _MODEL:
@@ -189,7 +193,10 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.replace:
         raise LinksimError("--for trains what has no weights: leave --replace out")
     jobs = whole(args.jobs or "1", "--jobs") or 1
-    config = make_config(read_sweep_file(args.sweep))
+    values = read_sweep_file(args.sweep)
+    if "models" in values:
+        return _campaign(args, values, jobs)
+    config = make_config(values)
     if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
         raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
     needed = models_for(config, shape)
@@ -203,23 +210,42 @@ def _train_for(args: argparse.Namespace) -> int:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for spec in lacking:
         spec.make_recipe(args.recipe, changes(args), warm=False)
-    words = [
-        "--resume",
-        "--recipe",
-        args.recipe,
-        "--out",
-        str(args.out),
-        "--seed",
-        args.seed or "0",
-        "--device",
-        args.device,
-    ]
-    for option in ("budget", "steps", "data_dir"):
-        if getattr(args, option) is not None:
-            words += [f"--{option.replace('_', '-')}", getattr(args, option)]
+    words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), *_machine_words(args, "seed")]
+    words += _length_words(args)
     words += [word for change in args.set for word in ("--set", change)]
     train_all(waves(lacking), words, jobs, warm=args.warm)
     return 0
+
+
+def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) -> int:
+    """Models of a list, in turns."""
+    from linksim.train.campaign import goals_of, run_campaign
+
+    for option in ("warm", "resume", "set", "seed"):
+        if getattr(args, option):
+            raise LinksimError(f"--{option} is the list's to say, for each model: leave it out")
+    if args.recipe != "fast":
+        raise LinksimError("--recipe is the list's to say, for each model: leave it out")
+    goals = goals_of(values)
+    if (args.budget is None) == (args.steps is None):
+        raise LinksimError("give the length of a turn: --budget 20m, or --steps N")
+    run_campaign(goals, args.out, _length_words(args), _machine_words(args), jobs)
+    return 0
+
+
+def _length_words(args: argparse.Namespace) -> list[str]:
+    """`--budget` and `--steps`, as they were given."""
+    return [word for option in ("budget", "steps") if (value := getattr(args, option)) is not None
+            for word in (f"--{option}", value)]  # fmt: skip
+
+
+def _machine_words(args: argparse.Namespace, *more: str) -> list[str]:
+    """Where trainings run and find their data, and further options by name, as they were given."""
+    found = ["--device", args.device]
+    for option in ("data_dir", *more):
+        if (value := getattr(args, option)) is not None:
+            found += [f"--{option.replace('_', '-')}", value]
+    return found
 
 
 def _tune(args: argparse.Namespace) -> int:

@@ -79,7 +79,9 @@ def code_version() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", "linksim", "baselines")
+        changed = git(
+            "--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", "linksim", "baselines"
+        )
     except (OSError, subprocess.SubprocessError):
         return linksim.__version__
     return f"{linksim.__version__}+{commit}{'+dirty' if changed else ''}"

@@ -403,8 +403,8 @@ def go_on_from(spec: Spec, out: Path) -> tuple[Start, BaseRecipe, int]:
         state = load_checkpoint(out / CHECKPOINT)["state"]
         if state["step"] < state["steps"] or not (out / HISTORY).exists():
             raise LinksimError(f"the run in {out} has not ended: --resume goes on with it")
-        out.rename(_aside(out, len(_set_aside(out)) + 1))
-    done = _set_aside(out)
+        out.rename(_aside(out, len(set_aside(out)) + 1))
+    done = set_aside(out)
     if not done:
         raise LinksimError(f"{out} holds no run to go on with: leave --more out")
     # It cannot be gone on with any more, and is the largest of its files.
@@ -418,7 +418,7 @@ def _aside(out: Path, number: int) -> Path:
     return out.with_name(f"{out.name}.{number}")
 
 
-def _set_aside(out: Path) -> list[Path]:
+def set_aside(out: Path) -> list[Path]:
     """Folders of the runs that others went on from, in order."""
     return list(itertools.takewhile(Path.exists, (_aside(out, number) for number in itertools.count(1))))
 

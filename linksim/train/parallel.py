@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from linksim.errors import LinksimError
 from linksim.train.spec import ModelSpec, Spec
@@ -24,7 +24,6 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
     Raises:
         LinksimError: a model failed, after those that ran beside it ended.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if jobs > 1 else None
     running: dict[Spec, subprocess.Popen[bytes]] = {}
     try:
         for wave in waves:
@@ -33,17 +32,26 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
                     start = ["--warm", warm] if warm is not None and isinstance(spec, ModelSpec) else []
-                    running[spec] = subprocess.Popen(
-                        [sys.executable, "-m", "linksim.cli", *spec.words, *options, *start],
-                        env=environment, stdin=subprocess.DEVNULL,
-                    )  # fmt: skip
+                    running[spec] = launch([*spec.words, *options, *start], one_thread=jobs > 1)
                 _reap(running)
                 time.sleep(0.2)
     finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+        stop(running.values())
+
+
+def launch(words: Sequence[str], one_thread: bool) -> subprocess.Popen[bytes]:
+    """`linksim` with these words, in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if one_thread else None
+    return subprocess.Popen([sys.executable, "-m", "linksim.cli", *words], env=environment, stdin=subprocess.DEVNULL)
+
+
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ends trainings; each keeps its last checkpoint."""
+    waiting = list(processes)
+    for process in waiting:
+        process.terminate()
+    for process in waiting:
+        process.wait()
 
 
 def _reap(running: dict[Spec, subprocess.Popen[bytes]]) -> None:

@@ -1,0 +1,257 @@
+"""A campaign: models that are trained in turns, the one furthest behind its bar first, until all have met theirs.
+
+`linksim train --for FILE` runs one where FILE holds a list `models` in place of a sweep. Each turn is a slice of one
+model's training: a new run, the rest of one that was stopped, or, after its end, more of it from its best weights. A
+campaign can be stopped at any time; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from linksim.errors import LinksimError, unknown
+from linksim.train.parallel import launch, stop
+from linksim.train.spec import EMBEDDED, FROM_SCRATCH, ModelSpec
+
+#: A slice that raises the score by less than this, in dB, stands; a model that stood twice in a row is left alone.
+_STANDS_DB = 0.02
+_STANDS = 2
+
+_POLL_SECONDS = 0.5
+
+
+class _Entry(BaseModel):
+    """One model of a campaign's file; every key but `bar`, `pairs` and `set` is as `linksim train` takes it."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    scheme: str
+    channel: str = "awgn"
+    rho: str = "1/6"
+    size: str = "compact"
+    users: int = 2
+    csi: str | None = None
+    power: str = "sum"
+    ablation: str = "none"
+    bar: Annotated[float, Field(allow_inf_nan=False)]
+    pairs: int | None = Field(None, ge=1)
+    recipe: str = "fast"
+    warm: str | None = None
+    set: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A model and what it shall reach.
+
+    Args:
+        spec: the model.
+        bar: score of its validation, the mean PSNR in dB over its SNRs.
+        pairs: image groups of its own trainings after which it ends in any case; None: none.
+        options: of `linksim train` for its first slice.
+    """
+
+    spec: ModelSpec
+    bar: float
+    pairs: int | None
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a model stands.
+
+    Args:
+        score: of its weights, None without any.
+        pairs: image groups of its own trainings.
+        ended: whether its last run has.
+    """
+
+    score: float | None
+    pairs: int
+    ended: bool = True
+
+
+def goals_of(values: Mapping[str, Any]) -> list[Goal]:
+    """The goals of a campaign's file.
+
+    Args:
+        values: of the file, `models: [{scheme: semoma, channel: awgn, rho: 1/3, bar: 32.5}, ...]`.
+
+    Raises:
+        LinksimError: a key or a value that is none, or a model named twice.
+
+    Example:
+        >>> (goal,) = goals_of({"models": [{"scheme": "semoma", "rho": "1/3", "bar": 32.5, "set": {"batch": 16}}]})
+        >>> goal.spec.name, goal.bar, goal.options
+        ('semoma_awgn_1-3_n2_own_sum_32px_compact', 32.5, ('--recipe', 'fast', '--set', 'batch=16'))
+    """
+    from linksim.train.run import model_spec
+
+    for key in values:
+        if key != "models":
+            raise unknown("key of a campaign", str(key), ["models"])
+    rows = values["models"]
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise LinksimError(
+            "models: write a list of models, like - {scheme: semoma, channel: awgn, rho: 1/3, bar: 32.5}"
+        )
+    goals: dict[str, Goal] = {}
+    for row in rows:
+        try:
+            entry = _Entry.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                raise unknown("key of a model", where, _Entry.model_fields) from None
+            raise LinksimError(f"models: {where}: {first['msg'].lower()}") from None
+        spec = model_spec(
+            entry.scheme, entry.channel, entry.rho, entry.size, entry.users, entry.csi, entry.power, entry.ablation
+        )
+        spec.make_recipe(entry.recipe, entry.set, warm=False)
+        options = ["--recipe", entry.recipe]
+        if entry.warm is not None:
+            options += ["--warm", entry.warm]
+        options += [word for key, value in entry.set.items() for word in ("--set", f"{key}={value}")]
+        if spec.name in goals:
+            raise LinksimError(f"models: {spec.name} is there twice: take one away")
+        goals[spec.name] = Goal(spec, entry.bar, entry.pairs, tuple(options))
+    for goal in goals.values():
+        for other in _needs(goal):
+            if other not in goals and _installed(other) is None:
+                raise LinksimError(f"models: {goal.spec.name} needs {other}, which has no weights: add it to the list")
+    return list(goals.values())
+
+
+def _needs(goal: Goal) -> list[str]:
+    """Names of the models that must have weights before this one is trained: its teacher, and what it starts as."""
+    warm = dict(itertools.pairwise(goal.options)).get("--warm")
+    found = [part.name for part in goal.spec.parts.values()]
+    if warm in (None, EMBEDDED) and goal.spec.source is not None:
+        found.append(goal.spec.source.name)
+    elif warm not in (None, EMBEDDED, FROM_SCRATCH, "auto"):
+        found.append(warm)
+    return found
+
+
+def _installed(name: str) -> float | None:
+    """Score of a model's weights; None where there are none."""
+    from linksim import weights
+
+    card = weights.cards().get(name)
+    return card["score"] if card is not None and weights.present(card) else None
+
+
+def standing(goal: Goal, out: Path) -> Standing:
+    """Where a model stands: what its weights score, or its own run in `out` where that is better."""
+    from linksim.train.loop import CHECKPOINT, load_checkpoint
+
+    score, pairs, ended = _installed(goal.spec.name), 0, True
+    folder = out / goal.spec.name
+    if (folder / CHECKPOINT).exists():
+        content = load_checkpoint(folder / CHECKPOINT)
+        state, ended = content["state"], content["state"]["step"] >= content["state"]["steps"]
+        own = [run["pairs"] for run in state["lineage"] if run["model"] == goal.spec.name]
+        pairs = sum(own) + state["prepared"] + state["step"] * content["identity"]["recipe"]["batch"]
+        score = max(state["best"], -math.inf if score is None else score)
+    return Standing(score, pairs, ended)
+
+
+def most_behind(goals: Iterable[Goal], standings: Mapping[Goal, Standing]) -> Goal | None:
+    """The goal that is furthest behind its bar, of those whose bar is not met and whose needs have weights.
+
+    A model without weights is behind all that have some; a run that was stopped half-way goes on first.
+    """
+    waiting: list[Goal] = []
+    for goal in goals:
+        found = standings[goal]
+        met = found.score is not None and found.score >= goal.bar
+        spent = goal.pairs is not None and found.pairs >= goal.pairs
+        if found.ended and (met or spent):
+            continue
+        if all(_installed(name) is not None for name in _needs(goal)):
+            waiting.append(goal)
+    return max(waiting, key=lambda goal: _behind(goal, standings[goal]), default=None)
+
+
+def _behind(goal: Goal, found: Standing) -> tuple[bool, float]:
+    return not found.ended, math.inf if found.score is None else goal.bar - found.score
+
+
+def run_campaign(
+    goals: Sequence[Goal], out: Path, slice_words: Sequence[str], options: Sequence[str], jobs: int
+) -> None:
+    """Trains in turns until every bar is met, every model's pairs are spent, or none of what is left gets better.
+
+    Args:
+        goals: see `goals_of`.
+        out: folder of the runs.
+        slice_words: length of a turn: `--budget TIME` or `--steps N`.
+        options: of `linksim train`, the same for every turn.
+        jobs: models that are trained side by side, a process of one thread each.
+
+    Raises:
+        LinksimError: trainings failed; their own lines are above, and the others went on.
+    """
+    running: dict[Goal, subprocess.Popen[bytes]] = {}
+    stood: Counter[Goal] = Counter()
+    failed: list[Goal] = []
+    before = {goal: standing(goal, out) for goal in goals}
+    try:
+        while True:
+            idle = [goal for goal in goals if goal not in running and goal not in failed and stood[goal] < _STANDS]
+            while len(running) < jobs and (goal := most_behind(idle, before)) is not None:
+                idle.remove(goal)
+                print(_words(goal, before[goal]), flush=True)
+                running[goal] = launch([*_turn(goal, out, slice_words), "--out", str(out), *options], one_thread=True)
+            if not running:
+                break
+            time.sleep(_POLL_SECONDS)
+            for goal, process in list(running.items()):
+                if (code := process.poll()) is None:
+                    continue
+                del running[goal]
+                now = standing(goal, out)
+                if code:
+                    failed.append(goal)
+                elif (now.score or 0.0) < (before[goal].score or -math.inf) + _STANDS_DB:
+                    stood[goal] += 1
+                else:
+                    stood[goal] = 0
+                before[goal] = now
+    finally:
+        stop(running.values())
+    for goal in goals:
+        print(_words(goal, before[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
+    if failed:
+        raise LinksimError(f"{', '.join(goal.spec.name for goal in failed)} failed (the lines are above)")
+
+
+def _turn(goal: Goal, out: Path, slice_words: Sequence[str]) -> list[str]:
+    """The command of a model's next slice."""
+    from linksim.train.loop import CHECKPOINT
+    from linksim.train.run import set_aside
+
+    folder = out / goal.spec.name
+    if not (folder / CHECKPOINT).exists() and not set_aside(folder):
+        return [*goal.spec.words, *goal.options, *slice_words]
+    if not standing(goal, out).ended:
+        return [*goal.spec.words, *goal.options, "--resume"]
+    kind, length = slice_words
+    return [*goal.spec.words, *(["--more", length] if kind == "--budget" else ["--more", *slice_words])]
+
+
+def _words(goal: Goal, found: Standing) -> str:
+    score = "no weights" if found.score is None else f"{found.score:.2f} dB"
+    return f"{goal.spec.name}: {score}, bar {goal.bar:g} dB, {found.pairs} pairs of its own"

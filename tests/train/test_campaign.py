@@ -1,0 +1,102 @@
+"""A campaign trains its models in turns, the one furthest behind its bar first."""
+
+from pathlib import Path
+
+import pytest
+
+from linksim import LinksimError, weights
+from linksim.engine.config import read_sweep_file
+from linksim.train.campaign import Goal, Standing, goals_of, most_behind, run_campaign, standing
+from linksim.train.spec import lineage_pairs
+from tests.conftest import ROOT
+from tests.train.test_command import OFFICIAL, folder, train
+
+__all__ = ["folder"]
+
+BASE = {"scheme": "semoma", "rho": "1/24", "bar": 30.0}
+
+
+def test_the_model_furthest_behind_comes_first_and_one_without_weights_before_all() -> None:
+    rows = [{"scheme": "semoma", "rho": rho, "bar": bar} for rho, bar in (("1/3", 32), ("1/6", 31), ("1/12", 26))]
+    near, far, met = goals = goals_of({"models": rows})
+    there = {near: Standing(31.5, 0), far: Standing(29.0, 0), met: Standing(26.5, 0)}
+    assert most_behind(goals, there) == far
+    assert most_behind([near, met], there) == near
+    assert most_behind([met], there) is None
+    assert most_behind(goals, {**there, near: Standing(None, 0)}) == near
+    # What was stopped half-way goes on first, its bar met or not.
+    assert most_behind(goals, {**there, met: Standing(26.5, 0, ended=False)}) == met
+
+
+def test_a_model_whose_pairs_are_spent_ends_and_one_waits_for_what_it_starts_as(folder: Path) -> None:
+    student, source = goals_of({"models": [
+        {"scheme": "semnoma", "rho": "1/24", "bar": 40, "pairs": 100}, {**BASE, "rho": "1/48"}
+    ]})  # fmt: skip
+    none = {student: Standing(None, 0), source: Standing(None, 0)}
+    assert most_behind([student], none) is None
+    assert most_behind([student, source], none) == source
+    train(folder, "--scheme", "semoma", "--rho", "1/48", "--steps", "1")
+    assert most_behind([student], none) == student
+    assert most_behind([student], {student: Standing(20.0, 99)}) == student
+    assert most_behind([student], {student: Standing(20.0, 100)}) is None
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
+def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    small = {"set": {"batch": 2, "embed_steps": 2, "learning_rate": 1e-6}}
+    goals = goals_of({"models": [{**BASE, "rho": "1/48", **small}]})
+    words = ["--steps", "1"], ["--data-dir", str(OFFICIAL)]
+    run_campaign(goals, tmp_path / "runs", *words, jobs=1)
+    # The first turn gives it weights; two more at a rate of nothing stand.
+    assert lineage_pairs(weights.cards()[goals[0].spec.name]) >= 2
+    assert standing(goals[0], tmp_path / "runs").pairs == 6
+    assert "6 pairs of its own, and stands there" in capsys.readouterr().out
+    spent = [Goal(goals[0].spec, 40.0, 6, goals[0].options)]
+    run_campaign(spent, tmp_path / "runs", *words, jobs=1)
+    assert standing(goals[0], tmp_path / "runs").pairs == 6
+    broken = goals_of({"models": [{**BASE, "set": {"learning_rate": 1e6, "warmup": 0, "clip": 0, "batch": 2}}]})
+    with pytest.raises(LinksimError, match="semoma_awgn_1-24_n2_own_sum_32px_compact failed"):
+        run_campaign(broken, tmp_path / "runs", ["--steps", "30"], ["--data-dir", str(tmp_path / "none")], jobs=1)
+
+
+def test_the_campaign_of_the_papers_figures_can_be_read() -> None:
+    goals = goals_of(read_sweep_file(ROOT / "sweeps" / "train" / "cifar10.yaml"))
+    assert {goal.spec.method for goal in goals} == {"semoma", "semnoma", "kd"}
+    # All of a comparison see as many pairs.
+    assert {goal.pairs for goal in goals if goal.spec.access == "noma"} == {100_000}
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"models": []}, "write a list of models"),
+        ({"models": [1]}, "write a list of models"),
+        ({"models": [{**BASE, "chanel": "awgn"}]}, "did you mean 'channel'"),
+        ({"models": [{"scheme": "semoma"}]}, "bar: field required"),
+        ({"models": [{**BASE, "bar": "high"}]}, "bar: input should be a valid number"),
+        ({"models": [{**BASE, "set": {"batc": 2}}]}, "did you mean 'batch'"),
+        ({"models": [BASE, BASE]}, "is there twice"),
+        ({"models": [BASE], "snr": 10}, "unknown key of a campaign 'snr'"),
+        ({"models": [{**BASE, "scheme": "semnoma"}]}, "needs semoma_awgn_1-48_n2_own_sum_32px_compact"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_in_one_line(values: dict[str, object], hint: str) -> None:
+    with pytest.raises(LinksimError, match=hint.replace("(", r"\(")):
+        goals_of(values)
+
+
+@pytest.mark.parametrize("words", [["--set", "batch=2"], ["--recipe", "adamw"], ["--warm", "auto"]])
+def test_what_the_list_says_for_each_model_is_not_said_for_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    from linksim.cli import main
+
+    file = tmp_path / "list.yaml"
+    file.write_text("models: [{scheme: semoma, rho: 1/24, bar: 30}]\n")
+    assert main(["train", "--for", str(file), "--steps", "1", *words]) == 2
+    assert "the list's to say" in capsys.readouterr().err
+    assert main(["train", "--for", str(file)]) == 2
+    assert "give the length of a turn" in capsys.readouterr().err
