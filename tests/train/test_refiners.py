@@ -85,7 +85,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     with pytest.raises(LinksimError, match=r"no T' was validated .*linksim tune --scheme semnoma\+ddim"):
         linksim.sweep(folder / "other", scheme="semnoma+ddim", rho="1/24", snr="10", groups=2, progress=False)
     # Behind other weights of its first stage a generator is refused, and one to start from.
-    assert train(folder, *first, "--steps", "2", "--out", str(folder / "again"), "--replace") == 0
+    assert train(folder, *first, "--steps", "2", "--warm", "none", "--out", str(folder / "again"), "--replace") == 0
     with pytest.raises(LinksimError, match="was trained with other weights of semnoma_awgn_1-24"):
         linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
     again = ("--steps", "1", "--warm", CganSpec(FIRST).name, "--out", str(folder / "cgan"))
