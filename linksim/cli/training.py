@@ -112,7 +112,7 @@ def _train(args: argparse.Namespace) -> int:
             if getattr(args, option):
                 word = {"sweep": "for"}.get(option, option)
                 raise LinksimError(f"--more goes on from the best weights of one run: leave --{word} out")
-        seconds = parse_budget(args.more) if args.more else None
+        seconds = parse_budget(args.more, "--more") if args.more else None
     if args.sweep:
         return _train_for(args)
     if args.jobs is not None:

@@ -38,11 +38,16 @@ HISTORY = "history.json"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
-def parse_budget(text: str) -> float:
-    """`40m`, `2h`, `90s` or seconds. Raises LinksimError."""
+def parse_budget(text: str, option: str = "--budget") -> float:
+    """`40m`, `2h`, `90s` or seconds. Raises LinksimError, with the name of the option.
+
+    Example:
+        >>> parse_budget("2h")
+        7200.0
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise LinksimError(f"--budget {text!r}: write a time like 40m, 2h or 90s")
+        raise LinksimError(f"{option} {text!r}: write a time like 40m, 2h or 90s")
     return min(float(match[1]) * _UNITS[match[2]], _MAX_BUDGET)
 
 
@@ -366,6 +371,7 @@ def _new_start(spec: Spec, warm: str | None) -> Start:
     if warm in (None, EMBEDDED):
         if source is None:
             raise LinksimError(f"--warm {EMBEDDED}: {spec.name} has no orthogonal model to start as: leave it out")
+        _check_embedding(spec, source)
         if source.name not in known:
             raise LinksimError(
                 f"{spec.name} starts as {source.name}, users in separate channel uses, which has no weights: train it "
@@ -376,10 +382,21 @@ def _new_start(spec: Spec, warm: str | None) -> Start:
         if source is not None and source.name in known:
             return Start(source.name, embedded=True)
         return Start(nearest(spec) or "" if spec.ablation != SCRATCH else "")
-    name = chosen(list(known), str(warm), "model")
+    name = chosen([*known, EMBEDDED, "auto", FROM_SCRATCH], str(warm), "model")
     if spec.ablation == SCRATCH != known[name][0].ablation:
         raise LinksimError(f"--warm {name}: {SCRATCH} starts from nothing, or from a model that is {SCRATCH} too")
     return Start(name)
+
+
+def _check_embedding(spec: ModelSpec, source: ModelSpec) -> None:
+    """Raises LinksimError where the maps do not divide among the users."""
+    try:
+        spec.build().embed(source.build())
+    except LinksimError as error:
+        raise LinksimError(
+            f"{spec.name} cannot start as {spec.users} users in separate channel uses ({error}): take another --rho or "
+            f"--users, or --warm {FROM_SCRATCH}"
+        ) from None
 
 
 def go_on_from(spec: Spec, out: Path) -> tuple[Start, BaseRecipe, int]:

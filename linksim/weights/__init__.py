@@ -273,8 +273,8 @@ def _in_file(spec: ModelSpec, path: Path) -> Chosen:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
         hint = f", like {near[0]}" if near else ""
         raise LinksimError(
-            f"weights={path}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run of "
-            "linksim train, or a file"
+            f"weights={path}: {file}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run "
+            "of linksim train, or a file"
         ) from None
     pairs: int | None = None
     if file.suffix == ".safetensors":

@@ -296,7 +296,7 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("nothing-there", "No such file or directory: give auto, shipped, a model's name"),
+        ("nothing-there", "nothing-there: No such file or directory: give auto, shipped, a model's name"),
         ("semoma_awgn_1-3_n2_own_sum_32px_compac", "like semoma_awgn_1-3_n2_own_sum_32px_compact"),
         ("semoma_awgn_1-3_n2_own_sum_32px_compact", "not of the network of semoma_awgn_1-24"),
         ("shipped", "none are shipped"),
