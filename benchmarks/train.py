@@ -22,7 +22,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from linksim.link.channel import transmit_over
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.network import Network, side_information
 from linksim.nets.precision import laid_out
@@ -96,12 +95,11 @@ def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor
     torch.manual_seed(0)
     drawn = draw_batch(spec, replace(RECIPES["adamw"], batch=batch), pool)
     side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
-    noise_var = 10 ** (-drawn.snr_db / 10)
 
     def run() -> object:
         with torch.inference_mode():
             symbols = network.encode(drawn.images, side, spec.powers)
-            return network.receive(transmit_over(spec.access, symbols, drawn.h, drawn.noise, noise_var), side)
+            return network.receive(drawn.channel.through(symbols, spec.access, drawn.noise_var, drawn.noise), side)
 
     return run
 

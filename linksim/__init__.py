@@ -9,6 +9,8 @@ from linksim.api import compare, load, load_images, sweep
 from linksim.data import register as register_dataset
 from linksim.errors import LinksimError
 from linksim.link.config import LinkConfig, Setting, SideInfo
+from linksim.link.fading import Channel
+from linksim.link.fading import register as register_channel
 from linksim.metrics import register as register_metric
 from linksim.refine.base import Refiner
 from linksim.refine.registry import register as register_refiner
@@ -17,6 +19,7 @@ from linksim.schemes import Params, Received, Reference, Scheme, register
 __version__ = "0.1.0"
 
 __all__ = [
+    "Channel",
     "LinkConfig",
     "LinksimError",
     "Params",
@@ -31,6 +34,7 @@ __all__ = [
     "load",
     "load_images",
     "register",
+    "register_channel",
     "register_dataset",
     "register_metric",
     "register_refiner",

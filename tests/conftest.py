@@ -41,7 +41,8 @@ def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder that, on the import path, is the example plug-in installed: its module and its entry point."""
     folder = tmp_path_factory.mktemp("plugin")
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (folder / "analog_pixels.py").write_text((EXAMPLE / "analog_pixels.py").read_text())
+    for module in EXAMPLE.glob("*.py"):
+        (folder / module.name).write_text(module.read_text())
     info = folder / "linksim_analog_pixels-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")

@@ -65,7 +65,7 @@ def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
 def _channels() -> Rows:
     from linksim.link.fading import CHANNELS
 
-    return ((name, text) for name, (text, _) in CHANNELS.items())
+    return _plug_ins(CHANNELS.names(), CHANNELS.find)
 
 
 def _metrics() -> Rows:

@@ -160,8 +160,7 @@ class SweepConfig(BaseModel):
     @classmethod
     def _channels(cls, value: Any) -> tuple[str, ...]:
         for name in (names := _listed(value)):
-            if name not in CHANNELS:
-                raise unknown("channel", name, CHANNELS)
+            CHANNELS.find(name)
         if not names:
             raise LinksimError("no channel given: see `linksim list channels`")
         return tuple(dict.fromkeys(names))

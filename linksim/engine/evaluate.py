@@ -20,9 +20,9 @@ from linksim.engine.audit import allowed_power, audit_symbols, power_note
 from linksim.engine.context import FIRST, Context, fact_name, features_path, open_data, setting_of
 from linksim.engine.plan import Unit
 from linksim.errors import LinksimError
-from linksim.link.channel import to_complex64, transmit_over, unit_noise
+from linksim.link.channel import realise
 from linksim.link.config import SideInfo
-from linksim.link.fading import draw_coefficients, estimate_coefficients
+from linksim.link.draws import KeyedDraws
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
@@ -167,11 +167,10 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
     pixels = data.images[indices.ravel()].reshape(*indices.shape, *data.image_shape)
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
     link = config.link(point.channel)
-    true_h = draw_coefficients(link, config.seed, groups)
-    h = to_complex64(true_h, device)
+    channel = realise(link, KeyedDraws(config.seed, groups, device))
     snr_db = torch.full((len(groups),), point.snr_db, device=device)
     noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
-    estimate = to_complex64(estimate_coefficients(link, true_h, config.seed, groups), device)
+    estimate = channel.estimate(link.csi_error_var)
     draws = (config.seed, tuple(groups))
 
     def told() -> SideInfo:
@@ -200,8 +199,7 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         note = power_note(system)
         if system.access == "noma":
             split = "/".join(f"{share:.4g}" for share in system.split)
-        noise = unit_noise(system.access, config.users, symbols.shape[-1], config.seed, groups).to(device)
-        signal = transmit_over(system.access, symbols, h, noise, noise_var)
+        signal = channel.through(symbols, system.access, noise_var)
         clock.lap("channel")
         received = _checked(system.receive(signal, told()), images.shape, system)
         clock.lap("receive")

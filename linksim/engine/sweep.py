@@ -35,6 +35,7 @@ from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
+from linksim.link.fading import CHANNELS
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
@@ -115,6 +116,9 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 )
         if digest := source_digest(METRICS[name]):
             systems[f"metric {name} plug-in"] = digest
+    for channel in config.channel:
+        if digest := source_digest(CHANNELS[channel]):
+            systems[f"channel {channel} plug-in"] = digest
     if digest := source_digest(DATASETS[kind_of(config.dataset)]):
         systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
@@ -363,6 +367,7 @@ def _work(
     else:
         local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
         local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
+        local += [f"channel {name!r}" for name in config.channel if CHANNELS.is_local(name)]
         local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
         if local:
             raise LinksimError(

@@ -6,11 +6,20 @@ noise therefore meet every scheme at every SNR, whatever the batch size, the num
 differences between schemes are paired.
 """
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Stream(IntEnum):
@@ -45,3 +54,83 @@ def complex_normal(
             out[i, j] = pairs.view(np.complex64)[:, 0]
     out *= np.float32(np.sqrt(0.5))
     return out
+
+
+class Draws(ABC):
+    """Where the random numbers of B image groups come from: a channel draws from it, whatever it is.
+
+    Attributes:
+        device: torch device of what is drawn.
+    """
+
+    device: torch.device | str
+
+    @property
+    @abstractmethod
+    def groups(self) -> int:
+        """B, image groups."""
+
+    @abstractmethod
+    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+        """Draws from CN(0, 1), complex64 [B, len(users), size].
+
+        Args:
+            stream: what the draw is for.
+            users: whom it belongs to; `[SHARED]` for what belongs to the whole group.
+            size: draws for each.
+        """
+
+
+@dataclass(frozen=True)
+class KeyedDraws(Draws):
+    """Draws keyed by seed and image group, as in a sweep: the same for every scheme, SNR, batch and worker.
+
+    Args:
+        seed: of the sweep.
+        indices: the image groups.
+        device: torch device.
+
+    Example:
+        >>> first, both = KeyedDraws(0, [7]), KeyedDraws(0, [3, 7])
+        >>> bool((first.normal(Stream.FADING, [0], 4) == both.normal(Stream.FADING, [0], 4)[1:]).all())
+        True
+    """
+
+    seed: int
+    indices: Sequence[int]
+    device: str = "cpu"
+
+    @property
+    def groups(self) -> int:
+        """See `Draws`."""
+        return len(self.indices)
+
+    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+        """See `Draws`."""
+        import torch
+
+        return torch.from_numpy(complex_normal(self.seed, stream, self.indices, users, size)).to(self.device)
+
+
+@dataclass(frozen=True)
+class FreshDraws(Draws):
+    """Draws from torch's own generator, as in training: new ones at every call.
+
+    Args:
+        count: B, image groups.
+        device: torch device.
+    """
+
+    count: int
+    device: torch.device | str = "cpu"
+
+    @property
+    def groups(self) -> int:
+        """See `Draws`."""
+        return self.count
+
+    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+        """See `Draws`."""
+        import torch
+
+        return torch.randn(self.count, len(users), size, dtype=torch.complex64, device=self.device)

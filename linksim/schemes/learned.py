@@ -11,6 +11,7 @@ from pydantic import Field
 
 from linksim.errors import LinksimError
 from linksim.link.config import Setting, SideInfo
+from linksim.link.fading import CHANNELS
 from linksim.link.units import source_size
 from linksim.schemes.base import Params, Received, Scheme
 
@@ -94,16 +95,15 @@ class Learned(Scheme):
         cls.check_csi(link.channel, params.csi)
         symbols = cls._symbols(setting, params)
         rho = Fraction(symbols, source_size(shape))
-        # There is no training over Rician fading: what was trained over Rayleigh fading has met every h.
-        channel = "rayleigh" if link.channel == "rician" else link.channel
+        channel = CHANNELS.find(link.channel).trained_as or link.channel
         ablation = getattr(params, "ablation", NO_ABLATION)
         return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape, ablation)
 
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:
         """Raises LinksimError where there is no h to be told of, and it is asked for."""
-        if channel == "awgn" and csi != cls.Params.model_fields["csi"].default:
-            raise LinksimError("over awgn the side information is the SNR alone: leave csi out")
+        if not CHANNELS.find(channel).fades and csi != cls.Params.model_fields["csi"].default:
+            raise LinksimError(f"over {channel} the side information is the SNR alone: leave csi out")
 
     @classmethod
     def _symbols(cls, setting: Setting, params: Any) -> int:

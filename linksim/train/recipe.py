@@ -138,11 +138,11 @@ class Recipe(LinkRecipe):
         """`fast` is a preset for each kind of start."""
         return ("finetune" if warm else "scratch") if name == "fast" else name
 
-    def j(self, channel: str) -> int:
+    def j(self, fades: bool) -> int:
         """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
         if self.cross_layer is not None:
             return self.cross_layer
-        return 4 if channel == "awgn" else 2
+        return 2 if fades else 4
 
 
 #: Values of `Recipe` that say nothing without a teacher.

@@ -85,7 +85,7 @@ def model_spec(
     assert issubclass(system, Learned)
     fields = system.Params.model_fields
     choices: dict[str, tuple[str, Sequence[str]]] = {
-        "channel": (channel, [name for name in CHANNELS if name != "rician"]),
+        "channel": (channel, [name for name in CHANNELS.names() if _has_weights(name)]),
         "size": (size, get_args(fields["size"].annotation)),
         "csi": (fields["csi"].default if csi is None else csi, get_args(fields["csi"].annotation)),
         "power": (power, ["sum", "per-ue"]),
@@ -103,6 +103,15 @@ def model_spec(
     spec = ModelSpec(system.name, rho=fraction, users=users, image_shape=shape, **words)  # type: ignore[arg-type]
     spec.build()
     return spec
+
+
+def _has_weights(channel: str) -> bool:
+    """Whether learned schemes are trained over a channel; a plug-in that cannot be loaded has none."""
+    from linksim.link.fading import CHANNELS
+
+    with suppress(LinksimError):
+        return CHANNELS.find(channel).trained_as is None
+    return False
 
 
 def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Spec]:

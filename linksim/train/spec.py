@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import ConfigDict, TypeAdapter
 
 from linksim.link.config import Access, LinkConfig, PowerConvention
+from linksim.link.fading import CHANNELS
 from linksim.link.power import equal_split, user_powers
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
 from linksim.schemes.registry import find
@@ -228,8 +229,13 @@ class ModelSpec(Spec):
 
     @property
     def side_dim(self) -> int:
-        """D: over AWGN there is nothing but gamma to tell."""
-        return 1 if self.channel == "awgn" or self.csi == "snr" else {"own": 3, "all": 1 + 2 * self.users}[self.csi]
+        """D: where nothing fades there is nothing but gamma to tell."""
+        return 1 if not self.fades or self.csi == "snr" else {"own": 3, "all": 1 + 2 * self.users}[self.csi]
+
+    @property
+    def fades(self) -> bool:
+        """Whether h differs from 1 on the channel that it is trained on."""
+        return CHANNELS.find(self.channel).fades
 
     @property
     def name(self) -> str:

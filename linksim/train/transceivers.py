@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from linksim.errors import LinksimError
-from linksim.link.channel import transmit_over, unit_noise
-from linksim.link.fading import draw_coefficients
+from linksim.link.channel import Realisation, realise
+from linksim.link.draws import FreshDraws, KeyedDraws
 from linksim.link.units import noise_variance
 from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.layers import Conditioned
@@ -116,7 +116,7 @@ class TransceiverTask(Task):
         found = super().settings()
         if self._spec.teacher is None:
             return {key: value for key, value in found.items() if key not in TEACHING}
-        return {**found, "cross_layer": self.recipe.j(self._spec.channel)}
+        return {**found, "cross_layer": self.recipe.j(self._spec.fades)}
 
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""
@@ -140,30 +140,40 @@ def compile_networks(*networks: nn.Module | None, backend: str = "inductor") -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's draws: images [B, N, C, H, W] in [0, 1], gamma [B], h [B, N], unit noise of student and teacher."""
+    """One step's draws.
+
+    Args:
+        images: float32 [B, N, C, H, W] in [0, 1].
+        snr_db: gamma, [B].
+        channel: of both student and teacher.
+        noise: unit noise of the student, complex [B, k] or [B, N, k].
+        teacher_noise: of the teacher, complex [B, N, k].
+    """
 
     images: Tensor
     snr_db: Tensor
-    h: Tensor
+    channel: Realisation
     noise: Tensor
     teacher_noise: Tensor
+
+    @property
+    def h(self) -> Tensor:
+        """Coefficients, complex [B, N]."""
+        return self.channel.h
+
+    @property
+    def noise_var(self) -> Tensor:
+        """sigma^2 per complex symbol, [B]."""
+        return 10 ** (-self.snr_db / 10)
 
 
 def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor) -> Batch:
     """The draws of a step, from torch's own generator."""
-    device, shape = pool.device, (recipe.batch, spec.users)
-    images = draw_images(pool, shape, recipe.flip) / 255
+    images = draw_images(pool, (recipe.batch, spec.users), recipe.flip) / 255
     low, high = recipe.snr_db
-    snr_db = low + (high - low) * torch.rand(recipe.batch, device=device)
-    h = torch.ones(shape, dtype=torch.complex64, device=device)
-    if spec.channel != "awgn":
-        h = torch.randn(shape, dtype=torch.complex64, device=device)
-    noises = [
-        torch.randn((recipe.batch, spec.symbols) if access == "noma" else (*shape, spec.symbols), dtype=torch.complex64,
-                    device=device)
-        for access in (spec.access, "oma")
-    ]  # fmt: skip
-    return Batch(images, snr_db, h, *noises)
+    snr_db = low + (high - low) * torch.rand(recipe.batch, device=pool.device)
+    channel = realise(spec.link, FreshDraws(recipe.batch, pool.device))
+    return Batch(images, snr_db, channel, channel.noise(spec.access, spec.symbols), channel.noise("oma", spec.symbols))
 
 
 def model_losses(
@@ -178,15 +188,14 @@ def model_losses(
         are trained for; "total", which is minimised (eq. 17).
     """
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
-    noise_var = 10 ** (-batch.snr_db / 10)
     symbols = model.encode(batch.images, side, spec.powers)
-    received = transmit_over(spec.access, symbols, batch.h, batch.noise, noise_var)
+    received = batch.channel.through(symbols, spec.access, batch.noise_var, batch.noise)
     if teacher is None:
         fidelity = _fidelity(recipe, model.receive(received, side), batch.images)
         return {recipe.loss: fidelity, "total": fidelity}
     assert isinstance(model, Transceiver)
     assert isinstance(teacher, Transceiver)
-    j = recipe.j(spec.channel)
+    j = recipe.j(spec.fades)
     features = model.received_features(received)
     crossing = model.decode(features, side, 0, j + 1)
     parts: dict[str, Tensor] = {
@@ -194,7 +203,7 @@ def model_losses(
     }
     with torch.no_grad():
         teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
-        heard = transmit_over("oma", teacher_symbols, batch.h, batch.teacher_noise, noise_var)
+        heard = batch.channel.through(teacher_symbols, "oma", batch.noise_var, batch.teacher_noise)
         teacher_features = teacher.received_features(heard)
     if recipe.leave_out != "fa":
         parts["fa"] = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
@@ -225,7 +234,7 @@ def shown_by(spec: ModelSpec, model: Network, batch: Batch) -> Tensor:
     """What a frozen transceiver shows of a batch, float32 [B * N, C, H, W] in [0, 1]."""
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     symbols = model.encode(batch.images, side, spec.powers)
-    received = transmit_over(spec.access, symbols, batch.h, batch.noise, 10 ** (-batch.snr_db / 10))
+    received = batch.channel.through(symbols, spec.access, batch.noise_var, batch.noise)
     return model.receive(received, side).float().clamp(0, 1).flatten(0, 1)
 
 
@@ -237,16 +246,13 @@ def validation_pass(
     model.eval()
     groups = validation_groups(spec, len(images))
     chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
-    h = torch.from_numpy(draw_coefficients(spec.link, _VALIDATION_SEED, range(groups))).to(device)
-    noise = unit_noise(spec.access, spec.users, spec.symbols, _VALIDATION_SEED, range(groups)).to(device)
     for part in torch.arange(groups).split(64):
+        channel = realise(spec.link, KeyedDraws(_VALIDATION_SEED, part.tolist(), device))
         sent = chosen[part].to(device).float() / 255
         gamma = torch.full((len(part),), snr_db, device=device)
-        side = side_information(gamma, h[part], spec.side_dim)
+        side = side_information(gamma, channel.h, spec.side_dim)
         symbols = model.encode(sent, side, spec.powers)
-        received = transmit_over(
-            spec.access, symbols, h[part], noise[part], torch.full_like(gamma, noise_variance(snr_db))
-        )
+        received = channel.through(symbols, spec.access, torch.full_like(gamma, noise_variance(snr_db)))
         shown = model.receive(received, side).float().clamp(0, 1)
         yield sent.flatten(0, 1), shown.flatten(0, 1)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -733,3 +734,14 @@ def test_a_table_that_lacks_columns_is_refused_in_one_line(tmp_path: Path) -> No
         with pytest.raises(LinksimError, match=words):
             linksim.load(tmp_path / "x")
         assert main(["show", str(tmp_path / "x")]) == main(["plot", str(tmp_path / "x")]) == 2
+
+
+def test_an_installed_channel_runs_in_sweeps_and_is_listed(cli: Cli, tmp_path: Path) -> None:
+    listed = cli("list", "channels")
+    assert re.search(r"suzuki +example plug-in", listed.stdout)
+    words = ("--scheme", "bpg-capacity", "--channel", "rayleigh,suzuki", "--snr", "10", "--groups", "48")
+    done = cli("sweep", *words, "--workers", "2", "--out", "s")
+    assert done.returncode == 0, done.stderr
+    table = linksim.load(tmp_path / "s").set_index("channel")
+    # Deep shadows cost more than what is gained outside them.
+    assert table.loc["suzuki", "psnr_db"] < table.loc["rayleigh", "psnr_db"]

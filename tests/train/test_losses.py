@@ -123,7 +123,7 @@ def test_a_start_from_another_number_of_maps_fits_odd_ones_too() -> None:
 
 
 def test_crosskd_crosses_over_where_table_iv_says() -> None:
-    assert (RECIPES["finetune"].j("awgn"), RECIPES["finetune"].j("rayleigh"), RECIPE.j("rayleigh")) == (4, 2, 4)
+    assert (RECIPES["finetune"].j(False), RECIPES["finetune"].j(True), RECIPE.j(True)) == (4, 2, 4)
 
 
 def test_side_information_of_every_user_starts_without_influence() -> None:
