@@ -25,7 +25,7 @@ from linksim.engine.workers import until_means
 from linksim.link.units import source_size
 from linksim.metrics import METRICS, SetMetric
 from linksim.schemes.base import Reference
-from linksim.schemes.learned import TRAINED
+from linksim.schemes.learned import TRAINED, TRAINED_CHANNEL, TRAINED_SNR, trained_note
 from linksim.schemes.registry import Variant, find
 
 Record = Mapping[str, Any]
@@ -128,6 +128,16 @@ def per_image_frame(config: SweepConfig, plan: Plan, results: Iterable[PointResu
     return _with_envelopes(plan, pd.concat(frames, ignore_index=True))
 
 
+def _fact(facts: Mapping[str, Any], point: Point, key: str) -> str | None:
+    return facts.get(fact_name(point.variant, point.channel, point.rho, key))
+
+
+def note_of_training(facts: Mapping[str, Any], point: Point) -> str:
+    """What a row must say of weights that were trained elsewhere than at its point; empty for a scheme without any."""
+    trained = _fact(facts, point, TRAINED_CHANNEL), _fact(facts, point, TRAINED_SNR)
+    return trained_note(*trained, point.channel, point.snr_db)
+
+
 def point_rows(
     config: SweepConfig,
     results: Iterable[PointResult],
@@ -202,7 +212,8 @@ def point_rows(
                 "channel_uses": uses,
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),
-                TRAINED: float(facts.get(fact_name(point.variant, point.channel, point.rho, TRAINED), "nan")),
+                TRAINED: float(_fact(facts, point, TRAINED) or "nan"),
+                "trained_note": note_of_training(facts, point),
                 "stop_reason": result.stop_reason,
                 "seconds": _seconds(records, without=REFINEMENT if stage == FIRST else ()),
                 **_refinement(result, stage, config.users),

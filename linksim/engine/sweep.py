@@ -122,6 +122,16 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     if digest := source_digest(DATASETS[kind_of(config.dataset)]):
         systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
+    notes: dict[str, list[str]] = {}
+    for point in plan.points:
+        if note := collect.note_of_training(systems, point):
+            notes.setdefault(f"{point.variant.label}: weights {note}", []).append(
+                f"{point.channel} {point.snr_db:g} dB"
+            )
+    for note, points in notes.items():
+        warnings.warn(
+            f"{note}, run over {points[0]}" + (f" and {len(points) - 1} more" if points[1:] else ""), stacklevel=2
+        )
     for name in config.metrics:
         smallest = getattr(METRICS[name], "min_side", 1)
         if min(data.image_shape[1:]) < smallest:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
 TRAINED = "trained_pairs"
 
+#: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know.
+TRAINED_CHANNEL, TRAINED_SNR = "trained_channel", "trained_snr_db"
+
 #: Image groups that go through the networks together on a CPU: more do not fit its caches.
 EVALUATED_TOGETHER = 16
 
@@ -35,6 +38,28 @@ NO_ABLATION = "none"
 
 #: The ablation whose weights never saw those of another scheme.
 SCRATCH = "scratch"
+
+
+def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: float) -> str:
+    """What a row must say of weights that were trained elsewhere than where they run; empty where there is nothing.
+
+    Args:
+        channel: that they were trained over, None where it is not known.
+        snr_range: of their training, "low/high" in dB, None where it is not known.
+        here: the channel that they run over.
+        snr_db: the SNR that they run at.
+
+    Example:
+        >>> trained_note("rayleigh", "0/20", "rician", -5.0)
+        'trained over rayleigh and at 0 to 20 dB'
+        >>> trained_note("awgn", "0/20", "awgn", 20.0)
+        ''
+    """
+    found = [f"over {channel}"] if channel not in (None, here) else []
+    if snr_range is not None:
+        low, high = map(float, snr_range.split("/"))
+        found += [] if low <= snr_db <= high else [f"at {low:g} to {high:g} dB"]
+    return f"trained {' and '.join(found)}" if found else ""
 
 
 class LearnedParams(Params):
@@ -122,8 +147,14 @@ class Learned(Scheme):
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights, the image groups of their training and of what they started from, and the precision."""
-        pairs = "nan" if self._chosen.pairs is None else str(self._chosen.pairs)
-        return {"weights": self._chosen.sha256, TRAINED: pairs, "precision": self.setting.precision}
+        chosen = self._chosen
+        pairs = "nan" if chosen.pairs is None else str(chosen.pairs)
+        found = {"weights": chosen.sha256, TRAINED: pairs, "precision": self.setting.precision}
+        if chosen.channel is not None:
+            found[TRAINED_CHANNEL] = chosen.channel
+        if chosen.snr_db is not None:
+            found[TRAINED_SNR] = "/".join(f"{snr_db:g}" for snr_db in chosen.snr_db)
+        return found
 
     @cached_property
     def _model(self) -> Network:

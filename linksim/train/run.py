@@ -285,9 +285,13 @@ def run_training(
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
     check_device(device)
-    weights.ready_to_install()
+    if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
+        raise LinksimError(f"--out {out}: a file is in the way: take another --out")
+    if seconds is None and steps is None and not (out / CHECKPOINT).exists():
+        raise LinksimError("no budget given: --budget 40m, or --steps")
     parts = weights.part_hashes(spec)
     images = load_cifar10_train(data_dir)
+    weights.ready_to_install()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(spec)

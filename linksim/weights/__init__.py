@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -37,6 +37,10 @@ SHARD = 16 * 2**20
 Card = Mapping[str, Any]
 
 
+#: Of a file of weights: a bare name, so that no card reaches out of its folder.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
 class _Run(BaseModel):
     """A training that other weights went on from; `command` is None where it is not known."""
 
@@ -52,7 +56,7 @@ class _Card(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    files: dict[str, str] = Field(min_length=1)
+    files: dict[FileName, str] = Field(min_length=1)
     model: dict[str, Any]
     pairs: int
     lineage: list[_Run]
@@ -224,11 +228,15 @@ class Chosen:
         sha256: of their files.
         pairs: image groups of their training and of all before it; None where nothing says so.
         network: builds the network with them.
+        channel: that they were trained over; None where nothing says so.
+        snr_db: range that they were trained at, in dB; None where nothing says so.
     """
 
     sha256: str
     pairs: int | None
     network: Callable[[], nn.Module]
+    channel: str | None = None
+    snr_db: tuple[float, float] | None = None
 
 
 def choose(spec: ModelSpec, text: str) -> Chosen:
@@ -256,7 +264,11 @@ def choose(spec: ModelSpec, text: str) -> Chosen:
         found = cards()[text]
     else:
         return _in_file(spec, Path(text).expanduser())
-    chosen = Chosen(" ".join(found["files"].values()), lineage_pairs(found), lambda: load(spec, found))
+    snr_db = found.get("settings", {}).get("snr_db")
+    chosen = Chosen(
+        " ".join(found["files"].values()), lineage_pairs(found), lambda: load(spec, found),
+        found["model"].get("channel"), (snr_db[0], snr_db[1]) if snr_db else None,
+    )  # fmt: skip
     if text != "auto":
         chosen.network()
     return chosen
@@ -276,15 +288,16 @@ def _in_file(spec: ModelSpec, path: Path) -> Chosen:
             f"weights={path}: {file}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run "
             "of linksim train, or a file"
         ) from None
-    pairs: int | None = None
+    facts: dict[str, Any] = {"pairs": None}
     if file.suffix == ".safetensors":
         tensors = _safetensors(data, f"weights={path}")
     else:
         content = load_checkpoint(file)
-        tensors, state = content["model"], content["state"]
-        batch = content["identity"]["recipe"]["batch"]
-        pairs = sum(run["pairs"] for run in state["lineage"]) + state["prepared"] + state["step"] * batch
-    chosen = Chosen(digest(data), pairs, lambda: _fitted(spec, tensors, f"weights={path}"))
+        tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
+        before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
+        facts = {"pairs": before + state["step"] * recipe["batch"],
+                 "channel": content["identity"]["spec"].get("channel"), "snr_db": tuple(recipe["snr_db"])}  # fmt: skip
+    chosen = Chosen(digest(data), network=lambda: _fitted(spec, tensors, f"weights={path}"), **facts)
     chosen.network()
     return chosen
 

@@ -313,3 +313,35 @@ def test_weights_that_are_none_or_of_another_network_are_refused(
     with pytest.raises(LinksimError, match=re.escape(hint)):
         sweep(tmp_path, scheme=f"semoma:weights={text.format(folder=tmp_path)}")
     assert not (tmp_path / "x").exists()
+
+
+def test_weights_that_run_where_they_were_not_trained_say_so_once_and_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    with pytest.warns(UserWarning, match="trained at 0 to 20 dB") as caught:
+        table = sweep(tmp_path, rho="1/6", snr="-10:20:5", groups=2)
+    said = [str(warning.message) for warning in caught if "trained" in str(warning.message)]
+    assert said == ["semoma: weights trained at 0 to 20 dB, run over awgn -10 dB and 1 more"]
+    assert table.set_index("snr_db")["trained_note"].to_dict() == {
+        -10.0: "trained at 0 to 20 dB", -5.0: "trained at 0 to 20 dB", **dict.fromkeys((0.0, 5.0, 10.0, 15.0, 20.0), "")
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match="trained over rayleigh, run over rician 10 dB"):
+        table = linksim.sweep(tmp_path / "rician", scheme="semoma", channel="rician", rho="1/6", snr="10", groups=2,
+                              metrics="psnr", progress=False)  # fmt: skip
+    assert table["trained_note"].item() == "trained over rayleigh"
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "..", ".hidden", "a/b.safetensors", ""])
+def test_a_card_whose_files_lie_elsewhere_is_refused(untrained: Path, name: str) -> None:
+    manifest = untrained.parent / weights.MANIFEST
+    cards = json.loads(manifest.read_text())
+    cards[SPEC.name]["files"] = {name: "0" * 64}
+    manifest.write_text(json.dumps(cards))
+    outside = untrained.parent.parent / "outside.safetensors"
+    outside.write_bytes(b"mine")
+    with pytest.raises(LinksimError, match="is no list of cards"):
+        weights.load(SPEC)
+    with pytest.raises(LinksimError, match="is no list of cards"):
+        weights.install(SPEC, SPEC.build(), {**FACTS, "golden_psnr_db": 0.0})
+    assert outside.read_bytes() == b"mine"

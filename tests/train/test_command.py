@@ -358,6 +358,30 @@ def test_a_gpu_without_room_is_one_line(
     assert "no room for 2 groups a step: take a smaller --set batch" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--steps", "1", "--warm", "nope"), "unknown model 'nope'"),
+        ((), "no budget given"),
+        (("--steps", "1", "--data-dir", "nowhere"), "nowhere"),
+        (("--steps", "1", "--device", "cuda:99"), "device cuda:99"),
+        (("--steps", "1", "--out", "{file}"), "a file is in the way"),
+        (("--steps", "1", "--out", "{file}/deeper"), "a file is in the way"),
+    ],
+)
+def test_a_training_that_cannot_begin_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], hint: str
+) -> None:
+    file = folder / "file"
+    file.write_text("mine")
+    before = sorted(folder.rglob("*"))
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", *(word.format(file=file) for word in words)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("linksim: ")]
+    assert len(said) == 1
+    assert hint in said[0]
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])
 @pytest.mark.parametrize(
     "content", [None, b"", b"garbage", b"PK\x03\x04 torn"], ids=["gone", "empty", "garbage", "torn"]
