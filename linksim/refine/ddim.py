@@ -48,7 +48,8 @@ class DdimParams(Params):
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
     prior_schedule: Literal["linear", "cosine"] = Field("linear", description="of a checkpoint")
     prior_steps: int = Field(1000, ge=1, le=100_000, description="of a checkpoint: original steps of its training")
-    prior_heads: str = Field("4", description="of a checkpoint: attention heads, or channels a head, like 64c")
+    prior_heads: str = Field("4", description="of a checkpoint: attention heads, or channels a head, like 64c; "
+                             "4/8 where the way up has others")  # fmt: skip
     prior_qkv: Literal["legacy", "new"] = Field("legacy", description="of a checkpoint: order of the attention's rows")
 
 

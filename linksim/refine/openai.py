@@ -22,6 +22,13 @@ State = Mapping[str, "Tensor"]
 
 _UNSAFE = "it holds more than tensors, or is cut off"
 
+#: Where a checkpoint keeps its state dict, in the order of preference, and what stands before the names in it.
+_WRAPPERS = ("ema", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model", "params")
+_PREFIXES = ("module.", "_orig_mod.", "model.diffusion_model.")
+
+#: Parts beside the network in checkpoints of whole systems.
+_OTHERS = ("first_stage_model.", "cond_stage_model.", "model_ema.")
+
 #: Entries of `input_blocks` that a network can have.
 _MOST = 1000
 
@@ -30,8 +37,9 @@ def load_unet(path: Path, heads: str, qkv: str, image_shape: tuple[int, int, int
     """The network of a checkpoint, float32.
 
     Args:
-        path: a state dict that torch saved, or one under `state_dict` or `model`.
-        heads: attention heads ("4"), or channels a head ("64c").
+        path: see `read_checkpoint`.
+        heads: attention heads ("4"), or channels a head ("64c"); "4/8" where the way up has others
+            (improved-diffusion's `num_heads_upsample`).
         qkv: "legacy" or "new".
         image_shape: (C, H, W) of the images.
 
@@ -42,19 +50,34 @@ def load_unet(path: Path, heads: str, qkv: str, image_shape: tuple[int, int, int
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a state dict that torch saved, float32. Raises LinksimError for a file that is none."""
+    """Tensors of a state dict that torch saved, float32, by the network's own names.
+
+    The dict may lie under a name of `_WRAPPERS`, averaged weights before those of the last step, and its names may have
+    prefixes of `_PREFIXES`.
+
+    Raises:
+        LinksimError: a file that is none, or the state of an optimiser.
+    """
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("state_dict", "model"):
-            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-                content = content[key]
-        return {name.removeprefix("module."): value.float() for name, value in content.items()}
+        if isinstance(content, Mapping) and {"state", "param_groups"} <= set(content):
+            raise ValueError("it is the state of an optimiser: give the file of the model, like ema_0.9999_500000.pt")
+        while wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None):
+            content = content[wrapper]
+        return {_bare(name): value.float() for name, value in content.items() if not name.startswith(_OTHERS)}
     except Exception as error:
         # A damaged file can break the reader anywhere.
         said = _UNSAFE if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
         raise LinksimError(f"{path} is no checkpoint, or a damaged one ({said}): get it anew") from None
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what wrappers of the network put before it."""
+    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def convert(
@@ -76,14 +99,20 @@ def convert(
         ) from None
     for name, module in network.named_modules():
         if name.endswith(tuple(f"attentions.{i}" for i in range(9))):
-            module.heads = _heads(heads, module.to_q.weight.shape[0])
+            module.heads = _heads(heads, module.to_q.weight.shape[0], name.startswith("up_blocks."))
     return network.eval().requires_grad_(False)
 
 
-def _heads(text: str, channels: int) -> int:
+def _heads(both: str, channels: int, up: bool) -> int:
+    """Heads of an attention layer; `up`: on the way up."""
+    down, slash, above = both.partition("/")
+    text = above if slash and up else down
     match = re.fullmatch(r"([1-9][0-9]*)(c?)", text)
     if match is None:
-        raise LinksimError(f"prior_heads={text}: write the number of heads, like 4, or channels a head, like 64c")
+        raise LinksimError(
+            f"prior_heads={both}: write the number of heads, like 4, or channels a head, like 64c; 4/8 for others on "
+            "the way up"
+        )
     count = channels // int(match[1]) if match[2] else int(match[1])
     if count < 1 or channels % count or (match[2] and channels % int(match[1])):
         raise LinksimError(f"prior_heads={text} does not divide the {channels} channels of an attention layer")
@@ -168,7 +197,7 @@ def _renamed(state: State, plan: Mapping[str, Any], heads: str, qkv: str) -> dic
         channels = rows.shape[1]
         if qkv == "legacy":
             # Rows are [head, (q, k, v), channel].
-            count = _heads(heads, channels)
+            count = _heads(heads, channels, old.startswith("output_blocks."))
             parts = rows.reshape(count, 3, channels // count, channels).transpose(0, 1).reshape(3, channels, channels)
             biases = bias.reshape(count, 3, channels // count).transpose(0, 1).reshape(3, channels)
         else:

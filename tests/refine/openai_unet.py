@@ -87,7 +87,7 @@ class Row(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """`heads` is a number, or a text like "32c", channels a head."""
+    """`heads` is a number, or a text like "32c", channels a head; "2/4" has others on the way up."""
 
     def __init__(
         self, base: int, mult: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: str, order: str,
@@ -98,8 +98,9 @@ class UNet(nn.Module):
         self.base = base
         self.time_embed = nn.Sequential(nn.Linear(base, emb), nn.SiLU(), nn.Linear(emb, emb))
 
-        def attend(channels: int) -> Attention:
-            return Attention(channels, channels // int(heads[:-1]) if heads.endswith("c") else int(heads), order)
+        def attend(channels: int, up: bool = False) -> Attention:
+            own = heads.split("/")[-1 if up else 0]
+            return Attention(channels, channels // int(own[:-1]) if own.endswith("c") else int(own), order)
 
         self.input_blocks = nn.ModuleList([Row(First(3, base, 3, padding=1))])
         kept, channels, ds = [base], base, 1
@@ -123,7 +124,7 @@ class UNet(nn.Module):
             for index in range(blocks + 1):
                 row = [Res(channels + kept.pop(), factor * base, emb, scale_shift)]
                 channels = factor * base
-                row += [attend(channels)] if ds in attention else []
+                row += [attend(channels, up=True)] if ds in attention else []
                 if level and index == blocks:
                     row.append(Res(channels, channels, emb, scale_shift, "up") if updown else Up(channels))
                     ds //= 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from linksim.errors import LinksimError
-from linksim.refine.openai import convert
+from linksim.refine.openai import convert, read_checkpoint
 from linksim.refine.priors import Checkpoint, find_prior
 from tests.refine.openai_unet import UNet
 
@@ -37,8 +37,18 @@ def network(**changes: Any) -> UNet:
         {"heads": "16c", "order": "new", "updown": True, "blocks": 1},
         {"mult": (1, 1, 2, 3), "heads": "32c", "updown": True, "attention": (4, 8), "blocks": 2},
         {"mult": (1, 2), "attention": (), "blocks": 2, "heads": "2"},
+        {"heads": "2/4", "blocks": 1},
+        {"heads": "32c/16c", "blocks": 1, "order": "new"},
     ],
-    ids=["cifar10", "no learned variance", "guided", "unequal levels", "attention in the middle alone"],
+    ids=[
+        "cifar10",
+        "no learned variance",
+        "guided",
+        "unequal levels",
+        "attention in the middle alone",
+        "other heads on the way up",
+        "other widths of heads on the way up",
+    ],
 )
 def test_a_converted_checkpoint_computes_what_its_own_network_does(changes: dict[str, Any]) -> None:
     theirs = network(**changes)
@@ -69,6 +79,32 @@ def test_a_checkpoint_on_disk_is_found_with_its_process(tmp_path: Path) -> None:
     torch.testing.assert_close(prior.predict(x, 40), told, rtol=0, atol=0.05 * float(told.abs().max()))
 
 
+@pytest.mark.parametrize(
+    "wrapper", ["ema", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model", "params"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.diffusion_model.", "_orig_mod.module."])
+def test_a_state_dict_is_found_under_what_trainers_wrap_it_in(tmp_path: Path, wrapper: str, prefix: str) -> None:
+    tensors = {"input_blocks.0.0.weight": torch.ones(2), "out.2.bias": torch.zeros(3)}
+    named = {prefix + name: value for name, value in tensors.items()}
+    other = {"first_stage_model.decoder.weight": torch.ones(1)} if prefix == "model.diffusion_model." else {}
+    torch.save({wrapper: {**named, **other}, "step": 7}, tmp_path / "x.pt")
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+
+
+def test_averaged_weights_go_before_those_of_the_last_step(tmp_path: Path) -> None:
+    torch.save({"model": {"x": torch.zeros(1)}, "ema": {"x": torch.ones(1)}}, tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt")["x"].item() == 1
+
+
+def test_the_state_of_an_optimiser_is_named_as_one(tmp_path: Path) -> None:
+    optimizer = torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
+    torch.save(optimizer.state_dict(), tmp_path / "opt500000.pt")
+    with pytest.raises(LinksimError, match="state of an optimiser: give the file of the model"):
+        read_checkpoint(tmp_path / "opt500000.pt")
+
+
 def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     good = network(blocks=1).state_dict()
     path = tmp_path / "prior.pt"
@@ -81,7 +117,7 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     for state in ({}, {"weight": torch.zeros(2)}, {**good, "label_emb.weight": torch.zeros(10, 128)}):
         with pytest.raises(LinksimError, match="no unconditional UNet"):
             convert(state, "4", "legacy", SHAPE)
-    for heads in ("0", "four", "-4", "7", "33c"):
+    for heads in ("0", "four", "-4", "7", "33c", "4/7", "4/", "4/8/2"):
         with pytest.raises(LinksimError, match="prior_heads"):
             convert(good, heads, "legacy", SHAPE)
     for name in ("nowhere.pt", "", "x" * 300, "~nobody-at-all/x"):
