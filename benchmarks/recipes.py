@@ -3,8 +3,9 @@
 `base`: every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one
 choice of the recipe changed. `warm`: the same for SemNOMA (compact, block Rayleigh fading, rho 1/6) from the shipped
 orthogonal weights, as the shipped ones were trained. `teaching`: every row trains KD-SemNOMA there from its teacher,
-with one choice of the losses changed, beside SemNOMA from the same start. Each gives the validation PSNR. Rows whose
-choices the table in `results/recipes` holds are not run again.
+with one choice of the losses changed, beside SemNOMA from the same start. `embedded`: SemNOMA and KD-SemNOMA as users in
+separate channel uses at first (`linksim.train.embedding`), with one choice of `finetune` changed. Each gives the validation
+PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from linksim.train.spec import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
 COSINE = replace(RECIPES["adamw"], schedule="cosine")
+FINETUNE = RECIPES["finetune"]
 RELEASED = replace(COSINE, weights=(10.0, 100.0, 1.0), fa_norm="released")
 
 
@@ -38,6 +40,7 @@ class Search:
         pairs: budget of a row.
         rows: model and recipe by name; a model starts from the shipped weights of `start`.
         start: None is from scratch.
+        embedded: every row starts as the orthogonal model of its share of the symbols.
     """
 
     table: str
@@ -45,6 +48,7 @@ class Search:
     pairs: int
     rows: Mapping[str, tuple[ModelSpec, Recipe]]
     start: ModelSpec | None = None
+    embedded: bool = False
 
 
 BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
@@ -104,6 +108,28 @@ SEARCHES = {
         },
         STUDENT.teacher,
     ),
+    "embedded": Search(
+        "embedded.csv",
+        ("optimizer", "learning_rate", "batch", "loss", "dropout", "ema", "fall", "weights", "cross_layer"),
+        6_400,
+        {
+            "semnoma": (UNTAUGHT, FINETUNE),
+            "semnoma, MAE": (UNTAUGHT, replace(FINETUNE, loss="mae")),
+            "semnoma, dropout": (UNTAUGHT, replace(FINETUNE, dropout=True)),
+            "semnoma, Muon 6e-4": (UNTAUGHT, replace(FINETUNE, optimizer="muon", learning_rate=6e-4)),
+            "semnoma, without EMA": (UNTAUGHT, replace(FINETUNE, ema=0.0)),
+            "semnoma, batch 32": (UNTAUGHT, replace(FINETUNE, batch=32)),
+            **{
+                f"kd, weights {fidelity:g}/{fa:g}/{cross:g}": (
+                    STUDENT,
+                    replace(FINETUNE, weights=(fidelity, fa, cross)),
+                )
+                for fidelity, fa, cross in ((10.0, 1.0, 1.0), (10.0, 0.1, 1.0), (10.0, 1.0, 0.0), (10.0, 0.0, 1.0))
+            },
+            "kd, CrossKD at layer 6": (STUDENT, replace(FINETUNE, cross_layer=6)),
+        },
+        embedded=True,
+    ),
 }
 
 
@@ -124,10 +150,11 @@ def main() -> None:
         row = {"recipe": name, "model": spec.method, **choices, "pairs": str(pairs)}
         if any(all(known[key] == value for key, value in row.items() if key != "recipe") for known in done):
             continue
-        start = weights.load(search.start) if search.start is not None else None
-        task = spec.task(recipe, images, 0, "cpu", start)
+        origin = spec.source if search.embedded else search.start
+        start = weights.load(origin) if origin is not None else None
+        task = spec.task(recipe, images, 0, "cpu", start, embedded=search.embedded)
         with tempfile.TemporaryDirectory() as folder:
-            state = train(task, Path(folder), steps=pairs // recipe.batch)
+            state = train(task, Path(folder), steps=pairs // recipe.batch, embedded=search.embedded)
         row |= {"seconds": str(round(state.seconds))}
         row |= {measure: f"{psnr:.2f}" for measure, psnr in state.validation.items()} | {"mean_db": f"{state.best:.2f}"}
         new = not path.exists()
