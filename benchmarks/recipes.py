@@ -3,9 +3,9 @@
 `base`: every row trains SemOMA (compact, AWGN, rho 1/3 a user) from scratch on the same number of image pairs, with one
 choice of the recipe changed. `warm`: the same for SemNOMA (compact, block Rayleigh fading, rho 1/6) from the shipped
 orthogonal weights, as the shipped ones were trained. `teaching`: every row trains KD-SemNOMA there from its teacher,
-with one choice of the losses changed, beside SemNOMA from the same start. `embedded`: SemNOMA and KD-SemNOMA as users in
-separate channel uses at first (`linksim.train.embedding`), with one choice of `finetune` changed. Each gives the validation
-PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
+with one choice of the losses changed, beside SemNOMA from the same start. `embedded`: SemNOMA and KD-SemNOMA as users
+in separate channel uses at first (`linksim.train.embedding`), with one choice of `finetune` changed. Each gives the
+validation PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
