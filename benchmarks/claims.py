@@ -23,9 +23,9 @@ from pathlib import Path
 import pandas as pd
 
 import linksim
-from linksim.engine.provenance import write_atomic
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
 from linksim.link.units import parse_rho
 from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED

@@ -15,8 +15,7 @@ from linksim.metrics import register as register_metric
 from linksim.refine.base import Refiner
 from linksim.refine.registry import register as register_refiner
 from linksim.schemes import Params, Received, Reference, Scheme, register
-
-__version__ = "0.1.0"
+from linksim.version import __version__
 
 __all__ = [
     "Channel",

@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LinksimError(Exception):
@@ -39,3 +39,17 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     near = difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return LinksimError(f"unknown {kind} {shown(name)}: {hint}known: {', '.join(names) or 'none'}")
+
+
+def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:
+    """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
+    if not isinstance(label, str):
+        raise LinksimError(f"{label!r} names no scheme: give its name")
+    matches = [known for known in labels if known == label] or [
+        known for known in labels if known.partition(":")[0] == label
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LinksimError(f"{label!r} names several variants: {', '.join(matches)}: give one in full")
+    raise unknown(kind, label, labels)

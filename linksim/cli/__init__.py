@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_all(_join_negative(sys.argv[1:] if argv is None else argv))
         if args.version:
-            from linksim.engine.provenance import code_version
+            from linksim.version import code_version
 
             print(code_version())
             return 0

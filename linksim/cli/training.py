@@ -275,7 +275,7 @@ def _tune(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from linksim.engine.plan import chosen
+    from linksim.errors import chosen
     from linksim.report.progress import figures
     from linksim.train.spec import lineage_pairs, spec_from_json
     from linksim.weights import cards, history, place
@@ -337,7 +337,7 @@ def _again(run: Mapping[str, Any], number: int) -> str | None:
 
 def _verify(args: argparse.Namespace) -> int:
     from linksim import weights
-    from linksim.engine.plan import chosen
+    from linksim.errors import chosen
     from linksim.train.run import verify
 
     bad, known = 0, weights.cards()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -120,19 +120,3 @@ def parse_shard(text: str) -> tuple[int, int]:
     if match is None or int(match[1]) >= int(match[2]):
         raise LinksimError(f"--shard {text!r}: write i/n with i from 0 to n-1, like 0/7")
     return int(match[1]), int(match[2])
-
-
-def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:
-    """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
-    from linksim.errors import unknown
-
-    if not isinstance(label, str):
-        raise LinksimError(f"{label!r} names no scheme: give its name")
-    matches = [known for known in labels if known == label] or [
-        known for known in labels if known.partition(":")[0] == label
-    ]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise LinksimError(f"{label!r} names several variants: {', '.join(matches)}: give one in full")
-    raise unknown(kind, label, labels)

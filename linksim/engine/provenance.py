@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import linksim
 from linksim.engine.config import RESULTS_VERSION, SweepConfig
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
+from linksim.version import code_version, numeric_versions, package_versions
 
 RUN_FILE = "run.json"
-
-_PACKAGES = (
-    "av", "diffusers", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch",
-    "torch-fidelity", "torchvision", "transformers",
-)  # fmt: skip
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that results can depend on."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def numeric_versions() -> dict[str, str]:
-    """Versions of what computes numbers; pandas only writes them down."""
-    return {name: found for name, found in package_versions().items() if name != "pandas"}
 
 
 def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
@@ -65,26 +42,6 @@ def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
     if not found and worked and isinstance(packages, dict):
         found.append({name: packages[name] for name in numeric_versions() if name in packages})
     return found
-
-
-def code_version() -> str:
-    """linksim's version, with the commit where it runs from a git checkout; `+dirty` marks uncommitted changes."""
-    root = Path(linksim.__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return linksim.__version__
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git(
-            "--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", "linksim", "baselines"
-        )
-    except (OSError, subprocess.SubprocessError):
-        return linksim.__version__
-    return f"{linksim.__version__}+{commit}{'+dirty' if changed else ''}"
 
 
 def conventions(config: SweepConfig) -> dict[str, str]:
@@ -194,22 +151,6 @@ def remove_parts(*folders: Path) -> None:
         for path in folder.glob(".*.part"):
             if is_part(path):
                 path.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that nobody ever sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

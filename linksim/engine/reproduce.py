@@ -26,7 +26,6 @@ from linksim.engine.sweep import (
     Prepared,
     Progress,
     data_facts,
-    exclusive,
     prepare,
     read_table,
     run_sweep,
@@ -34,6 +33,7 @@ from linksim.engine.sweep import (
     write_tables,
 )
 from linksim.errors import LinksimError, NoWeights, unknown
+from linksim.files import exclusive
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from linksim.cache import array_from_bytes, read_entry
 from linksim.data import DATASETS, Grouping, ImageSet, kind_of
@@ -35,12 +35,14 @@ from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
+from linksim.files import exclusive, write_atomic
 from linksim.link.fading import CHANNELS
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
 from linksim.schemes.registry import Variant, is_local, plug_ins
 from linksim.source import source_digest
+from linksim.version import numeric_versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -291,20 +293,6 @@ def _refuse_if_busy(folder: Path) -> None:
             pass
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, folder: Path) -> Iterator[None]:
-    """Holds the lock file `path`. Raises LinksimError where another process works in `folder`."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LinksimError(f"{folder}: another process works there: wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _work(
     prepared: Prepared,
     folder: Path,
@@ -408,7 +396,7 @@ def _work(
 
 def _take_part(prepared: Prepared, folder: Path, tag: str, allow_versions: bool) -> None:
     """Says in the journal which versions work from here on. Raises LinksimError where others did before."""
-    here = provenance.numeric_versions()
+    here = numeric_versions()
     sweep = provenance.identity_hash(prepared.identity)
     journals = folder / journal.FOLDER
     if not journals.is_dir():
@@ -502,9 +490,9 @@ def _finish(
 
 def write_tables(folder: Path, table: pd.DataFrame, per_image: pd.DataFrame) -> None:
     """Writes the two tables of a results folder; the one of points, which says that all is there, last."""
-    provenance.write_atomic(folder / PER_IMAGE, _parquet(per_image))
-    provenance.write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
-    provenance.write_atomic(folder / TABLE, _parquet(table))
+    write_atomic(folder / PER_IMAGE, _parquet(per_image))
+    write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
+    write_atomic(folder / TABLE, _parquet(table))
 
 
 def read_table(path: Path, way_out: str) -> pd.DataFrame:
@@ -658,10 +646,10 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
             continue
         for path in sorted((folder / journal.FOLDER).glob("*.jsonl")):
             name = f"merged{number:03d}-{path.name}"
-            provenance.write_atomic(out / journal.FOLDER / name, path.read_bytes())
+            write_atomic(out / journal.FOLDER / name, path.read_bytes())
         for path in sorted((folder / FEATURES_FOLDER).glob(f"*{FEATURES_SUFFIX}")):
             (out / FEATURES_FOLDER).mkdir(exist_ok=True)
-            provenance.write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
+            write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
     table = finish(prepared, out, allow_versions=allow_versions)
     assert table is not None, "every unit was there"
     return table

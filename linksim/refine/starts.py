@@ -129,7 +129,7 @@ def known(wanted: Stages) -> bool:
 
 def keep_starts(of: Stages, starts: Starts, images: int, metric: str) -> None:
     """Writes an entry into the user's own table, which goes before the package's."""
-    from linksim.engine.provenance import write_atomic
+    from linksim.files import write_atomic
 
     path = own_table()
     path.parent.mkdir(parents=True, exist_ok=True)

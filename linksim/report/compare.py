@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from linksim.engine.plan import chosen
 from linksim.engine.stats import mean_and_half_width
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, chosen, unknown
 
 _POINT = ["channel", "rho", "snr_db"]
 _NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image", "lost", "envelope_of"}

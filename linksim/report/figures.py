@@ -215,7 +215,7 @@ def style() -> Any:
 
 def save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
     """Writes a figure in each format beside `stem` and returns the files."""
-    from linksim.engine.provenance import write_atomic
+    from linksim.files import write_atomic
 
     written = []
     for kind in formats:

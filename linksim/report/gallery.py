@@ -18,6 +18,7 @@ from linksim.engine.context import FIRST, Context
 from linksim.engine.plan import Point, Unit
 from linksim.engine.sweep import Prepared, prepare
 from linksim.errors import LinksimError, NoWeights
+from linksim.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,7 +116,7 @@ def gallery(
     written = [
         path for channel, figure in drawn.items() for path in save(figure, folder / f"gallery_{channel}", _KINDS)
     ]
-    provenance.write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     data = next(iter(ready.values())).data
     facts = {"dataset": config.dataset, "sha256": data.fingerprint, "citation": data.citation}
     identity |= {"scheme": list(config.scheme), "groups": list(groups)}
@@ -124,7 +125,7 @@ def gallery(
         figures=[path.name for path in written],
     )  # fmt: skip
     run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance.write_atomic(record, (json.dumps(run, indent=2) + "\n").encode())
+    write_atomic(record, (json.dumps(run, indent=2) + "\n").encode())
     return written
 
 

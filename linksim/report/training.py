@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from linksim.engine.provenance import code_version, command_line, package_versions, write_atomic
+from linksim.engine.provenance import command_line
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
 from linksim.report.figures import COLUMN_WIDTH, save, style
 from linksim.train.logs import LOSSES as LOG
 from linksim.train.logs import VALIDATION
 from linksim.train.loop import SETTINGS
 from linksim.train.recipe import Recipe
+from linksim.version import code_version, package_versions
 
 #: Columns of a training log, with their titles, in the order of the paper's figure.
 LOSSES = {

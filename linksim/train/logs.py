@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from linksim.engine.provenance import write_atomic
+from linksim.files import write_atomic
 
 LOSSES, VALIDATION = "train.csv", "validation.csv"
 

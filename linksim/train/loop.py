@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from linksim.devices import trains_in_bfloat16
-from linksim.engine.provenance import write_atomic
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
 from linksim.train.logs import Logs
 from linksim.train.optimizers import Optimizer
 from linksim.train.task import Task

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import TypeAdapter
 
 from linksim.devices import check_device
-from linksim.engine.plan import chosen
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, chosen, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
@@ -278,9 +277,9 @@ def run_training(
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.data.cifar10 import VALIDATION
-    from linksim.engine.provenance import code_version, write_atomic
-    from linksim.engine.sweep import exclusive
+    from linksim.files import exclusive, write_atomic
     from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
+    from linksim.version import code_version
 
     if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
         raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")

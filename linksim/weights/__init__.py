@@ -350,7 +350,7 @@ def install(spec: Spec, model: nn.Module, facts: Card) -> list[Path]:
     Args:
         facts: the card, all but its files and its model.
     """
-    from linksim.engine.provenance import write_atomic
+    from linksim.files import write_atomic
 
     folder = weights_dir()
     folder.mkdir(parents=True, exist_ok=True)

@@ -693,15 +693,15 @@ def test_a_folder_whose_run_was_killed_while_it_was_made_is_gone_on_with_and_cle
 def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from linksim.engine import provenance
+    from linksim import version
     from linksim.engine.config import make_config
     from linksim.engine.sweep import merge, prepare, run_sweep
 
     prepared = prepare(make_config({"scheme": "still", "snr": "0,1,2", "metrics": "psnr", "groups": 4}))
     for index in range(2):
         assert run_sweep(prepared, tmp_path / "a", shard=(index, 3), workers=1, figures=False) is None
-    real = provenance.package_versions()
-    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "99.0", "pandas": "99.0"})
+    real = version.package_versions()
+    monkeypatch.setattr(version, "package_versions", lambda: {**real, "torch": "99.0", "pandas": "99.0"})
     with pytest.raises(LinksimError, match=r"a was begun with other versions \(torch: .* there, 99\.0 here\): .*--all"):
         run_sweep(prepared, tmp_path / "a", workers=1, figures=False)
     assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1, figures=False) is None
@@ -714,7 +714,7 @@ def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
         versions = json.loads((tmp_path / folder / "run.json").read_text())["versions"]
         assert {found["torch"] for found in versions} == {real["torch"], "99.0"}
     # Nothing is left to compute, so that nothing is mixed: the tables are written again without a question.
-    monkeypatch.setattr(provenance, "package_versions", lambda: {**real, "torch": "98.0"})
+    monkeypatch.setattr(version, "package_versions", lambda: {**real, "torch": "98.0"})
     assert run_sweep(prepared, tmp_path / "a", workers=1, figures=False) is not None
 
 

@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("linksim.engine.provenance.write_atomic", full)
+    monkeypatch.setattr("linksim.files.write_atomic", full)
     assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "2", "--seed", "1",
                  "--out", str(folder / "other")) == 2  # fmt: skip
     assert "No space left" in capsys.readouterr().err
