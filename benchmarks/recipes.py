@@ -4,8 +4,8 @@
 choice of the recipe changed. `warm`: the same for SemNOMA (compact, block Rayleigh fading, rho 1/6) from the shipped
 orthogonal weights, as the shipped ones were trained. `teaching`: every row trains KD-SemNOMA there from its teacher,
 with one choice of the losses changed, beside SemNOMA from the same start. `embedded`: SemNOMA and KD-SemNOMA as users
-in separate channel uses at first (`linksim.train.embedding`), with one choice of `finetune` changed. Each gives the
-validation PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
+in separate channel uses at first (`linksim.schemes.semnoma.embedding`), with one choice of `finetune` changed. Each
+gives the validation PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from linksim import weights
 from linksim.data import load_cifar10_train
+from linksim.models import weights
+from linksim.models.spec import ModelSpec
+from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.train.loop import train
-from linksim.train.recipe import RECIPES, Recipe
-from linksim.train.spec import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
 COSINE = replace(RECIPES["adamw"], schedule="cosine")
@@ -54,6 +55,7 @@ class Search:
 BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 3))
 STUDENT = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 6))
 UNTAUGHT = replace(STUDENT, method="semnoma")
+TEACHER = replace(STUDENT, method="semoma")
 CHOICES = ("learning_rate", "schedule", "batch", "ema", "clip", "loss", "layer_scale", "flip")
 SEARCHES = {
     "base": Search(
@@ -85,7 +87,7 @@ SEARCHES = {
             "constant rate 2e-3": (UNTAUGHT, replace(COSINE, schedule="constant", learning_rate=2e-3)),
             "constant rate, batch 8": (UNTAUGHT, replace(COSINE, schedule="constant", batch=8)),
         },
-        STUDENT.teacher,
+        TEACHER,
     ),
     "teaching": Search(
         "teaching.csv",
@@ -106,7 +108,7 @@ SEARCHES = {
             "gradients cut at 10": (STUDENT, replace(RELEASED, clip=10.0)),
             "CrossKD at layer 6": (STUDENT, replace(RELEASED, cross_layer=6)),
         },
-        STUDENT.teacher,
+        TEACHER,
     ),
     "embedded": Search(
         "embedded.csv",
@@ -150,9 +152,11 @@ def main() -> None:
         row = {"recipe": name, "model": spec.method, **choices, "pairs": str(pairs)}
         if any(all(known[key] == value for key, value in row.items() if key != "recipe") for known in done):
             continue
-        origin = spec.source if search.embedded else search.start
+        model = transceiver(spec)
+        origin = model.begins_as if search.embedded else transceiver(search.start) if search.start is not None else None
         start = weights.load(origin) if origin is not None else None
-        task = spec.task(recipe, images, 0, "cpu", start, embedded=search.embedded)
+        task = model.task(recipe, images, 0, "cpu", start)
+        task.embedded = search.embedded
         with tempfile.TemporaryDirectory() as folder:
             state = train(task, Path(folder), steps=pairs // recipe.batch, embedded=search.embedded)
         row |= {"seconds": str(round(state.seconds))}

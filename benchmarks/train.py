@@ -22,15 +22,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from linksim.models.batch import Transmission
+from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
-from linksim.nets.network import Network, side_information
+from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
-from linksim.schemes.learned import EVALUATED_TOGETHER
+from linksim.schemes.learned import EVALUATED_TOGETHER, Learned
+from linksim.schemes.semnoma.network import Transceiver
+from linksim.schemes.semnoma.recipe import RECIPES
+from linksim.schemes.semnoma.training import taught_losses
+from linksim.schemes.training import compile_networks, fidelity
 from linksim.train.loop import Average
-from linksim.train.recipe import RECIPES
-from linksim.train.run import model_spec
-from linksim.train.spec import ModelSpec
-from linksim.train.transceivers import compile_networks, draw_batch, model_losses
+from linksim.train.models import asked_model
 
 PLAIN_BATCH = 32
 
@@ -66,7 +69,7 @@ def matrix_peak(dtype: torch.dtype, device: str) -> float:
 
 
 def training_step(
-    spec: ModelSpec, network: Network, teacher: Network | None, batch: int, fast: bool, pool: torch.Tensor
+    sends: Transmission, network: Network, teacher: Network | None, batch: int, fast: bool, pool: torch.Tensor
 ) -> Callable[[], object]:
     """One step of the loop, or of the plain loop."""
     recipe = replace(RECIPES["adamw"], batch=batch)
@@ -80,7 +83,11 @@ def training_step(
         network.train()
         torch.manual_seed(step)
         with torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
-            loss = model_losses(spec, recipe, network, teacher, draw_batch(spec, recipe, pool))["total"]
+            drawn = sends.draw(recipe, pool)
+            if isinstance(network, Transceiver) and isinstance(teacher, Transceiver):
+                loss = taught_losses(sends, recipe, network, teacher, drawn)["total"]
+            else:
+                loss = fidelity(recipe, sends.images(network, drawn), drawn.images)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -90,16 +97,14 @@ def training_step(
     return run
 
 
-def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
+def evaluation(sends: Transmission, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
     """Transmitter, channel and receiver on one batch."""
     torch.manual_seed(0)
-    drawn = draw_batch(spec, replace(RECIPES["adamw"], batch=batch), pool)
-    side = side_information(drawn.snr_db, drawn.h, spec.side_dim)
+    drawn = sends.draw(replace(RECIPES["adamw"], batch=batch), pool)
 
     def run() -> object:
         with torch.inference_mode():
-            symbols = network.encode(drawn.images, side, spec.powers)
-            return network.receive(drawn.channel.through(symbols, spec.access, drawn.noise_var, drawn.noise), side)
+            return sends.images(network, drawn)
 
     return run
 
@@ -130,29 +135,35 @@ def main() -> None:
     print(f"{name}: matrix products " + ", ".join(f"{d}: {p / 1e9:.0f} GFLOP/s" for d, p in peaks.items()))
     print(f"{'':46}{'batch':>6}{'pairs/s':>9}{'plain':>8}{'ratio':>7}{'of peak':>9}{'bound':>7}")
     pool = torch.randint(0, 256, (4096, 3, 32, 32), dtype=torch.uint8, device=device)
-    for words in (("semoma", "awgn", "1/3"), ("semnoma", "awgn", "1/6"), ("kd", "awgn", "1/6"),
+    for words in (("semoma", "awgn", "2/3"), ("semnoma", "awgn", "1/6"), ("kd", "awgn", "1/6"),
                   ("deepjscc-noma", "awgn", "1/6")):  # fmt: skip
-        spec = model_spec(*words, options.size, 2, None, "sum")
-        slow = plain(spec.build(0.1)).to(device)
-        fast = copy.deepcopy(spec.build(0.1)).to(device).to(memory_format=torch.channels_last)
+        model = asked_model(*words, options.size, 2, None, "sum")
+        scheme, spec = model.owner, model.spec
+        assert issubclass(scheme, Learned)
+        assert isinstance(spec, ModelSpec)
+        sends = scheme.transmission(spec)
+        slow = plain(scheme.network(spec)).to(device)
+        fast = scheme.network(spec).to(device).to(memory_format=torch.channels_last)
         evaluated = laid_out(copy.deepcopy(fast), device)
-        teacher = spec.teacher.build(0.1).to(device).requires_grad_(False).eval() if spec.teacher else None
+        taught_by = model.parts.get("teacher")
+        teacher = taught_by.build().to(device).requires_grad_(False).eval() if taught_by is not None else None
+        assert teacher is None or isinstance(teacher, Network)
         slow_teacher = plain(teacher) if teacher is not None else None
         if teacher is not None:
             teacher = teacher.to(memory_format=torch.channels_last)
         if device != "cpu":
             torch._dynamo.reset()
-            compile_networks(fast, teacher)
+            compile_networks(fast, *([teacher] if teacher is not None else []))
         steps = [
-            training_step(spec, slow, slow_teacher, PLAIN_BATCH, False, pool),
-            training_step(spec, fast, teacher, options.batch, True, pool),
+            training_step(sends, slow, slow_teacher, PLAIN_BATCH, False, pool),
+            training_step(sends, fast, teacher, options.batch, True, pool),
         ]
         work = flops(steps[1]) / options.batch
         _row("train", spec, options.batch, seconds(steps, device, options.rounds), work, peaks[torch.bfloat16])
         batch = EVALUATED_TOGETHER if device == "cpu" else 64
         runs = [
-            evaluation(spec, slow.eval(), PLAIN_BATCH, pool),
-            evaluation(spec, evaluated, batch, pool),
+            evaluation(sends, slow.eval(), PLAIN_BATCH, pool),
+            evaluation(sends, evaluated, batch, pool),
         ]
         work = flops(runs[0]) / PLAIN_BATCH
         _row("evaluate", spec, batch, seconds(runs, device, 2 * options.rounds), work, peaks[torch.float32])

@@ -38,7 +38,7 @@ def sweep(
         LinksimError: anything that the caller can put right, in one line.
     """
     from linksim.engine.config import make_config
-    from linksim.engine.sweep import default_folder, prepare, run_sweep
+    from linksim.engine.sweep import FIGURES, default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
 
     if not isinstance(workers, int) or workers < 1:
@@ -58,10 +58,13 @@ def sweep(
             force_new=force_new,
             progress=bar.update,
             steps=bar.steps,
-            figures=figures,
             allow_versions=allow_versions,
         )
     assert table is not None, "a sweep without shards ends complete"
+    if figures:
+        from linksim.report.figures import draw
+
+        draw(table, prepared.base / folder / FIGURES)
     table.attrs["folder"] = str(folder)
     return table
 

@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 
 import linksim
-from linksim import weights
+from linksim.columns import COLUMNS
 from linksim.engine.config import make_config, read_sweep_file
-from linksim.refine.specs import CganSpec
-from linksim.schemes.registry import RESERVED, find
-from linksim.train.spec import ModelSpec, lineage_pairs
+from linksim.engine.variants import find
+from linksim.metrics import own_columns
+from linksim.models import weights
+from linksim.models.spec import ModelSpec, lineage_pairs
+from linksim.schemes.learned import transceiver
+from linksim.train.models import behind
 from tests.conftest import ROOT, Cli
-from tests.refine.openai_unet import UNet
+from tests.refine.ddim.openai_unet import UNet
 
 COMMITTED = sorted(
     path.parent.name
@@ -72,10 +75,10 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     """Random numbers for weights: the transceiver and the generator for 256x256, a prior of the published structure."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     torch.manual_seed(0)
-    kd = ModelSpec("kd", "compact", "awgn", Fraction(1, 48), image_shape=(3, 256, 256))
+    kd = transceiver(ModelSpec("kd", "compact", "awgn", Fraction(1, 48), image_shape=(3, 256, 256)))
     facts = {"pairs": 0, "lineage": [], "validation": {}, "score": 0.0, "golden_psnr_db": 0.0}
     weights.install(kd, kd.build(), facts)
-    cgan = CganSpec(kd)
+    cgan = behind("cgan", kd)
     weights.install(cgan, cgan.build(), {**facts, "parts": weights.part_hashes(cgan)})
     prior = UNet(32, (1, 1, 2), 1, (4,), "32c", "legacy", True, False, 6)
     (tmp_path / "priors").mkdir()
@@ -149,7 +152,7 @@ def test_no_column_of_a_table_is_free_for_a_parameter(name: str) -> None:
     table = linksim.load(ROOT / "results" / name)
     parameters = {key for text in table["scheme"].unique() for key in find(text).Params.model_fields}
     columns = {column for column in table if not column.endswith(("_ci95", "_note"))}
-    assert columns - parameters <= RESERVED | {"csi", "split"}
+    assert columns - parameters <= COLUMNS | own_columns() | {"csi", "split"}
 
 
 def test_the_notebook_runs_from_top_to_bottom() -> None:

@@ -11,8 +11,8 @@ from linksim.schemes.base import Params
 from linksim.schemes.learned import Learned, LearnedParams
 
 if TYPE_CHECKING:
+    from linksim.models.spec import ModelSpec
     from linksim.nets.network import Network
-    from linksim.train.spec import ModelSpec
 
 _FILTERS = {"paper": 256, "compact": 128}
 
@@ -38,8 +38,8 @@ class DeepJsccNoma(Learned):
     Params: ClassVar[type[Params]] = DeepJsccNomaParams
 
     @classmethod
-    def network(cls, spec: ModelSpec, layer_scale: float) -> Network:
-        """See `Learned.network`; there is no layer scale."""
+    def network(cls, spec: ModelSpec) -> Network:
+        """See `Learned.network`."""
         from baselines.deepjscc_noma.network import DeepJsccNetwork
 
         colours, height, width = spec.image_shape

@@ -38,15 +38,15 @@ Rows = Iterable[tuple[str, str]]
 
 
 def _schemes() -> Rows:
-    from linksim.schemes.registry import find, names
+    from linksim.schemes.registry import SCHEMES
 
-    return _plug_ins(names(), find)
+    return _plug_ins(SCHEMES.names(), SCHEMES.find)
 
 
 def _refiners() -> Rows:
-    from linksim.refine.registry import find, names
+    from linksim.refine.registry import REFINERS
 
-    return _plug_ins(names(), find)
+    return _plug_ins(REFINERS.names(), REFINERS.find)
 
 
 def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
@@ -81,9 +81,9 @@ def _datasets() -> Rows:
 
 
 def _weights() -> Rows:
+    from linksim.models.spec import lineage_pairs, spec_from_json
+    from linksim.models.weights import cards, place
     from linksim.report.progress import figures
-    from linksim.train.spec import lineage_pairs, spec_from_json
-    from linksim.weights import cards, place
 
     for name, card in cards().items():
         unit = spec_from_json(card["model"]).unit

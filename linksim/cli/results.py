@@ -71,7 +71,7 @@ def _plot(args: argparse.Namespace) -> int:
 
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
-    from linksim.report.figures import AXES, draw
+    from linksim.report.figures import axes, draw
     from linksim.train.logs import LOSSES
 
     if len(args.folders) > 1 and args.out is None:
@@ -87,7 +87,7 @@ def _plot(args: argparse.Namespace) -> int:
         return 0
     table = pd.concat([load(folder) for folder in args.folders], ignore_index=True)
     point = ["variant", "stage", "channel", "rho", "snr_db", "power", "dataset", "users"]
-    values = table.groupby(point)[[column for column in AXES if column in table]].nunique()
+    values = table.groupby(point)[[column for column in axes() if column in table]].nunique()
     for variant, *_ in values.index[(values > 1).any(axis=1)]:
         raise LinksimError(
             f"these folders have different curves of {variant} (other weights, seed, CSI error or pixels): "
@@ -109,16 +109,18 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _gallery(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config
-    from linksim.report.gallery import gallery
+    from linksim.engine.gallery import simulate_gallery
+    from linksim.report.gallery import write_gallery
 
     values = sweep_values(args, _GALLERY)
     groups = [_group(text.strip()) for text in args.groups.split(",")]
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
     folder = own_folder(args.out or Path("runs/gallery"), "runs/gallery")
-    for path in gallery(
-        config, groups, folder, device=args.device, missing=left_out,
+    shown = simulate_gallery(
+        config, groups, device=args.device, missing=left_out,
         report=lambda words: print(words, file=sys.stderr, flush=True),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for path in write_gallery(shown, folder):
         print(path)
     return 0
 

@@ -65,7 +65,8 @@ def _allow_versions(parser: Parser) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config
     from linksim.engine.plan import parse_shard
-    from linksim.engine.sweep import default_folder, prepare, run_sweep
+    from linksim.engine.sweep import FIGURES, default_folder, prepare, run_sweep
+    from linksim.report.figures import draw
     from linksim.report.progress import Bar
     from linksim.report.show import table_text
 
@@ -82,6 +83,8 @@ def _sweep(args: argparse.Namespace) -> int:
                 prepared, folder, workers=workers, shard=shard, device=args.device, force_new=args.force_new,
                 progress=bar.update, steps=bar.steps, allow_versions=args.allow_versions,
             )  # fmt: skip
+        if table is not None:
+            draw(table, prepared.base / folder / FIGURES)
     except KeyboardInterrupt:
         return _stopped(folder)
     if table is None:
@@ -96,9 +99,11 @@ def _sweep(args: argparse.Namespace) -> int:
 def _reproduce(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config, read_sweep_file, scheme_texts
     from linksim.engine.reproduce import reproduce, sweep_file
+    from linksim.engine.sweep import FIGURES
+    from linksim.engine.variants import parse
+    from linksim.report.figures import draw
     from linksim.report.progress import Bars
     from linksim.report.show import table_text
-    from linksim.schemes.registry import parse
 
     file = sweep_file(args.figure)
     values = read_sweep_file(file, changes(args))
@@ -106,6 +111,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         values["data_dir"] = args.data_dir
     only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
+    figures = Path.cwd() / folder / FIGURES
     workers = whole(args.workers, "--workers")
     try:
         with Bars(shown=not args.quiet) as bars:
@@ -113,6 +119,7 @@ def _reproduce(args: argparse.Namespace) -> int:
                 make_config(values), folder, workers=workers, device=args.device, force_new=args.force_new,
                 only=only, progress=bars.of, steps=bars.steps, missing=left_out, allow_versions=args.allow_versions,
             )  # fmt: skip
+        draw(done.table, figures)
     except KeyboardInterrupt:
         return _stopped(folder)
     if not args.quiet:
@@ -122,11 +129,15 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from linksim.engine.sweep import merge
+    from linksim.engine.sweep import FIGURES, merge
+    from linksim.report.figures import draw
     from linksim.report.show import table_text
 
     out = args.out or args.folders[0]
-    print(table_text(merge(args.folders, out, args.allow_versions)))
+    figures = Path.cwd() / out / FIGURES
+    table = merge(args.folders, out, args.allow_versions)
+    draw(table, figures)
+    print(table_text(table))
     print(f"results: {out}")
     return 0
 

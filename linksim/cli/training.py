@@ -25,7 +25,7 @@ from linksim.cli.options import (
 from linksim.errors import LinksimError, unknown
 
 if TYPE_CHECKING:
-    from linksim.train.spec import Spec
+    from linksim.models.owner import Model
 
 _MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
 _TUNE = ("channel", "snr", "rho", "data-dir", "users", "power", "seed", "prior")
@@ -35,10 +35,10 @@ def add_commands(commands: Commands[Parser]) -> None:
     """Adds the commands of this file."""
     train = command(commands, "train", _train, "train a learned scheme, or all that a sweep lacks")
     train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
-    train.add_argument("--refiner", metavar="NAME", help="cgan or diffbir-mini, on the scheme's output, frozen")
+    train.add_argument("--refiner", metavar="NAME", help="a learned refiner, on the scheme's output, frozen: cgan, ...")
     train.add_argument(
         "--prior", nargs="?", const="small", metavar="NAME",
-        help="a diffusion prior: small (default), large, diffbir-mini-vae, diffbir-mini-denoiser",
+        help="a network of images alone: small (default) or large, diffusion priors; diffbir-mini-vae, ...",
     )  # fmt: skip
     train.add_argument(
         "--for",
@@ -48,7 +48,7 @@ def add_commands(commands: Commands[Parser]) -> None:
         help="every model that a sweep needs and lacks; or of a list `models`, in turns",
     )
     train.add_argument("--channel", metavar="NAME", help="awgn (default) or rayleigh")
-    train.add_argument("--rho", metavar="K/M", help="channel uses of one user's image over its size (default 1/6)")
+    train.add_argument("--rho", metavar="K/M", help="channel uses of the system over an image's size (default 1/6)")
     train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
     train.add_argument("--users", metavar="N", help="users (default 2)")
     train.add_argument(
@@ -93,11 +93,11 @@ def add_commands(commands: Commands[Parser]) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
+    from linksim.models.recipe import changed
+    from linksim.models.spec import lineage_pairs
     from linksim.report.progress import TrainingBar, figures
-    from linksim.train.loop import CHECKPOINT, load_checkpoint
-    from linksim.train.recipe import changed
     from linksim.train.run import find_start, go_on_from, parse_budget, run_training
-    from linksim.train.spec import lineage_pairs
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
     steps = whole(args.steps, "--steps")
@@ -117,11 +117,11 @@ def _train(args: argparse.Namespace) -> int:
         return _train_for(args)
     if args.jobs is not None:
         raise LinksimError("--jobs is for --for: one model is one process")
-    spec = _spec(args)
-    out = args.out / spec.name
+    model = _model(args)
+    out = args.out / model.name
     seed = int(args.seed or "0")
     if args.more is not None:
-        start, recipe, more_seed = go_on_from(spec, out)
+        start, recipe, more_seed = go_on_from(model, out)
         recipe = changed(recipe, changes(args))
         seed = seed if args.seed is not None else more_seed
     else:
@@ -129,13 +129,13 @@ def _train(args: argparse.Namespace) -> int:
             raise LinksimError(
                 f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out"
             )
-        start = find_start(spec, args.warm, out)
-        recipe = spec.make_recipe(args.recipe, changes(args), warm=bool(start.model))
+        start = find_start(model, args.warm, out)
+        recipe = model.make_recipe(args.recipe, changes(args), warm=bool(start.model))
     data_dir = Path(args.data_dir) if args.data_dir is not None else None
     try:
-        with TrainingBar(spec.name, recipe.batch, spec.unit) as bar:
+        with TrainingBar(model.name, recipe.batch, model.spec.unit) as bar:
             paths, facts = run_training(
-                spec, recipe, data_dir, out, start=start, seconds=seconds, steps=steps, seed=seed,
+                model, recipe, data_dir, out, start=start, seconds=seconds, steps=steps, seed=seed,
                 device=args.device, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -144,48 +144,42 @@ def _train(args: argparse.Namespace) -> int:
         words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
-    result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {spec.unit}"
+    result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {model.spec.unit}"
     if paths:
         print(f"{paths[0]}: {result}")
     else:
         print(
-            f"{spec.name}: {result}; better weights are there and stay (--replace puts these in their place; "
+            f"{model.name}: {result}; better weights are there and stay (--replace puts these in their place; "
             f"weights={out} runs these)"
         )
     return 0
 
 
-def _spec(args: argparse.Namespace) -> Spec:
+def _model(args: argparse.Namespace) -> Model:
     """The one model that the words of `linksim train` ask for."""
-    from linksim.schemes.learned import NO_ABLATION
-    from linksim.train.run import model_spec
+    from linksim.models.spec import NO_ABLATION
+    from linksim.train.models import asked_model, behind, priors
 
     if args.prior is not None:
-        from linksim.refine.specs import PRIORS
-
         for option in _MODEL:
             if getattr(args, option) is not None:
                 raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
-        if args.prior not in PRIORS:
-            raise unknown("prior to train", args.prior, PRIORS)
-        return PRIORS[args.prior]
+        if args.prior not in (known := priors()):
+            raise unknown("prior to train", args.prior, known)
+        return known[args.prior]
     users = whole(args.users, "--users")
     words = {"channel": "awgn", "rho": "1/6", "size": "compact", "power": "sum", "ablation": NO_ABLATION}
     words |= {option: word for option in words if (word := getattr(args, option)) is not None}
-    first = model_spec(args.scheme, users=users or 2, csi=args.csi, **words)
-    if args.refiner is None:
-        return first
-    from linksim.refine.specs import refiner_spec
-
-    return refiner_spec(args.refiner, first)
+    first = asked_model(args.scheme, users=users or 2, csi=args.csi, **words)
+    return first if args.refiner is None else behind(args.refiner, first)
 
 
 def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
-    from linksim import weights
     from linksim.engine.config import make_config, read_sweep_file
+    from linksim.models import weights
+    from linksim.train.models import image_shape, models_for, waves, with_prerequisites
     from linksim.train.parallel import train_all
-    from linksim.train.run import image_shape, models_for, waves, with_prerequisites
 
     for option in _MODEL:
         if getattr(args, option) is not None:
@@ -201,15 +195,15 @@ def _train_for(args: argparse.Namespace) -> int:
         raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
     needed = models_for(config, shape)
     lacking = with_prerequisites(needed)
-    for spec in dict.fromkeys([*lacking, *needed]):
-        print(f"{'needed' if spec in lacking else 'there '}  {spec.name}")
+    for model in dict.fromkeys([*lacking, *needed]):
+        print(f"{'needed' if model in lacking else 'there '}  {model.name}")
     if not lacking:
         print("every model of this sweep has its weights")
         return 0
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
-    for spec in lacking:
-        spec.make_recipe(args.recipe, changes(args), warm=False)
+    for model in lacking:
+        model.make_recipe(args.recipe, changes(args), warm=False)
     words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), *_machine_words(args, "seed")]
     words += _length_words(args)
     words += [word for change in args.set for word in ("--set", change)]
@@ -249,7 +243,7 @@ def _machine_words(args: argparse.Namespace, *more: str) -> list[str]:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from linksim.refine.tune import CANDIDATES, tune, words
+    from linksim.engine.tune import CANDIDATES, tune, words
     from linksim.report.progress import Bar
 
     values = given_settings(args, _TUNE)
@@ -276,18 +270,22 @@ def _tune(args: argparse.Namespace) -> int:
 
 def _card(args: argparse.Namespace) -> int:
     from linksim.errors import chosen
+    from linksim.models.spec import lineage_pairs
+    from linksim.models.weights import cards, history, place
     from linksim.report.progress import figures
-    from linksim.train.spec import lineage_pairs, spec_from_json
-    from linksim.weights import cards, history, place
+    from linksim.train.models import model_of_card, with_system_rho
 
     known = cards()
     name = chosen(list(known), args.model, "model")
     found = known[name]
-    spec = spec_from_json(found["model"])
-    runs = history(name, found)
+    model = model_of_card(found)
+    runs = [
+        {**run, "command": with_system_rho(run["command"], run["model"]) if run["command"] else None}
+        for run in history(name, found)
+    ]
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
     lost = sum(run["pairs"] for run in runs if not run["command"])
-    behind = "; ".join(part.name for part in spec.parts.values())
+    behind = "; ".join(part.name for part in model.parts.values())
     if behind and before:
         behind += ", the trainings before the command behind those of their time"
     rows = {
@@ -296,17 +294,17 @@ def _card(args: argparse.Namespace) -> int:
         "data": found.get("data"),
         "recipe": found.get("recipe"),
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
-        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {spec.unit}, {found.get('seconds')} s on "
+        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {model.spec.unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(name, known, whole=not lost and not spec.parts),
-        "in all": f"{lineage_pairs(found)} {spec.unit}, what it started from included"
+        "started": _started(name, known, whole=not lost and not model.parts),
+        "in all": f"{lineage_pairs(found)} {model.spec.unit}, what it started from included"
         + (f"; of the first {lost} no command is left" if lost else ""),
         "behind": behind,
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
         "code": found.get("code"),
         **before,
-        "command": found.get("command"),
+        "command": runs[-1]["command"],
     }
     print_rows((key, str(value)) for key, value in rows.items() if value)
     return 0
@@ -336,8 +334,8 @@ def _again(run: Mapping[str, Any], number: int) -> str | None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from linksim import weights
     from linksim.errors import chosen
+    from linksim.models import weights
     from linksim.train.run import verify
 
     bad, known = 0, weights.cards()

@@ -14,11 +14,13 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from linksim.engine.variants import Variant, find, parse, split_list
 from linksim.errors import LinksimError, shown, unknown
 from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention, Precision
 from linksim.link.fading import CHANNELS
 from linksim.link.units import parse_rho
-from linksim.schemes.registry import Variant, find, parse, split_list
+from linksim.metrics import METRICS
+from linksim.refine.behind import Refined
 
 #: Raised by hand whenever the same settings give other numbers; folders of another version are refused.
 RESULTS_VERSION = 2
@@ -181,8 +183,6 @@ class SweepConfig(BaseModel):
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics(cls, value: Any) -> tuple[str, ...]:
-        from linksim.metrics import METRICS
-
         for name in (names := _listed(value)):
             METRICS.find(name)
         if not names:
@@ -222,8 +222,6 @@ class SweepConfig(BaseModel):
     @property
     def refined(self) -> bool:
         """Whether a scheme of this sweep has a second stage."""
-        from linksim.schemes.refined import Refined
-
         return any(issubclass(find(variant.name), Refined) for variant in self.variants)
 
     @property

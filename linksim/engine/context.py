@@ -8,8 +8,8 @@ from pathlib import Path
 
 from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
+from linksim.engine.variants import Variant
 from linksim.link.config import Setting
-from linksim.schemes.registry import Variant
 
 FEATURES_FOLDER = "features"
 FEATURES_SUFFIX = ".features"

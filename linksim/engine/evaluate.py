@@ -19,6 +19,7 @@ from linksim.data import Grouping, ImageSet
 from linksim.engine.audit import allowed_power, audit_symbols, power_note
 from linksim.engine.context import FIRST, Context, fact_name, features_path, open_data, setting_of
 from linksim.engine.plan import Unit
+from linksim.engine.variants import plug_ins
 from linksim.errors import LinksimError
 from linksim.link.channel import realise
 from linksim.link.config import SideInfo
@@ -26,9 +27,8 @@ from linksim.link.draws import KeyedDraws
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
+from linksim.refine.behind import Refined
 from linksim.schemes.base import Received, Reference, Scheme, System, check_images
-from linksim.schemes.refined import Refined
-from linksim.schemes.registry import plug_ins
 
 
 @functools.lru_cache(maxsize=2)

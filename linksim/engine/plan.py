@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from linksim.engine.config import SweepConfig
+from linksim.engine.variants import Variant, expand
 from linksim.errors import LinksimError
-from linksim.schemes.registry import Variant, expand
 
 #: Image groups of a unit, by the largest image side it is for. Fixed, so that a batch never depends on the machine.
 _UNIT_GROUPS = ((64, 64), (256, 4))

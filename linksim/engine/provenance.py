@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from linksim.engine import journal
 from linksim.engine.config import RESULTS_VERSION, SweepConfig
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.metrics import conventions as metric_conventions
 from linksim.version import code_version, numeric_versions, package_versions
 
 RUN_FILE = "run.json"
@@ -28,8 +30,6 @@ def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
     Args:
         sweep: hash of the sweep's identity.
     """
-    from linksim.engine import journal
-
     found: list[dict[str, str]] = []
     worked = False
     for record in journal.read_folder(folder / journal.FOLDER):
@@ -46,8 +46,6 @@ def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
 
 def conventions(config: SweepConfig) -> dict[str, str]:
     """The convention behind every number, in words."""
-    from linksim.metrics import conventions as metric_conventions
-
     power = {
         "sum": "sum: all users together P_avg a channel use (code released with the KDD paper)",
         "per-ue": "per-ue: every user P_avg where all send at once (KDD paper, eq. 2)",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linksim.engine import provenance
-from linksim.engine.collect import without_gaps
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER
 from linksim.engine.sweep import (
@@ -32,6 +31,7 @@ from linksim.engine.sweep import (
     set_aside,
     write_tables,
 )
+from linksim.engine.tables import without_gaps
 from linksim.errors import LinksimError, NoWeights, unknown
 from linksim.files import exclusive
 
@@ -58,11 +58,9 @@ class Reproduced:
 
 def sweep_file(name: str) -> Path:
     """The sweep file that `fig06`, or a path, names: in ./sweeps/, else in the checkout. Raises LinksimError."""
-    import linksim
-
     if Path(name).is_file():
         return Path(name)
-    folders = [Path(SWEEPS), Path(linksim.__file__).resolve().parent.parent / SWEEPS]
+    folders = [Path(SWEEPS), Path(__file__).resolve().parents[2] / SWEEPS]
     for folder in folders:
         if (found := folder / f"{name}.yaml").is_file():
             return found
@@ -96,7 +94,7 @@ def reproduce(
     missing: Callable[[str, str], None] | None = None,
     allow_versions: bool = False,
 ) -> Reproduced:
-    """Runs what is missing of a figure, leaves out what has no weights, and writes tables and figures.
+    """Runs what is missing of a figure, leaves out what has no weights, and writes the tables.
 
     Args:
         config: the figure's sweep.
@@ -160,7 +158,7 @@ def reproduce(
         for name, prepared in ready.items():
             # A part that was made with other weights is set aside and made again.
             run_sweep(
-                prepared, folder / PARTS / name, workers=workers, device=device, figures=False, force_new=True,
+                prepared, folder / PARTS / name, workers=workers, device=device, force_new=True,
                 progress=progress(name) if progress is not None else None, steps=steps,
                 features=folder / FEATURES_FOLDER, allow_versions=allow_versions,
             )  # fmt: skip
@@ -183,9 +181,6 @@ def reproduce(
         run["lacking"] = {**not_run, **known, **lacking}
         run["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         provenance.write_run(folder, run)
-    from linksim.report.figures import draw
-
-    draw(table, folder / FIGURES)
     return Reproduced(table, lacking)
 
 

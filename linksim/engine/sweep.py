@@ -1,4 +1,4 @@
-"""Running a sweep into a results folder: check everything, resume, work, write the tables and figures."""
+"""Running a sweep into a results folder: check everything, resume, work, write the tables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from filelock import FileLock
 from linksim.cache import array_from_bytes, read_entry
 from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import check_device
-from linksim.engine import collect, journal, provenance
-from linksim.engine.config import SweepConfig
+from linksim.engine import journal, provenance, tables
+from linksim.engine.config import SweepConfig, make_config
 from linksim.engine.context import (
     FEATURES_FOLDER,
     FEATURES_SUFFIX,
@@ -33,14 +33,14 @@ from linksim.engine.context import (
 )
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
+from linksim.engine.variants import Variant, is_local, plug_ins
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
 from linksim.files import exclusive, write_atomic
 from linksim.link.fading import CHANNELS
-from linksim.metrics import METRICS
+from linksim.metrics import METRICS, SetMetric, reference_features, require
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
-from linksim.schemes.registry import Variant, is_local, plug_ins
 from linksim.source import source_digest
 from linksim.version import numeric_versions
 
@@ -86,8 +86,6 @@ class Prepared:
 
 def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     """Loads the data and builds every scheme; device and metrics have to be there too. Raises LinksimError."""
-    from linksim.metrics import require
-
     base = Path.cwd()
     check_device(device)
     require(config.metrics)
@@ -102,7 +100,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     multiple = 1
     systems: dict[str, str] = {}
     outline = make_plan(config, grouping.n_groups, data.image_shape)
-    for variant in collect.variants_of(outline):
+    for variant in tables.variants_of(outline):
         for channel in config.channel:
             for rho in config.rhos:
                 setting = setting_of(config, data, channel, rho, device)
@@ -111,7 +109,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
     for name in config.metrics:
         columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
-        for variant in collect.variants_of(outline):
+        for variant in tables.variants_of(outline):
             if taken := columns & set(dict(variant.params)):
                 raise LinksimError(
                     f"metric {name!r} and scheme {variant.name!r} both have a column {min(taken)!r}: rename one"
@@ -126,7 +124,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     notes: dict[str, list[str]] = {}
     for point in plan.points:
-        if note := collect.note_of_training(systems, point):
+        if note := tables.note_of_training(systems, point):
             notes.setdefault(f"{point.variant.label}: weights {note}", []).append(
                 f"{point.channel} {point.snr_db:g} dB"
             )
@@ -138,10 +136,10 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
         smallest = getattr(METRICS[name], "min_side", 1)
         if min(data.image_shape[1:]) < smallest:
             raise LinksimError(f"{name} needs images of {smallest}x{smallest} or more: take it out of --metrics")
-    for name in collect.set_metrics(config):
+    for name in tables.set_metrics(config):
         if config.until:
             raise LinksimError(f"{name} needs a fixed number of images: take --groups instead of --until")
-        collect.set_metric(name).check_count(plan.groups * config.users)
+        tables.set_metric(name).check_count(plan.groups * config.users)
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
     return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base)
@@ -188,7 +186,6 @@ def run_sweep(
     force_new: bool = False,
     progress: Progress | None = None,
     steps: Progress | None = None,
-    figures: bool = True,
     features: Path | None = None,
     allow_versions: bool = False,
 ) -> pd.DataFrame | None:
@@ -201,7 +198,6 @@ def run_sweep(
         force_new: sets a folder of another sweep aside (renamed, never deleted).
         progress: called with (units done, units in all).
         steps: called with (steps done, steps in all) of a refinement.
-        figures: draw them when the sweep is complete.
         features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
             this sweep's own, and goes when it is complete.
         allow_versions: go on with what other versions of the packages began.
@@ -220,9 +216,7 @@ def run_sweep(
     journals = folder / journal.FOLDER
     with exclusive(journals / f"{tag}.lock", folder):
         done = _work(prepared, folder, journals, tag, workers, shard, device, features, progress, steps, allow_versions)
-    table = finish(
-        prepared, folder, figures=figures, device=device, features=features, allow_versions=allow_versions, needed=done
-    )
+    table = finish(prepared, folder, device, features, allow_versions, needed=done)
     if table is None and shard == (0, 1):
         raise LinksimError(f"{folder}: its journal lacks units that were done: run the same command again")
     return table
@@ -312,8 +306,8 @@ def _work(
     sweep = provenance.identity_hash(prepared.identity)
     point_index = {point: index for index, point in enumerate(plan.points)}
     run_index = {run: index for index, run in enumerate(plan.runs)}
-    records = journal.results_by_unit(journal.read_folder(journals), sweep, collect.image_columns(config).values())
-    point_major = bool(collect.set_metrics(config))
+    records = journal.results_by_unit(journal.read_folder(journals), sweep, tables.image_columns(config).values())
+    point_major = bool(tables.set_metrics(config))
     mine = [
         unit
         for unit in plan.units(point_major)
@@ -357,7 +351,7 @@ def _work(
     workers = min(workers, count)
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
     features = features or folder / FEATURES_FOLDER
-    if collect.set_metrics(config):
+    if tables.set_metrics(config):
         features.mkdir(exist_ok=True)
     context = Context(config, prepared.data.fingerprint, sweep, device, features, facts, prepared.base)
     if workers == 1:
@@ -418,13 +412,12 @@ def _take_part(prepared: Prepared, folder: Path, tag: str, allow_versions: bool)
 def finish(
     prepared: Prepared,
     folder: Path,
-    figures: bool = True,
     device: str = "cpu",
     features: Path | None = None,
     allow_versions: bool = False,
     needed: Iterable[UnitKey] = (),
 ) -> pd.DataFrame | None:
-    """Writes tables and figures when the journal holds every unit that the sweep needs; None when it does not.
+    """Writes the tables when the journal holds every unit that the sweep needs; None when it does not.
 
     Shards that end together take turns.
 
@@ -438,13 +431,12 @@ def finish(
     if not (folder / journal.FOLDER).is_dir() or not (folder / provenance.RUN_FILE).is_file():
         raise journal.gone(folder)
     with FileLock(folder / journal.FOLDER / FINISH_LOCK):
-        return _finish(prepared, folder, figures, device, features, allow_versions, needed)
+        return _finish(prepared, folder, device, features, allow_versions, needed)
 
 
 def _finish(
     prepared: Prepared,
     folder: Path,
-    figures: bool,
     device: str,
     features: Path | None,
     allow_versions: bool,
@@ -453,7 +445,7 @@ def _finish(
     config, plan = prepared.config, prepared.plan
     sweep = provenance.identity_hash(prepared.identity)
     records = journal.results_by_unit(
-        journal.read_folder(folder / journal.FOLDER), sweep, collect.image_columns(config).values()
+        journal.read_folder(folder / journal.FOLDER), sweep, tables.image_columns(config).values()
     )
     if lacking := [key for key in needed if key not in records]:
         raise LinksimError(
@@ -461,18 +453,18 @@ def _finish(
         )
     results = []
     for point in plan.points:
-        result = collect.finished(config, plan, point, records)
+        result = tables.finished(config, plan, point, records)
         if result is None:
             return None
         results.append(result)
     set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER, allow_versions)
     if features is None:
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
-    rows = collect.point_rows(
+    rows = tables.point_rows(
         config, results, len(prepared.data), prepared.data.image_shape, set_values, prepared.identity
     )
-    table = collect.point_frame(plan, rows)
-    per_image = collect.per_image_frame(config, plan, results, len(prepared.data))
+    table = tables.point_frame(plan, rows)
+    per_image = tables.per_image_frame(config, plan, results, len(prepared.data))
     write_tables(folder, table, per_image)
     run = provenance.read_run(folder)
     if run is not None:
@@ -481,10 +473,6 @@ def _finish(
             run["versions"] = took_part
             run["finished"] = run.get("finished") or datetime.now(UTC).isoformat(timespec="seconds")
             provenance.write_run(folder, run)
-    if figures:
-        from linksim.report.figures import draw
-
-        draw(table, folder / FIGURES)
     return table
 
 
@@ -531,18 +519,17 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 def _set_values(
     prepared: Prepared,
     folder: Path,
-    results: Sequence[collect.PointResult],
+    results: Sequence[tables.PointResult],
     device: str,
     features: Path,
     allow_versions: bool,
 ) -> dict[tuple[str, str, str], float]:
     """Values of the metrics of a whole set, from the features that the units left; kept in a journal of their own."""
     config = prepared.config
-    names = collect.set_metrics(config)
+    names = tables.set_metrics(config)
     if not names:
         return {}
     from linksim.engine.evaluate import one_thread
-    from linksim.metrics import SetMetric, reference_features
 
     path = folder / journal.FOLDER / "sets.log"
     known: dict[tuple[str, str, str], float] = {}
@@ -559,7 +546,7 @@ def _set_values(
     try:
         for name in names:
             metric: SetMetric | None = None
-            kind = collect.set_metric(name)
+            kind = tables.set_metric(name)
             stages = [(result, stage) for result in results for stage in result.stages]
             for result, stage in stages:
                 key = (result.point.key, stage, name)
@@ -600,8 +587,6 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
 
     Raises LinksimError: not a sweep, folders of different sweeps or versions, units missing (how many).
     """
-    from linksim.engine.config import make_config
-
     runs: list[dict[str, Any]] = []
     for folder in folders:
         run = provenance.read_run(folder) if folder.is_dir() else None
@@ -621,7 +606,7 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
     records = journal.results_by_unit(
         (record for folder in [*folders, out] for record in journal.read_folder(folder / journal.FOLDER)),
         provenance.identity_hash(prepared.identity),
-        collect.image_columns(prepared.config).values(),
+        tables.image_columns(prepared.config).values(),
     )
     sweep = provenance.identity_hash(prepared.identity)
     versions = [(folder, found) for folder in folders for found in provenance.versions_of(folder, sweep)]
@@ -632,7 +617,7 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
                 "--allow-versions to mix them"
             )
     plan = prepared.plan
-    unfinished = [p for p in plan.points if collect.finished(prepared.config, plan, p, records) is None]
+    unfinished = [p for p in plan.points if tables.finished(prepared.config, plan, p, records) is None]
     if unfinished:
         raise LinksimError(
             f"{len(unfinished)} of {len(plan.points)} points are not complete ({len(records)} of "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from linksim import assets
+from linksim.columns import COLUMNS, SUFFIXES
 from linksim.errors import LinksimError, shown
-from linksim.metrics.base import ImageMetric, Metric, SetMetric
+from linksim.metrics.base import Column, ImageMetric, Metric, SetMetric
 from linksim.metrics.fidelity import MSE_FLOOR, Psnr, Ssim, mse, psnr_from_mse, psnr_from_mse_array
 from linksim.metrics.frechet import Fid, Kid, reference_features
 from linksim.metrics.perceptual import LpipsAlex, LpipsVgg
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "MSE_FLOOR",
+    "Column",
     "Fid",
     "ImageMetric",
     "Kid",
@@ -28,9 +31,11 @@ __all__ = [
     "Psnr",
     "SetMetric",
     "Ssim",
+    "columns",
     "conventions",
     "make_metric",
     "mse",
+    "own_columns",
     "psnr_from_mse",
     "psnr_from_mse_array",
     "reference_features",
@@ -41,8 +46,6 @@ __all__ = [
 
 def _check(metric: type[ImageMetric] | type[SetMetric], name: str) -> None:
     """Raises LinksimError for a class that says too little of itself, or whose column is another's."""
-    from linksim.schemes.registry import RESERVED
-
     if not issubclass(metric, ImageMetric | SetMetric):
         raise LinksimError(f"metric {name!r} is neither an ImageMetric nor a SetMetric")
     for attribute in ("column", "summary", "convention"):
@@ -50,9 +53,9 @@ def _check(metric: type[ImageMetric] | type[SetMetric], name: str) -> None:
             raise LinksimError(f"metric {name!r} has no {attribute}: give it one")
     if not isinstance(getattr(metric, "higher_is_better", None), bool):
         raise LinksimError(f"metric {name!r} has no higher_is_better: say True or False")
-    if not re.fullmatch("[a-z][a-z0-9_]*", metric.column) or metric.column.endswith(("_ci95", "_note")):
+    if not re.fullmatch("[a-z][a-z0-9_]*", metric.column) or metric.column.endswith(SUFFIXES):
         raise LinksimError(f"metric {name!r} has column {shown(metric.column)}: use a-z, digits and '_'")
-    if metric.column in RESERVED:
+    if metric.column in COLUMNS | own_columns():
         raise LinksimError(f"metric {name!r} has column {metric.column!r}, which every table has: rename it")
 
 
@@ -73,6 +76,27 @@ def register(metric: type[ImageMetric] | type[SetMetric]) -> type[ImageMetric] |
     Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
     """
     return METRICS.register(metric)
+
+
+def own_columns() -> frozenset[str]:
+    """Names of the columns of linksim's own metrics."""
+    return frozenset(column.name for metric in METRICS.builtin.values() for column in metric.columns())
+
+
+def columns() -> dict[str, Column]:
+    """Every column of every metric that is known here, by its name, in the order of `linksim list metrics`.
+
+    A plug-in that cannot be loaded has none.
+
+    Example:
+        >>> columns()["kid"].label
+        'KID'
+    """
+    found: dict[str, Column] = {}
+    for name in METRICS.names():
+        with suppress(LinksimError):
+            found |= {column.name: column for column in METRICS.find(name).columns()}
+    return found
 
 
 def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | SetMetric:

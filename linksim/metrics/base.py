@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from linksim.errors import LinksimError
 
@@ -11,6 +11,20 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+
+class Column(NamedTuple):
+    """A column of numbers in a table.
+
+    Args:
+        name: of the column.
+        label: what a figure's axis calls it.
+        digits: behind the point, where a reader sees it.
+    """
+
+    name: str
+    label: str
+    digits: int
 
 
 class Metric(ABC):
@@ -23,6 +37,8 @@ class Metric(ABC):
         summary: one line for `linksim list metrics`.
         convention: every choice that changes the number, for a run's provenance.
         asset: the weights that it needs (`linksim assets`); None where it needs none.
+        label: what a figure's axis calls it; the column's name where it is empty.
+        digits: behind the point, where a reader sees it.
         of_a_set: whether one number belongs to a set of images rather than to one image.
     """
 
@@ -32,10 +48,23 @@ class Metric(ABC):
     summary: ClassVar[str]
     convention: ClassVar[str]
     asset: ClassVar[str | None] = None
+    label: ClassVar[str] = ""
+    digits: ClassVar[int] = 4
     of_a_set: ClassVar[bool]
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = device
+
+    @classmethod
+    def columns(cls) -> list[Column]:
+        """Every column that it gives to the table of curve points.
+
+        Example:
+            >>> from linksim.metrics import Psnr
+            >>> [column.name for column in Psnr.columns()]
+            ['psnr_db', 'psnr_pooled_db']
+        """
+        return [Column(cls.column, cls.label or cls.column, cls.digits)]
 
 
 class ImageMetric(Metric):
@@ -43,10 +72,22 @@ class ImageMetric(Metric):
 
     Attributes:
         min_side: smallest height and width in pixels for which it is defined.
+        pooled: a second column, of the metric over the images of a group's users together; None: there is none.
     """
 
     of_a_set = False
     min_side: ClassVar[int] = 1
+    pooled: ClassVar[Column | None] = None
+
+    @classmethod
+    def columns(cls) -> list[Column]:
+        """See `Metric`; what is pooled comes behind the mean of single images."""
+        return super().columns() + ([cls.pooled] if cls.pooled is not None else [])
+
+    @classmethod
+    def of_pooled(cls, mean_squared_error: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of a metric with `pooled`: its value for each group [T], from the MSE over all images of a group [T]."""
+        raise NotImplementedError
 
     def __call__(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """The metric of each image.

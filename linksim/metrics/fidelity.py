@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linksim.metrics.base import ImageMetric
+from linksim.metrics.base import Column, ImageMetric
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +36,17 @@ class Psnr(ImageMetric):
 
     name = "psnr"
     column = "psnr_db"
+    label = "PSNR (dB)"
+    digits = 2
+    pooled = Column("psnr_pooled_db", "PSNR, pooled over users (dB)", 2)
     higher_is_better = True
     summary = "peak signal-to-noise ratio in dB, mean of per-image values"
     convention = "mean of per-image, per-user PSNR over RGB, peak 1, at most 100 dB (MSE floor 1e-10)"
+
+    @classmethod
+    def of_pooled(cls, mean_squared_error: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `ImageMetric`."""
+        return psnr_from_mse_array(mean_squared_error)
 
     def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         return psnr_from_mse(mse(reference, image))
@@ -55,6 +63,7 @@ class Ssim(ImageMetric):
 
     name = "ssim"
     column = "ssim"
+    label = "SSIM"
     higher_is_better = True
     summary = "structural similarity over RGB, mean of per-image values"
     convention = (

@@ -35,6 +35,8 @@ class Fid(SetMetric):
 
     name = "fid"
     column = "fid"
+    label = "FID"
+    digits = 1
     higher_is_better = False
     summary = (
         "Frechet distance of Inception V3 features between received and sent images (needs the asset inception-fid)"
@@ -102,6 +104,8 @@ class Kid(Fid):
 
     name = "kid"
     column = "kid"
+    label = "KID"
+    digits = 4
     summary = "kernel distance of Inception V3 features, unbiased on small sets (needs the asset inception-fid)"
     convention = (
         "KID: unbiased squared MMD with the kernel (x.y / 2048 + 1)^3 over the whole sets, features as for FID, "

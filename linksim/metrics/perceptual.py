@@ -70,6 +70,7 @@ class LpipsVgg(_Lpips):
 
     name = "lpips"
     column = "lpips_vgg"
+    label = "LPIPS (VGG16)"
     summary = "learned perceptual distance over VGG16 (needs the asset vgg16)"
     convention = "mean of per-image LPIPS 0.1 over VGG16 of the lpips package, images mapped to [-1, 1], not resized"
     asset = "vgg16"
@@ -87,6 +88,7 @@ class LpipsAlex(_Lpips):
 
     name = "lpips-alex"
     column = "lpips_alex"
+    label = "LPIPS (AlexNet)"
     summary = "learned perceptual distance over AlexNet (its weights come along)"
     convention = (
         "mean of per-image LPIPS 0.1 over AlexNet (features rounded to half precision) of the lpips package, images "

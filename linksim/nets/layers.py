@@ -28,7 +28,7 @@ class ConvNextBlock(CNBlock):
 class Sided(nn.Module):
     """A layer that sees the side information beside the features."""
 
-    #: See `linksim.train.optimizers.matrices`.
+    #: See `linksim.nets.optimizers.matrices`.
     by_adamw = True
 
 

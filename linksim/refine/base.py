@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from linksim.link.config import Setting, SideInfo
+    from linksim.models.owner import Model, Owner
+    from linksim.models.spec import ModelSpec
     from linksim.schemes.base import Scheme
-    from linksim.train.spec import Spec
 
 #: Told the steps done and the steps in all while a batch is refined.
 Steps = Callable[[int, int], None]
@@ -56,9 +57,19 @@ class Refiner(ABC):
         self._at_once: int | None = None
 
     @classmethod
-    def models(cls, first: Spec | None, params: Any) -> list[Spec]:
-        """The weights that it needs behind a first stage with the weights `first` (None: it has none)."""
+    def models(cls, first: ModelSpec | None, params: Any) -> list[Model]:
+        """The models that it needs behind a first stage of the model `first` (None: it has no weights)."""
         return []
+
+    @classmethod
+    def priors(cls) -> dict[str, Model]:
+        """Its models that are trained on images alone, by what `linksim train --prior` calls them."""
+        return {}
+
+    @classmethod
+    def owners(cls) -> dict[str, type[Owner]]:
+        """Who owns its models, by their `kind`."""
+        return {}
 
     def provenance(self) -> dict[str, str]:
         """What a result depends on beyond the sweep's own settings: weights' hashes."""

@@ -13,6 +13,7 @@ def _check(refiner: type[Refiner], name: str) -> None:
         raise LinksimError("a refiner cannot be named 'first': that is the stage before it")
 
 
+#: Every refiner by name.
 REFINERS: Registry[Refiner] = Registry("refiner", "linksim.refiners", lambda: Refiner, "Refiner", _check)
 
 
@@ -27,18 +28,3 @@ def register(refiner: type[Refiner]) -> type[Refiner]:
 def unregister(name: str) -> None:
     """Takes back `register`."""
     REFINERS.unregister(name)
-
-
-def names() -> list[str]:
-    """Every known name, sorted."""
-    return REFINERS.names()
-
-
-def is_local(name: str) -> bool:
-    """True for a refiner registered in this process alone."""
-    return REFINERS.is_local(name)
-
-
-def find(name: str) -> type[Refiner]:
-    """The class behind a name. Raises LinksimError: unknown name, or a plug-in that does not import."""
-    return REFINERS.find(name)

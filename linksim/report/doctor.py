@@ -52,8 +52,8 @@ def _folder(path: Path) -> Callable[[], str]:
 
 
 def _own(path: Path) -> str:
-    from linksim import weights
-    from linksim.refine.starts import FILE
+    from linksim.models import weights
+    from linksim.refine.ddim.starts import FILE
 
     own = sum(card["folder"] == str(path) for card in weights.cards().values())
     tuned = f", {FILE} with T' of your own" if (path / FILE).is_file() else ""
@@ -61,11 +61,11 @@ def _own(path: Path) -> str:
 
 
 def _schemes() -> str:
-    from linksim.schemes.registry import find, names
+    from linksim.schemes.registry import SCHEMES
 
-    for name in names():
-        find(name)
-    return ", ".join(names())
+    for name in SCHEMES.names():
+        SCHEMES.find(name)
+    return ", ".join(SCHEMES.names())
 
 
 def diagnose() -> tuple[list[tuple[str, bool, str]], list[tuple[str, str]]]:

@@ -11,7 +11,9 @@ import pandas as pd
 from linksim.engine.audit import TOO_LITTLE
 from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
 from linksim.link.units import parse_rho
+from linksim.metrics import columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,17 +22,7 @@ if TYPE_CHECKING:
 #: Width of one column of a two-column IEEE page, inches.
 COLUMN_WIDTH = 3.5
 
-#: Columns that get a figure, with their axis label.
-AXES = {
-    "psnr_db": "PSNR (dB)",
-    "psnr_pooled_db": "PSNR, pooled over users (dB)",
-    "ssim": "SSIM",
-    "lpips_vgg": "LPIPS (VGG16)",
-    "lpips_alex": "LPIPS (AlexNet)",
-    "fid": "FID",
-    "kid": "KID",
-    "bler": "Block error rate",
-}
+BLER = "bler"
 
 #: Dash and gap of a reference's line in points; shifted against the one before, two that coincide both show.
 _DASH = 4
@@ -38,6 +30,16 @@ _DASH = 4
 _FIRST_STAGE = ", first stage"
 
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d"]
+
+
+def axes() -> dict[str, str]:
+    """Columns that get a figure, with their axis label: those of every metric, and the block error rate.
+
+    Example:
+        >>> axes()["bler"]
+        'Block error rate'
+    """
+    return {**{name: column.label for name, column in columns().items()}, BLER: "Block error rate"}
 
 
 def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
@@ -62,8 +64,8 @@ def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "
     written = []
     table = table[~_shown_twice(table)]
     for channel, rows in table.groupby("channel", sort=False):
-        for column in AXES:
-            if column in rows and rows[column].notna().any() and not (column == "bler" and rows[column].max() == 0):
+        for column in axes():
+            if column in rows and rows[column].notna().any() and not (column == BLER and rows[column].max() == 0):
                 written += save(curves(rows, column), folder / f"{column}_{channel}", formats)
     return written
 
@@ -106,7 +108,7 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
             _panel(panel, rows[rows["rho"] == rho], column, labels, colours, side_by_side=len(snrs) == 1)
             panel.set_xlabel("SNR (dB)" if len(snrs) > 1 else f"SNR = {snrs[0]:g} dB")
             panel.set_title(f"$\\rho$ = {parse_rho(rho)}")
-        panels[0].set_ylabel(AXES.get(column, column))
+        panels[0].set_ylabel(axes().get(column, column))
         handles: dict[str, Any] = {}
         for panel in panels:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -146,13 +148,13 @@ def _panel(
     if side_by_side:
         panel.set_xticks([])
         panel.set_xlim(-0.5, len(labels) - 0.5)
-    if column == "bler":
+    if column == BLER:
         panel.set_yscale("symlog", linthresh=1e-4)
         panel.set_ylim(-2e-5, 1.5)
 
 
 def _band(curve: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
-    if column == "bler":
+    if column == BLER:
         return curve["bler_low"], curve["bler_high"]
     half = curve[f"{column}_ci95"] if f"{column}_ci95" in curve else 0 * curve[column]
     return curve[column] - half, curve[column] + half
@@ -215,8 +217,6 @@ def style() -> Any:
 
 def save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
     """Writes a figure in each format beside `stem` and returns the files."""
-    from linksim.files import write_atomic
-
     written = []
     for kind in formats:
         buffer = BytesIO()

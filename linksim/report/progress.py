@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from linksim.train.loop import State
+    from linksim.models.checkpoint import State
 
 
 # Seconds between two states of a bar: where somebody watches, and in a log file.

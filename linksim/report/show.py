@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-_SHOWN = ["psnr_db", "psnr_pooled_db", "ssim", "lpips_vgg", "lpips_alex", "fid"]
+from linksim.metrics import columns
 
 
 def _number(value: object, digits: int) -> str:
@@ -21,10 +21,10 @@ def table_text(table: pd.DataFrame) -> str:
             shown[column] = table[column]
     shown["rho"] = [_number(rho, 4) for rho in table["rho"]]
     shown["SNR"] = [f"{snr:g}" for snr in table["snr_db"]]
-    for column in _SHOWN:
+    for column, metric in columns().items():
         if column not in table:
             continue
-        digits = 2 if column.endswith("_db") else 1 if column == "fid" else 4
+        digits = metric.digits
         interval = table.get(f"{column}_ci95")
         shown[column] = [
             _number(value, digits)

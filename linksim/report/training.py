@@ -11,11 +11,13 @@ import pandas as pd
 from linksim.engine.provenance import command_line
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.link.fading import CHANNELS
+from linksim.models.recipe import recipe_of
 from linksim.report.figures import COLUMN_WIDTH, save, style
+from linksim.schemes.semnoma.recipe import Recipe
 from linksim.train.logs import LOSSES as LOG
 from linksim.train.logs import VALIDATION
 from linksim.train.loop import SETTINGS
-from linksim.train.recipe import Recipe
 from linksim.version import code_version, package_versions
 
 #: Columns of a training log, with their titles, in the order of the paper's figure.
@@ -110,9 +112,11 @@ def _settings(run: Path) -> str:
     """What of a run's settings its losses' scale depends on."""
     try:
         settings = json.loads((run / SETTINGS).read_text())
-        recipe = Recipe(**settings["recipe"])
-        channel = settings["spec"]["channel"]
-    except (OSError, ValueError, TypeError, KeyError):
+        if "fa_norm" not in settings["recipe"]:
+            return ""
+        recipe = recipe_of(Recipe, settings["recipe"])
+        fades = CHANNELS.find(settings["spec"]["channel"]).fades
+    except (OSError, ValueError, TypeError, KeyError, LinksimError):
         return ""
     left_out = f", without {recipe.leave_out}" if recipe.leave_out != "none" else ""
-    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(channel)}, weights {recipe.weights}{left_out}"
+    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(fades)}, weights {recipe.weights}{left_out}"

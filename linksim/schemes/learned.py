@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
+from linksim.data import load_dataset
 from linksim.errors import LinksimError
 from linksim.link.config import Setting, SideInfo
 from linksim.link.fading import CHANNELS
 from linksim.link.units import source_size
+from linksim.models import weights
+from linksim.models.owner import Model, Owner
+from linksim.models.recipe import BaseRecipe
+from linksim.models.spec import NO_ABLATION, SCRATCH, ModelSpec
 from linksim.schemes.base import Params, Received, Scheme
+from linksim.schemes.recipe import TransceiverRecipe
+from linksim.schemes.registry import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
+    from linksim.models.batch import Transmission
+    from linksim.models.task import Task
     from linksim.nets.network import Network
-    from linksim.train.spec import ModelSpec
+    from linksim.schemes.training import TransceiverTask
 
 
 #: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
@@ -30,14 +42,11 @@ TRAINED = "trained_pairs"
 #: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know.
 TRAINED_CHANNEL, TRAINED_SNR = "trained_channel", "trained_snr_db"
 
+#: Embedded image groups that a golden PSNR is of.
+_GOLDEN_GROUPS = 32
+
 #: Image groups that go through the networks together on a CPU: more do not fit its caches.
 EVALUATED_TOGETHER = 16
-
-#: The value of `ablation` that leaves nothing out.
-NO_ABLATION = "none"
-
-#: The ablation whose weights never saw those of another scheme.
-SCRATCH = "scratch"
 
 
 def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: float) -> str:
@@ -79,43 +88,49 @@ class LearnedParams(Params):
     )
 
 
-class Learned(Scheme):
+class Learned(Scheme, Owner):
     """A transceiver with trained weights.
 
-    `linksim train --scheme NAME` trains any subclass that the registry knows.
+    `linksim train --scheme NAME` trains any subclass that the registry knows: by default for the images' error, else as
+    its own `recipe` and `training` say.
 
     Class attributes:
         teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
         source: name of the orthogonal scheme whose model, at a share 1/N of the symbols, this one can start as
-            (`linksim.train.embedding`).
+            (`linksim.schemes.semnoma.embedding`).
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
             (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
+        recipe: the kind of recipe that its training takes.
     """
 
     teacher: ClassVar[str | None] = None
     source: ClassVar[str | None] = None
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
 
     def __init__(self, setting: Setting, params: LearnedParams) -> None:
         super().__init__(setting, params)
-        from linksim.weights import choose
-
         self.spec = self.model(setting, params)
-        self._chosen = choose(self.spec, params.weights)
+        self._chosen = weights.choose(Model(self.spec, type(self)), params.weights)
 
     @classmethod
     @abstractmethod
-    def network(cls, spec: ModelSpec, layer_scale: float) -> Network:
-        """A network with fresh weights for `spec`; residual blocks that have a layer scale begin with `layer_scale`.
+    def network(cls, spec: ModelSpec) -> Network:
+        """A network with fresh weights for `spec`.
 
         Raises LinksimError where the networks do not fit the model's images or symbols.
         """
 
     @classmethod
+    def training(cls) -> type[TransceiverTask]:
+        """How it is trained: a class of tasks, built as `TransceiverTask` is."""
+        from linksim.schemes.training import TransceiverTask
+
+        return TransceiverTask
+
+    @classmethod
     def model(cls, setting: Setting, params: Any) -> ModelSpec:
         """The model that a setting asks for. Raises LinksimError where the networks do not fit it."""
-        from linksim.train.spec import ModelSpec
-
         link, shape = setting.link, setting.image_shape
         cls.check_csi(link.channel, params.csi)
         symbols = cls._symbols(setting, params)
@@ -123,6 +138,64 @@ class Learned(Scheme):
         channel = CHANNELS.find(link.channel).trained_as or link.channel
         ablation = getattr(params, "ablation", NO_ABLATION)
         return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape, ablation)
+
+    @classmethod
+    def transmission(cls, spec: ModelSpec) -> Transmission:
+        """How a model sends, for training and validation."""
+        from linksim.models.batch import Transmission
+
+        return Transmission(spec, cls.access)
+
+    @classmethod
+    def words(cls, spec: ModelSpec) -> list[str]:
+        """See `Owner`; `--rho` is the system's."""
+        words = ["train", "--scheme", spec.method, "--channel", spec.channel]
+        words += ["--rho", str(spec.system_rho(cls.access)), "--size", spec.size]
+        if spec.users != 2:
+            words += ["--users", str(spec.users)]
+        if spec.csi != cls.Params.model_fields["csi"].default:
+            words += ["--csi", spec.csi]
+        if spec.power != "sum":
+            words += ["--power", spec.power]
+        if spec.ablation != NO_ABLATION:
+            words += ["--ablation", spec.ablation]
+        return words
+
+    @classmethod
+    def parts(cls, spec: ModelSpec) -> dict[str, Model]:
+        """Its teacher: the model of the same symbols a user."""
+        if cls.teacher is None:
+            return {}
+        return {"teacher": transceiver(replace(spec, method=cls.teacher, ablation=NO_ABLATION))}
+
+    @classmethod
+    def begins_as(cls, spec: ModelSpec) -> Model | None:
+        """The orthogonal model that users can start as: 1/N of the symbols a user, all else the same."""
+        if cls.source is None or spec.ablation == SCRATCH:
+            return None
+        return transceiver(replace(spec, method=cls.source, rho=spec.rho / spec.users, ablation=NO_ABLATION))
+
+    @classmethod
+    def changes(cls, spec: ModelSpec) -> Mapping[str, str]:
+        """See `Owner`."""
+        return cls.ablations.get(spec.ablation, {})
+
+    @classmethod
+    def task(
+        cls, spec: ModelSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+    ) -> Task:
+        """See `Owner`."""
+        frozen = {name: weights.load(part) for name, part in cls.parts(spec).items()}
+        return cls.training()(cls, spec, recipe, images, seed, device, cast("Network | None", start), frozen)
+
+    @classmethod
+    def golden_psnr(cls, spec: ModelSpec, network: nn.Module) -> float:
+        """Mean PSNR in dB at 10 dB on the first embedded images."""
+        from linksim.nets.network import Network
+
+        assert isinstance(network, Network)
+        images = load_dataset("cifar10-mini").images[: _GOLDEN_GROUPS * spec.users]
+        return cls.transmission(spec).psnr(network, images, "cpu", (10.0,))[10.0]
 
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:
@@ -188,3 +261,16 @@ class Learned(Scheme):
                 return network(groups, told)
             parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
             return torch.cat([network(part, of) for part, of in parts])
+
+
+def learned(name: str) -> type[Learned]:
+    """The learned scheme of that name. Raises LinksimError where there is none."""
+    found = SCHEMES.find(name)
+    if not issubclass(found, Learned):
+        raise LinksimError(f"scheme {name!r} has no weights: it is no learned scheme")
+    return found
+
+
+def transceiver(spec: ModelSpec) -> Model:
+    """A transceiver's model with the scheme that owns it. Raises LinksimError where that is not installed."""
+    return Model(spec, learned(spec.method))

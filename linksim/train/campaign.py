@@ -20,8 +20,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from linksim.errors import LinksimError, unknown
+from linksim.models import weights
+from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
+from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
+from linksim.train.models import asked_model
 from linksim.train.parallel import launch, stop
-from linksim.train.spec import EMBEDDED, FROM_SCRATCH, ModelSpec
+from linksim.train.run import set_aside
 
 #: A slice that raises the score by less than this, in dB, stands; a model that stood twice in a row is left alone.
 _STANDS_DB = 0.02
@@ -55,13 +59,13 @@ class Goal:
     """A model and what it shall reach.
 
     Args:
-        spec: the model.
+        model: what is trained.
         bar: score of its validation, the mean PSNR in dB over its SNRs.
         pairs: image groups of its own trainings after which it ends in any case; None: none.
         options: of `linksim train` for its first slice.
     """
 
-    spec: ModelSpec
+    model: Model
     bar: float
     pairs: int | None
     options: tuple[str, ...]
@@ -92,12 +96,10 @@ def goals_of(values: Mapping[str, Any]) -> list[Goal]:
         LinksimError: a key or a value that is none, or a model named twice.
 
     Example:
-        >>> (goal,) = goals_of({"models": [{"scheme": "semoma", "rho": "1/3", "bar": 32.5, "set": {"batch": 16}}]})
-        >>> goal.spec.name, goal.bar, goal.options
+        >>> (goal,) = goals_of({"models": [{"scheme": "semoma", "rho": "2/3", "bar": 32.5, "set": {"batch": 16}}]})
+        >>> goal.model.name, goal.bar, goal.options
         ('semoma_awgn_1-3_n2_own_sum_32px_compact', 32.5, ('--recipe', 'fast', '--set', 'batch=16'))
     """
-    from linksim.train.run import model_spec
-
     for key in values:
         if key != "models":
             raise unknown("key of a campaign", str(key), ["models"])
@@ -116,30 +118,30 @@ def goals_of(values: Mapping[str, Any]) -> list[Goal]:
             if first["type"] == "extra_forbidden":
                 raise unknown("key of a model", where, _Entry.model_fields) from None
             raise LinksimError(f"models: {where}: {first['msg'].lower()}") from None
-        spec = model_spec(
+        model = asked_model(
             entry.scheme, entry.channel, entry.rho, entry.size, entry.users, entry.csi, entry.power, entry.ablation
         )
-        spec.make_recipe(entry.recipe, entry.set, warm=False)
+        model.make_recipe(entry.recipe, entry.set, warm=False)
         options = ["--recipe", entry.recipe]
         if entry.warm is not None:
             options += ["--warm", entry.warm]
         options += [word for key, value in entry.set.items() for word in ("--set", f"{key}={value}")]
-        if spec.name in goals:
-            raise LinksimError(f"models: {spec.name} is there twice: take one away")
-        goals[spec.name] = Goal(spec, entry.bar, entry.pairs, tuple(options))
+        if model.name in goals:
+            raise LinksimError(f"models: {model.name} is there twice: take one away")
+        goals[model.name] = Goal(model, entry.bar, entry.pairs, tuple(options))
     for goal in goals.values():
         for other in _needs(goal):
             if other not in goals and _installed(other) is None:
-                raise LinksimError(f"models: {goal.spec.name} needs {other}, which has no weights: add it to the list")
+                raise LinksimError(f"models: {goal.model.name} needs {other}, which has no weights: add it to the list")
     return list(goals.values())
 
 
 def _needs(goal: Goal) -> list[str]:
     """Names of the models that must have weights before this one is trained: its teacher, and what it starts as."""
     warm = dict(itertools.pairwise(goal.options)).get("--warm")
-    found = [part.name for part in goal.spec.parts.values()]
-    if warm in (None, EMBEDDED) and goal.spec.source is not None:
-        found.append(goal.spec.source.name)
+    found = [part.name for part in goal.model.parts.values()]
+    if warm in (None, EMBEDDED) and goal.model.begins_as is not None:
+        found.append(goal.model.begins_as.name)
     elif warm not in (None, EMBEDDED, FROM_SCRATCH, "auto"):
         found.append(warm)
     return found
@@ -147,22 +149,18 @@ def _needs(goal: Goal) -> list[str]:
 
 def _installed(name: str) -> float | None:
     """Score of a model's weights; None where there are none."""
-    from linksim import weights
-
     card = weights.cards().get(name)
     return card["score"] if card is not None and weights.present(card) else None
 
 
 def standing(goal: Goal, out: Path) -> Standing:
     """Where a model stands: what its weights score, or its own run in `out` where that is better."""
-    from linksim.train.loop import CHECKPOINT, load_checkpoint
-
-    score, pairs, ended = _installed(goal.spec.name), 0, True
-    folder = out / goal.spec.name
+    score, pairs, ended = _installed(goal.model.name), 0, True
+    folder = out / goal.model.name
     if (folder / CHECKPOINT).exists():
         content = load_checkpoint(folder / CHECKPOINT)
         state, ended = content["state"], content["state"]["step"] >= content["state"]["steps"]
-        own = [run["pairs"] for run in state["lineage"] if run["model"] == goal.spec.name]
+        own = [run["pairs"] for run in state["lineage"] if run["model"] == goal.model.name]
         pairs = sum(own) + state["prepared"] + state["step"] * content["identity"]["recipe"]["batch"]
         score = max(state["best"], -math.inf if score is None else score)
     return Standing(score, pairs, ended)
@@ -235,23 +233,20 @@ def run_campaign(
     for goal in goals:
         print(_words(goal, before[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
     if failed:
-        raise LinksimError(f"{', '.join(goal.spec.name for goal in failed)} failed (the lines are above)")
+        raise LinksimError(f"{', '.join(goal.model.name for goal in failed)} failed (the lines are above)")
 
 
 def _turn(goal: Goal, out: Path, slice_words: Sequence[str]) -> list[str]:
     """The command of a model's next slice."""
-    from linksim.train.loop import CHECKPOINT
-    from linksim.train.run import set_aside
-
-    folder = out / goal.spec.name
+    folder = out / goal.model.name
     if not (folder / CHECKPOINT).exists() and not set_aside(folder):
-        return [*goal.spec.words, *goal.options, *slice_words]
+        return [*goal.model.words, *goal.options, *slice_words]
     if not standing(goal, out).ended:
-        return [*goal.spec.words, *goal.options, "--resume"]
+        return [*goal.model.words, *goal.options, "--resume"]
     kind, length = slice_words
-    return [*goal.spec.words, *(["--more", length] if kind == "--budget" else ["--more", *slice_words])]
+    return [*goal.model.words, *(["--more", length] if kind == "--budget" else ["--more", *slice_words])]
 
 
 def _words(goal: Goal, found: Standing) -> str:
     score = "no weights" if found.score is None else f"{found.score:.2f} dB"
-    return f"{goal.spec.name}: {score}, bar {goal.bar:g} dB, {found.pairs} pairs of its own"
+    return f"{goal.model.name}: {score}, bar {goal.bar:g} dB, {found.pairs} pairs of its own"

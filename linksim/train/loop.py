@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from io import BytesIO
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,13 @@ from torch import Tensor, nn
 from linksim.devices import trains_in_bfloat16
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint, save_atomic
+from linksim.models.recipe import BaseRecipe
+from linksim.models.task import Task
+from linksim.nets.optimizers import Optimizer
 from linksim.train.logs import Logs
-from linksim.train.optimizers import Optimizer
-from linksim.train.task import Task
 
-CHECKPOINT, BEST, SETTINGS = "checkpoint.pt", "best.pt", "settings.json"
+SETTINGS = "settings.json"
 _CALIBRATION_STEPS = 12
 
 #: Steps between two validations, at the most.
@@ -39,31 +38,6 @@ _LOG_STEPS = 50
 
 #: Seconds of work between two checkpoints, at the least.
 _SAVE_SECONDS = 60.0
-
-
-@dataclass
-class State:
-    """What a checkpoint holds beside weights and optimiser.
-
-    Args:
-        step: steps done.
-        steps: steps in all, fixed when the run begins.
-        seconds: spent on steps so far.
-        best: highest score of a validation so far.
-        validation: its figures.
-        lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
-        embedded: whether it began as users in separate channel uses (`linksim.train.embedding`).
-        prepared: image groups that went into the model before the first step.
-    """
-
-    step: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    best: float = -math.inf
-    validation: dict[str, float] = field(default_factory=dict)
-    lineage: list[dict[str, Any]] = field(default_factory=list)
-    embedded: bool = False
-    prepared: int = 0
 
 
 def train(
@@ -103,7 +77,7 @@ def train(
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
     checkpoint = folder / CHECKPOINT
     saved = load_checkpoint(checkpoint, device, ("optimizer", "average")) if checkpoint.exists() else None
-    if saved is not None and saved["identity"] != identity:
+    if saved is not None and _as_known(saved["identity"], recipe) != identity:
         raise LinksimError(f"{checkpoint} is of another run: take another --out")
     if saved is None and steps is None and seconds is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
@@ -170,7 +144,7 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
             average.load(saved["average"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(checkpoint, error) from None
+            raise damaged(checkpoint, error) from None
         state = State(**saved["state"])
         state.steps = max(steps or state.steps, state.step)
     else:
@@ -264,44 +238,10 @@ def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Modul
     return steps
 
 
-def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -> dict[str, Any]:
-    """What `save_atomic` wrote.
-
-    Args:
-        also: what it must hold beside `identity`, `model` and `state`.
-
-    Raises:
-        LinksimError: a file that it did not write, or that another version wrote.
-    """
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        missing = {"identity", "model", "state", *also} - set(content)
-        if missing:
-            raise ValueError(f"no {min(missing)} in it")
-        if set(content["state"]) != {known.name for known in fields(State)}:
-            raise LinksimError(f"{path} is of another version of linksim: go on with that one, or take another --out")
-    except FileNotFoundError:
-        raise LinksimError(f"{path} is gone: train again into another --out") from None
-    except OSError as error:
-        # What PyTorch makes of a file that was cut short.
-        if error.errno == errno.EINVAL:
-            raise _damaged(path, error) from None
-        raise
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        raise _damaged(path, error) from None
-    return dict(content)
-
-
-def _damaged(path: Path, error: Exception) -> LinksimError:
-    said = " ".join(str(error).split())[:80]
-    return LinksimError(f"{path} is damaged ({said}): take it away, or take another --out")
-
-
-def save_atomic(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save` that never leaves half a file. Raises OSError (a full disk)."""
-    buffer = BytesIO()
-    torch.save(content, buffer)
-    write_atomic(path, buffer.getvalue())
+def _as_known(identity: Mapping[str, Any], recipe: BaseRecipe) -> dict[str, Any]:
+    """A checkpoint's identity without values that recipes of its kind have no more."""
+    known = asdict(recipe)
+    return {**identity, "recipe": {key: value for key, value in identity["recipe"].items() if key in known}}
 
 
 def _plain(value: Any) -> Any:

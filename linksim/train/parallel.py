@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable, Sequence
 
 from linksim.errors import LinksimError
-from linksim.train.spec import ModelSpec, Spec
+from linksim.models.owner import Model
+from linksim.models.spec import ModelSpec
 
 
-def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int, warm: str | None) -> None:
+def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: int, warm: str | None) -> None:
     """Trains models wave by wave, `jobs` of them at once.
 
     Args:
@@ -24,15 +25,15 @@ def train_all(waves: Sequence[Sequence[Spec]], options: Sequence[str], jobs: int
     Raises:
         LinksimError: a model failed, after those that ran beside it ended.
     """
-    running: dict[Spec, subprocess.Popen[bytes]] = {}
+    running: dict[Model, subprocess.Popen[bytes]] = {}
     try:
         for wave in waves:
             waiting = list(wave)
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    spec = waiting.pop(0)
-                    start = ["--warm", warm] if warm is not None and isinstance(spec, ModelSpec) else []
-                    running[spec] = launch([*spec.words, *options, *start], one_thread=jobs > 1)
+                    model = waiting.pop(0)
+                    start = ["--warm", warm] if warm is not None and isinstance(model.spec, ModelSpec) else []
+                    running[model] = launch([*model.words, *options, *start], one_thread=jobs > 1)
                 _reap(running)
                 time.sleep(0.2)
     finally:
@@ -54,16 +55,16 @@ def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
-def _reap(running: dict[Spec, subprocess.Popen[bytes]]) -> None:
-    for spec, process in list(running.items()):
+def _reap(running: dict[Model, subprocess.Popen[bytes]]) -> None:
+    for model, process in list(running.items()):
         code = process.poll()
         if code is None:
             continue
-        del running[spec]
+        del running[model]
         if code:
             for other in running.values():
                 other.wait()
             running.clear()
             raise LinksimError(
-                f"{spec.name} could not be trained (its own line is above); the same command goes on from here"
+                f"{model.name} could not be trained (its own line is above); the same command goes on from here"
             )

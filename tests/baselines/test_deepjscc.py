@@ -10,9 +10,11 @@ from torch.nn import functional
 from baselines.deepjscc_noma import DeepJsccNoma
 from baselines.deepjscc_noma.network import DeepJsccNetwork, Gdn
 from linksim import LinkConfig, LinksimError, Setting
+from linksim.models.owner import Model
+from linksim.models.spec import ModelSpec
 from linksim.nets.network import side_information
-from linksim.train.run import model_spec
-from linksim.train.spec import ModelSpec
+from linksim.schemes.learned import transceiver
+from linksim.train.models import asked_model
 
 
 def count(module: torch.nn.Module) -> int:
@@ -25,7 +27,7 @@ def network(side_dim: int = 1) -> DeepJsccNetwork:
 
 
 def test_parameter_counts_are_those_of_the_released_baseline() -> None:
-    found = model_spec("deepjscc-noma", "awgn", "1/3", "paper", 2, None, "sum").build()
+    found = asked_model("deepjscc-noma", "awgn", "1/3", "paper", 2, None, "sum").build()
     assert isinstance(found, DeepJsccNetwork)
     assert count(found.encoder) == 8_556_128
     assert count(found.decoder) == 13_824_670
@@ -141,15 +143,15 @@ def test_side_information_is_gamma_alone_unless_asked_for_the_fading() -> None:
     assert DeepJsccNoma.model(rayleigh, DeepJsccNoma.Params()).side_dim == 1
     own = DeepJsccNoma.model(rayleigh, DeepJsccNoma.Params(csi="own"))
     assert own.side_dim == 3
-    assert own.build().side_dim == 3
-    assert "--csi own" in own.command
+    assert DeepJsccNoma.network(own).side_dim == 3
+    assert "--csi own" in Model(own, DeepJsccNoma).command
 
 
 def test_a_start_over_another_channel_keeps_what_fits_and_another_network_is_refused() -> None:
     source, target = network(1), network(3)
     target.adopt(source)
     torch.testing.assert_close(target.encoder[2].branch[0].weight, source.encoder[2].branch[0].weight)
-    convnext = ModelSpec("semoma", "compact", "awgn", Fraction(1, 6)).build()
+    convnext = transceiver(ModelSpec("semoma", "compact", "awgn", Fraction(1, 6))).build()
     for one, other in ((target, convnext), (convnext, target)):
         with pytest.raises(LinksimError, match="cannot start from"):
             one.adopt(other)
@@ -157,7 +159,7 @@ def test_a_start_over_another_channel_keeps_what_fits_and_another_network_is_ref
 
 def test_symbols_that_give_no_feature_maps_are_refused() -> None:
     with pytest.raises(LinksimError, match="multiple of 1/48"):
-        model_spec("deepjscc-noma", "awgn", "1/96", "compact", 2, None, "sum")
+        asked_model("deepjscc-noma", "awgn", "1/96", "compact", 2, None, "sum")
     for csi in ("all", "none"):
         with pytest.raises(LinksimError, match="unknown csi"):
-            model_spec("deepjscc-noma", "rayleigh", "1/6", "compact", 2, csi, "sum")
+            asked_model("deepjscc-noma", "rayleigh", "1/6", "compact", 2, csi, "sum")

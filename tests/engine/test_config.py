@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from linksim.engine.config import make_config, parse_range, read_sweep_file
+from linksim.engine.variants import parse, split_list
 from linksim.errors import LinksimError
-from linksim.schemes.registry import parse, split_list
 
 
 @pytest.mark.parametrize(

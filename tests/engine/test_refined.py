@@ -18,11 +18,11 @@ from torch import Tensor
 import linksim
 from linksim import LinksimError, Params, Received, Refiner, Scheme, SideInfo
 from linksim.engine.config import make_config
+from linksim.engine.variants import find, parse
 from linksim.refine import registry as refiners
+from linksim.refine.behind import refined
 from linksim.report.figures import _shown_twice, draw
 from linksim.schemes import registry
-from linksim.schemes.refined import refined
-from linksim.schemes.registry import find, parse
 
 
 class Dim(Scheme):

@@ -10,12 +10,15 @@ import pytest
 import torch
 
 import linksim
-from linksim import LinksimError, weights
+from linksim import LinksimError
 from linksim.cli import main
 from linksim.engine.config import make_config
 from linksim.engine.reproduce import parts_of, reproduce, sweep_file
+from linksim.models import weights
+from linksim.models.spec import ModelSpec
+from linksim.schemes.learned import transceiver
 from linksim.train.run import golden_psnr
-from linksim.train.spec import ModelSpec
+from tests.models.build import build
 
 CONFIG = make_config(
     {"scheme": "semoma,bpg-capacity", "rho": "1/6,1/12", "channel": "rayleigh", "snr": "0:20:10", "groups": 8}
@@ -27,8 +30,8 @@ FACTS = {"pairs": 0, "lineage": [], "validation": {"psnr_10db": 0.0}, "score": 0
 def install(rho: Fraction, seed: int = 0) -> None:
     spec = ModelSpec("semoma", "compact", "rayleigh", rho)
     torch.manual_seed(seed)
-    model = spec.build(0.5)
-    weights.install(spec, model, {**FACTS, "golden_psnr_db": golden_psnr(spec, model)})
+    model, network = transceiver(spec), build(spec)
+    weights.install(model, network, {**FACTS, "golden_psnr_db": golden_psnr(model, network)})
 
 
 @pytest.fixture(autouse=True)

@@ -699,23 +699,23 @@ def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
 
     prepared = prepare(make_config({"scheme": "still", "snr": "0,1,2", "metrics": "psnr", "groups": 4}))
     for index in range(2):
-        assert run_sweep(prepared, tmp_path / "a", shard=(index, 3), workers=1, figures=False) is None
+        assert run_sweep(prepared, tmp_path / "a", shard=(index, 3), workers=1) is None
     real = version.package_versions()
     monkeypatch.setattr(version, "package_versions", lambda: {**real, "torch": "99.0", "pandas": "99.0"})
     with pytest.raises(LinksimError, match=r"a was begun with other versions \(torch: .* there, 99\.0 here\): .*--all"):
-        run_sweep(prepared, tmp_path / "a", workers=1, figures=False)
-    assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1, figures=False) is None
+        run_sweep(prepared, tmp_path / "a", workers=1)
+    assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1) is None
     with pytest.raises(LinksimError, match=r"were made with other versions \(torch"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
     assert len(merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m", allow_versions=True)) == 3
-    table = run_sweep(prepared, tmp_path / "a", workers=1, figures=False, allow_versions=True)
+    table = run_sweep(prepared, tmp_path / "a", workers=1, allow_versions=True)
     assert table is not None
     for folder in ("a", "m"):
         versions = json.loads((tmp_path / folder / "run.json").read_text())["versions"]
         assert {found["torch"] for found in versions} == {real["torch"], "99.0"}
     # Nothing is left to compute, so that nothing is mixed: the tables are written again without a question.
     monkeypatch.setattr(version, "package_versions", lambda: {**real, "torch": "98.0"})
-    assert run_sweep(prepared, tmp_path / "a", workers=1, figures=False) is not None
+    assert run_sweep(prepared, tmp_path / "a", workers=1) is not None
 
 
 @pytest.mark.usefixtures("local")

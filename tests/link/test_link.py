@@ -20,9 +20,9 @@ from linksim.link.draws import Draws, KeyedDraws, Stream
 from linksim.link.fading import CHANNELS, Channel
 from linksim.link.power import equal_split, exceeds_eq2, normalise, parse_split, symbol_power, user_powers
 from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse_rho
-from linksim.train.recipe import RECIPES
-from linksim.train.spec import ModelSpec
-from linksim.train.transceivers import draw_batch
+from linksim.models.batch import Transmission
+from linksim.models.spec import ModelSpec
+from linksim.schemes.semnoma.recipe import RECIPES
 
 #: Draws of seed 7 for image groups 3 and 5, as committed results have them.
 GOLDEN = {
@@ -269,7 +269,7 @@ def test_a_channel_of_a_plug_in_is_drawn_by_sweeps_and_by_training_alike(tmp_pat
         spec = ModelSpec("semnoma", "compact", "shadowed", Fraction(1, 12))
         assert spec.side_dim == 3
         pool = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-        h = draw_batch(spec, replace(RECIPES["scratch"], batch=500), pool).h
+        h = Transmission(spec, "noma").draw(replace(RECIPES["scratch"], batch=500), pool).h
         # Training draws what the channel says: real and positive, and no Rayleigh under its name.
         assert not h.imag.any()
         assert float(h.real.log().std()) == pytest.approx(0.5 * 0.5**0.5, rel=0.1)

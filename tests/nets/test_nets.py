@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from linksim.errors import LinksimError
 from linksim.link.power import symbol_power
-from linksim.nets.codec import CodecShape, Decoder, Encoder, codec_shape
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.layers import AFModule, AttentionBlock, ConvNextBlock, Downsample, OutputLayer, Upsample
 from linksim.nets.network import side_information, to_features, to_symbols
-from linksim.nets.transceiver import Transceiver
+from linksim.schemes.semnoma.codec import CodecShape, Decoder, Encoder, codec_shape
+from linksim.schemes.semnoma.network import Transceiver
 
 
 def count(module: nn.Module) -> int:

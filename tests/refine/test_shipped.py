@@ -9,12 +9,12 @@ import pytest
 
 import linksim
 from linksim import LinkConfig, Setting
+from linksim.engine.variants import parse
 from linksim.errors import LinksimError
-from linksim.refine.ddim import Ddim
-from linksim.refine.starts import Starts, keep_starts
+from linksim.refine.behind import Refined
+from linksim.refine.ddim.refiner import Ddim
+from linksim.refine.ddim.starts import Starts, keep_starts
 from linksim.schemes.learned import Learned
-from linksim.schemes.refined import Refined
-from linksim.schemes.registry import parse
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """A second name of a scheme stands for the same variant."""
 
 from linksim.engine.config import make_config
-from linksim.schemes.registry import expand, parse
+from linksim.engine.variants import expand, parse
 
 
 def test_kd_semnoma_is_kd() -> None:

@@ -11,14 +11,20 @@ import pytest
 import torch
 
 import linksim
-from linksim import LinkConfig, LinksimError, Setting, weights
+from linksim import LinkConfig, LinksimError, Setting
 from linksim.cli import main
 from linksim.errors import NoWeights
-from linksim.schemes.semnoma import LearnedParams, OrthogonalParams, SemNoma, SemOma
-from linksim.train.run import golden_psnr, models_for
-from linksim.train.spec import ModelSpec, spec_from_json
+from linksim.files import digest
+from linksim.models import weights
+from linksim.models.spec import ModelSpec, spec_from_json
+from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.scheme import LearnedParams, OrthogonalParams, SemNoma, SemOma
+from linksim.train.models import models_for
+from linksim.train.run import golden_psnr
+from tests.models.build import build
 
 SPEC = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
+MODEL = transceiver(SPEC)
 FACTS = {"pairs": 48, "lineage": [], "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
@@ -27,9 +33,9 @@ def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of weights with one model of random numbers."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     torch.manual_seed(0)
-    model = SPEC.build(0.5)
-    golden = golden_psnr(SPEC, model)
-    return weights.install(SPEC, model, {**FACTS, "golden_psnr_db": golden})[0]
+    model = build(SPEC)
+    golden = golden_psnr(MODEL, model)
+    return weights.install(MODEL, model, {**FACTS, "golden_psnr_db": golden})[0]
 
 
 def sweep(tmp_path: Path, **settings: Any) -> Any:
@@ -46,7 +52,7 @@ def test_installed_weights_run_in_the_harness_at_the_systems_bandwidth(untrained
     assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     assert (table["trained_pairs"] == 48).all()
     run = json.loads((tmp_path / "x" / "run.json").read_text())
-    assert weights.digest(untrained.read_bytes()) in run["identity"].values()
+    assert digest(untrained.read_bytes()) in run["identity"].values()
 
 
 def test_twice_the_overhead_is_shown_in_the_channel_uses(untrained: Path, tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_twice_the_overhead_is_shown_in_the_channel_uses(untrained: Path, tmp_pa
 
 def test_missing_weights_name_what_is_there_and_how_to_train(untrained: Path, tmp_path: Path) -> None:
     for settings, command in (
-        ({"rho": "1/24"}, "linksim train --scheme semoma --channel awgn --rho 1/48 --size compact"),
+        ({"rho": "1/24"}, "linksim train --scheme semoma --channel awgn --rho 1/24 --size compact"),
         ({"channel": "rayleigh"}, "--channel rayleigh"),
         ({"users": 3, "rho": "1/4"}, "--users 3"),
         ({"scheme": "semoma:size=paper"}, "--size paper"),
@@ -83,7 +89,7 @@ def test_tampered_or_truncated_weights_are_refused(
         assert "BAD" in capsys.readouterr().out
     untrained.unlink()
     with pytest.raises(NoWeights, match="weights gone from"):
-        weights.load(SPEC)
+        weights.load(MODEL)
     assert main(["verify", SPEC.name]) == 2
     assert f"BAD  {SPEC.name}: {SPEC.name}: weights gone" in capsys.readouterr().out
 
@@ -96,7 +102,7 @@ def test_a_card_without_weights_is_of_a_model_that_is_not_shipped(
     assert main(["verify"]) == 0
     untrained.unlink()
     with pytest.raises(NoWeights, match="weights not shipped"):
-        weights.load(SPEC)
+        weights.load(MODEL)
     assert main(["verify"]) == 0
     assert main(["list", "weights"]) == 0
     assert capsys.readouterr().out.count("weights not shipped") == 2
@@ -139,15 +145,15 @@ def test_a_card_of_another_model_and_weights_of_another_network_are_refused(
     cards[SPEC.name]["model"]["power"] = "per-ue"
     manifest.write_text(json.dumps(cards))
     with pytest.raises(LinksimError, match="of another model"):
-        weights.load(SPEC)
+        weights.load(MODEL)
     cards = json.loads(good)
     from safetensors.torch import save
 
     untrained.write_bytes(save({"x": torch.zeros(3)}))
-    cards[SPEC.name]["files"] = {untrained.name: weights.digest(untrained.read_bytes())}
+    cards[SPEC.name]["files"] = {untrained.name: digest(untrained.read_bytes())}
     manifest.write_text(json.dumps(cards))
     with pytest.raises(LinksimError, match="not of the network of"):
-        weights.load(SPEC)
+        weights.load(MODEL)
     assert main(["verify", SPEC.name]) == 2
     assert "not of the network" in capsys.readouterr().out
 
@@ -159,7 +165,7 @@ def test_weights_that_change_while_a_sweep_runs_stop_it(untrained: Path, tmp_pat
 
     prepared = prepare(make_config({"scheme": "semoma", "rho": "1/12", "snr": "10", "groups": 4, "metrics": "psnr"}))
     torch.manual_seed(1)
-    weights.install(SPEC, SPEC.build(0.5), {**FACTS, "golden_psnr_db": 0.0})
+    weights.install(MODEL, build(SPEC), {**FACTS, "golden_psnr_db": 0.0})
     evaluate._system.cache_clear()
     with pytest.raises(LinksimError, match="weights of semoma changed since the sweep began"):
         run_sweep(prepared, tmp_path / "x", workers=1)
@@ -168,18 +174,18 @@ def test_weights_that_change_while_a_sweep_runs_stop_it(untrained: Path, tmp_pat
 def test_large_models_are_cut_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(weights, "SHARD", 2**20)
-    model = SPEC.build(0.5)
-    paths = weights.install(SPEC, model, {**FACTS, "golden_psnr_db": 0.0})
+    model = build(SPEC)
+    paths = weights.install(MODEL, model, {**FACTS, "golden_psnr_db": 0.0})
     assert [path.name.split(".")[0] for path in paths] == [
         f"{SPEC.name}-{n:05d}-of-{len(paths):05d}" for n in range(1, len(paths) + 1)
     ]
     assert len(paths) > 3
     assert all(path.stat().st_size <= 2**20 for path in paths)
-    for name, value in weights.load(SPEC).state_dict().items():
+    for name, value in weights.load(MODEL).state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name].half().float(), rtol=0, atol=0)
     paths[2].write_bytes(paths[1].read_bytes())
     with pytest.raises(LinksimError, match=r"00003-of-.* is damaged"):
-        weights.load(SPEC)
+        weights.load(MODEL)
 
 
 def test_a_card_says_where_weights_come_from_and_how_to_make_them_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,13 +219,12 @@ def test_the_golden_psnr_of_a_card_is_measured_again(untrained: Path, capsys: py
 def test_half_precision_evaluation_equals_single_precision_within_a_fiftieth_of_a_decibel(untrained: Path) -> None:
     from linksim.data import load_dataset
     from linksim.nets.precision import evaluated_in, laid_out
-    from linksim.train.transceivers import validate
 
-    model = weights.load(SPEC)
+    model, sends = weights.load(MODEL), SemOma.transmission(SPEC)
     images = load_dataset("cifar10-mini").images[:64]
-    exact = validate(SPEC, model, images, "cpu", (10.0,))[10.0]
+    exact = sends.psnr(model, images, "cpu", (10.0,))[10.0]
     with evaluated_in("bf16", "cpu"):
-        half = validate(SPEC, laid_out(model, "cpu", "bf16"), images, "cpu", (10.0,))[10.0]
+        half = sends.psnr(laid_out(model, "cpu", "bf16"), images, "cpu", (10.0,))[10.0]
     assert half != exact
     assert half == pytest.approx(exact, abs=0.02)
 
@@ -266,14 +271,14 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
 def test_weights_are_a_parameter_so_that_several_stand_in_one_table(
     untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from linksim.train import loop, task
-    from linksim.train.recipe import RECIPES
-    from linksim.train.transceivers import TransceiverTask
+    from linksim.models import task
+    from linksim.schemes.semnoma.recipe import RECIPES
+    from linksim.train import loop
 
     monkeypatch.setattr(task, "VALIDATION", 8)
     images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8).numpy()
     run = tmp_path / "run"
-    loop.train(TransceiverTask(SPEC, replace(RECIPES["scratch"], batch=2), images), run, steps=3)
+    loop.train(MODEL.task(replace(RECIPES["scratch"], batch=2), images, 0, "cpu", None), run, steps=3)
     schemes = ["semoma", f"semoma:weights={run}", f"semoma:weights={untrained}", f"semoma:weights={SPEC.name}"]
     table = sweep(tmp_path, scheme=schemes, snr="10")
     assert table["weights"].tolist() == ["auto", str(run), str(untrained), SPEC.name]
@@ -281,14 +286,13 @@ def test_weights_are_a_parameter_so_that_several_stand_in_one_table(
     assert psnr[0] == psnr[2] == psnr[3] != psnr[1]
     assert table["trained_pairs"].tolist() == pytest.approx([48, 6, float("nan"), 48], nan_ok=True)
     identity = json.loads((tmp_path / "x" / "run.json").read_text())["identity"]
-    assert weights.digest((run / "best.pt").read_bytes()) in identity.values()
+    assert digest((run / "best.pt").read_bytes()) in identity.values()
 
 
 def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     spec = ModelSpec("semoma", "compact", "awgn", Fraction(1, 12))
-    model = spec.build(0.5)
-    weights.install(spec, model, {**FACTS, "golden_psnr_db": 0.0})
+    weights.install(transceiver(spec), build(spec), {**FACTS, "golden_psnr_db": 0.0})
     table = sweep(tmp_path, rho="1/6", snr="10", scheme="semoma,semoma:weights=shipped")
     assert table["psnr_db"].iloc[1] > table["psnr_db"].iloc[0] + 5
 
@@ -341,7 +345,7 @@ def test_a_card_whose_files_lie_elsewhere_is_refused(untrained: Path, name: str)
     outside = untrained.parent.parent / "outside.safetensors"
     outside.write_bytes(b"mine")
     with pytest.raises(LinksimError, match="is no list of cards"):
-        weights.load(SPEC)
+        weights.load(MODEL)
     with pytest.raises(LinksimError, match="is no list of cards"):
-        weights.install(SPEC, SPEC.build(), {**FACTS, "golden_psnr_db": 0.0})
+        weights.install(MODEL, MODEL.build(), {**FACTS, "golden_psnr_db": 0.0})
     assert outside.read_bytes() == b"mine"

@@ -4,20 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from linksim import LinksimError, weights
+from linksim import LinksimError
 from linksim.engine.config import read_sweep_file
+from linksim.models import weights
+from linksim.models.spec import lineage_pairs
 from linksim.train.campaign import Goal, Standing, goals_of, most_behind, run_campaign, standing
-from linksim.train.spec import lineage_pairs
 from tests.conftest import ROOT
 from tests.train.test_command import OFFICIAL, folder, train
 
 __all__ = ["folder"]
 
-BASE = {"scheme": "semoma", "rho": "1/24", "bar": 30.0}
+BASE = {"scheme": "semoma", "rho": "1/12", "bar": 30.0}
 
 
 def test_the_model_furthest_behind_comes_first_and_one_without_weights_before_all() -> None:
-    rows = [{"scheme": "semoma", "rho": rho, "bar": bar} for rho, bar in (("1/3", 32), ("1/6", 31), ("1/12", 26))]
+    rows = [{"scheme": "semoma", "rho": rho, "bar": bar} for rho, bar in (("2/3", 32), ("1/3", 31), ("1/6", 26))]
     near, far, met = goals = goals_of({"models": rows})
     there = {near: Standing(31.5, 0), far: Standing(29.0, 0), met: Standing(26.5, 0)}
     assert most_behind(goals, there) == far
@@ -30,12 +31,12 @@ def test_the_model_furthest_behind_comes_first_and_one_without_weights_before_al
 
 def test_a_model_whose_pairs_are_spent_ends_and_one_waits_for_what_it_starts_as(folder: Path) -> None:
     student, source = goals_of({"models": [
-        {"scheme": "semnoma", "rho": "1/24", "bar": 40, "pairs": 100}, {**BASE, "rho": "1/48"}
+        {"scheme": "semnoma", "rho": "1/24", "bar": 40, "pairs": 100}, {**BASE, "rho": "1/24"}
     ]})  # fmt: skip
     none = {student: Standing(None, 0), source: Standing(None, 0)}
     assert most_behind([student], none) is None
     assert most_behind([student, source], none) == source
-    train(folder, "--scheme", "semoma", "--rho", "1/48", "--steps", "1")
+    train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1")
     assert most_behind([student], none) == student
     assert most_behind([student], {student: Standing(20.0, 99)}) == student
     assert most_behind([student], {student: Standing(20.0, 100)}) is None
@@ -47,14 +48,14 @@ def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
 ) -> None:
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     small = {"set": {"batch": 2, "embed_steps": 2, "learning_rate": 1e-6}}
-    goals = goals_of({"models": [{**BASE, "rho": "1/48", **small}]})
+    goals = goals_of({"models": [{**BASE, "rho": "1/24", **small}]})
     words = ["--steps", "1"], ["--data-dir", str(OFFICIAL)]
     run_campaign(goals, tmp_path / "runs", *words, jobs=1)
     # The first turn gives it weights; two more at a rate of nothing stand.
-    assert lineage_pairs(weights.cards()[goals[0].spec.name]) >= 2
+    assert lineage_pairs(weights.cards()[goals[0].model.name]) >= 2
     assert standing(goals[0], tmp_path / "runs").pairs == 6
     assert "6 pairs of its own, and stands there" in capsys.readouterr().out
-    spent = [Goal(goals[0].spec, 40.0, 6, goals[0].options)]
+    spent = [Goal(goals[0].model, 40.0, 6, goals[0].options)]
     run_campaign(spent, tmp_path / "runs", *words, jobs=1)
     assert standing(goals[0], tmp_path / "runs").pairs == 6
     broken = goals_of({"models": [{**BASE, "set": {"learning_rate": 1e6, "warmup": 0, "clip": 0, "batch": 2}}]})
@@ -64,9 +65,9 @@ def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
 
 def test_the_campaign_of_the_papers_figures_can_be_read() -> None:
     goals = goals_of(read_sweep_file(ROOT / "sweeps" / "train" / "cifar10.yaml"))
-    assert {goal.spec.method for goal in goals} == {"semoma", "semnoma", "kd"}
+    assert {goal.model.spec.method for goal in goals} == {"semoma", "semnoma", "kd"}
     # All of a comparison see as many pairs.
-    assert {goal.pairs for goal in goals if goal.spec.access == "noma"} == {100_000}
+    assert {goal.pairs for goal in goals if goal.model.owner.access == "noma"} == {100_000}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_campaign_of_the_papers_figures_can_be_read() -> None:
         ({"models": [{**BASE, "set": {"batc": 2}}]}, "did you mean 'batch'"),
         ({"models": [BASE, BASE]}, "is there twice"),
         ({"models": [BASE], "snr": 10}, "unknown key of a campaign 'snr'"),
-        ({"models": [{**BASE, "scheme": "semnoma"}]}, "needs semoma_awgn_1-48_n2_own_sum_32px_compact"),
+        ({"models": [{**BASE, "scheme": "semnoma", "rho": "1/24"}]}, "needs semoma_awgn_1-48_n2_own_sum_32px_compact"),
     ],
 )
 def test_a_list_that_is_none_is_refused_in_one_line(values: dict[str, object], hint: str) -> None:
@@ -95,7 +96,7 @@ def test_what_the_list_says_for_each_model_is_not_said_for_all(
     from linksim.cli import main
 
     file = tmp_path / "list.yaml"
-    file.write_text("models: [{scheme: semoma, rho: 1/24, bar: 30}]\n")
+    file.write_text("models: [{scheme: semoma, rho: 1/12, bar: 30}]\n")
     assert main(["train", "--for", str(file), "--steps", "1", *words]) == 2
     assert "the list's to say" in capsys.readouterr().err
     assert main(["train", "--for", str(file)]) == 2

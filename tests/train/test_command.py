@@ -14,12 +14,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-from linksim import LinksimError, weights
+from linksim import LinksimError
 from linksim.cli import main
-from linksim.train import task
-from linksim.train.recipe import RECIPES, Recipe, make_recipe
-from linksim.train.run import nearest, waves
-from linksim.train.spec import ModelSpec, began_with, lineage_pairs
+from linksim.models import task, weights
+from linksim.models.recipe import make_recipe
+from linksim.models.spec import ModelSpec, began_with, lineage_pairs
+from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.recipe import RECIPES, Recipe
+from linksim.train.models import nearest, waves
 from tests.data.fake_cifar import install_fake, write_binary
 
 OFFICIAL = os.environ.get("LINKSIM_TEST_CIFAR10")
@@ -42,7 +44,7 @@ def train(folder: Path, *words: str) -> int:
 
 def source(folder: Path) -> None:
     """The orthogonal model that superposing ones at rho 1/24 start as."""
-    assert train(folder, "--scheme", "semoma", "--rho", "1/48", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
 
 
 SOURCE = "semoma_awgn_1-48_n2_own_sum_32px_compact"
@@ -55,7 +57,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     source(folder)
     assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "2") == 2
     assert "no weights semoma_awgn_1-24" in capsys.readouterr().err
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "3", "--set", "loss=mse") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "3", "--set", "loss=mse") == 0
     student = ("--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2", *EMBED)
     assert train(folder, *student) == 0
     cards = weights.cards()
@@ -79,7 +81,7 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
 def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1")
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
     assert train(folder, *words) == 0
     assert train(folder, *words) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
@@ -145,17 +147,17 @@ def test_a_folder_without_the_training_batches_is_refused(folder: Path, capsys: 
 def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
-    before = weights.load(BASE).state_dict()
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
+    before = weights.load(transceiver(BASE)).state_dict()
 
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("linksim.files.write_atomic", full)
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "2", "--seed", "1",
+    monkeypatch.setattr("linksim.models.weights.write_atomic", full)
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "2", "--seed", "1",
                  "--out", str(folder / "other")) == 2  # fmt: skip
     assert "No space left" in capsys.readouterr().err
-    after = weights.load(BASE).state_dict()
+    after = weights.load(transceiver(BASE)).state_dict()
     assert all(bool((after[name] == value).all()) for name, value in before.items())
 
 
@@ -177,14 +179,14 @@ def test_models_come_in_the_order_of_who_learns_from_whom(folder: Path) -> None:
     wide = replace(BASE, rho=Fraction(1, 3))
     other, student = replace(BASE, channel="rayleigh"), replace(BASE, method="kd")
     free, apart = replace(BASE, method="semnoma"), replace(BASE, method="deepjscc-noma", csi="snr")
-    ordered = waves([student, free, other, apart, BASE, wide])
-    assert ordered == [[wide], [BASE, other], [apart, free, student]]
+    ordered = waves(map(transceiver, [student, free, other, apart, BASE, wide]))
+    assert [[model.spec for model in wave] for wave in ordered] == [[wide], [BASE, other], [apart, free, student]]
 
 
 def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
     assert nearest(replace(BASE, rho=Fraction(1, 3), channel="rayleigh")) == "semoma_awgn_1-3_n2_own_sum_32px_compact"
     assert nearest(replace(BASE, size="paper")) is None
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
     assert nearest(replace(BASE, method="semnoma")) == BASE.name
     assert nearest(replace(BASE, channel="rayleigh")) == BASE.name
 
@@ -227,7 +229,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
 def test_better_weights_stay_unless_told_otherwise(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1")
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
     assert train(folder, *words) == 0
     manifest = folder / "weights" / weights.MANIFEST
     cards = json.loads(manifest.read_text())
@@ -248,7 +250,7 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
     words = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1")
     assert train(folder, *words, "--warm", first) == 0
     assert f"--warm {first}" in weights.cards()[replace(BASE, method="semnoma").name]["command"]
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
     assert train(folder, *words, "--warm", "auto", "--resume") == 0
     card = weights.cards()[replace(BASE, method="semnoma").name]
     assert (began_with(card), lineage_pairs(card)) == (first, lineage_pairs(weights.cards()[first]) + 2)
@@ -261,7 +263,7 @@ def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: py
 def test_the_commands_of_a_card_make_weights_again_whose_start_is_gone(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = ("--scheme", "semoma", "--rho", "1/24", "--replace")
+    base = ("--scheme", "semoma", "--rho", "1/12", "--replace")
     assert train(folder, *base, "--steps", "2") == 0
     assert train(folder, *base, "--steps", "1", "--warm", BASE.name, "--out", str(folder / "on")) == 0
     assert train(folder, "--scheme", "kd", "--rho", "1/24", "--steps", "1", "--warm", BASE.name) == 0
@@ -307,7 +309,7 @@ def test_a_superposing_model_is_made_again_by_the_commands_of_its_card(
 
 
 def test_a_run_goes_on_after_its_end_from_its_best_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/24", "--replace")
+    words = ("--scheme", "semoma", "--rho", "1/12", "--replace")
     assert train(folder, *words, "--steps", "2") == 0
     first = weights.cards()[BASE.name]
     assert train(folder, *words, "--more", "--steps", "3") == 0
@@ -343,7 +345,7 @@ def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:
 
 
 def test_the_command_of_a_card_has_its_seed(folder: Path) -> None:
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--seed", "3") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1", "--seed", "3") == 0
     assert weights.cards()[BASE.name]["command"].endswith(" --seed 3")
 
 
@@ -354,7 +356,7 @@ def test_a_gpu_without_room_is_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("linksim.train.loop.train", full)
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 2
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 2
     assert "no room for 2 groups a step: take a smaller --set batch" in capsys.readouterr().err
 
 
@@ -375,7 +377,7 @@ def test_a_training_that_cannot_begin_writes_nothing(
     file = folder / "file"
     file.write_text("mine")
     before = sorted(folder.rglob("*"))
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", *(word.format(file=file) for word in words)) == 2
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", *(word.format(file=file) for word in words)) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("linksim: ")]
     assert len(said) == 1
     assert hint in said[0]
@@ -389,7 +391,7 @@ def test_a_training_that_cannot_begin_writes_nothing(
 def test_a_damaged_checkpoint_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None
 ) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--resume")
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1", "--resume")
     assert train(folder, *words) == 0
     path = folder / "runs" / BASE.name / name
     path.unlink()
@@ -407,7 +409,7 @@ def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.C
     out = folder / "runs" / BASE.name
     out.mkdir(parents=True)
     with FileLock(out / ".lock"):
-        assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 2
+        assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 2
     assert "another process works there" in capsys.readouterr().err
 
 
@@ -424,7 +426,7 @@ def test_a_place_that_cannot_hold_weights_is_named_before_anything_is_trained(
 def test_an_ablation_is_a_model_of_its_own_with_changes_in_the_recipe(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(folder, "--scheme", "semoma", "--rho", "1/24", "--steps", "1") == 0
+    assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 0
     source(folder)
     student = ("--scheme", "kd", "--rho", "1/24", "--steps", "1", *EMBED)
     assert train(folder, *student, "--ablation", "fa", "--set", "batch=2") == 0

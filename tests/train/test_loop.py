@@ -11,11 +11,18 @@ import pytest
 import torch
 
 from linksim.errors import LinksimError
+from linksim.models import task
+from linksim.models.checkpoint import State
+from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
-from linksim.train import loop, task, transceivers
-from linksim.train.recipe import RECIPES, Recipe
-from linksim.train.run import model_spec, parse_budget
-from linksim.train.spec import ModelSpec
+from linksim.schemes.learned import learned, transceiver
+from linksim.schemes.semnoma.recipe import RECIPES, Recipe
+from linksim.schemes.semnoma.training import ConvNextTask, taught_losses
+from linksim.schemes.training import compile_networks, fidelity
+from linksim.train import loop
+from linksim.train.models import asked_model
+from linksim.train.run import parse_budget
+from tests.models.build import build
 
 SPEC = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12))
 TINY = replace(RECIPES["adamw"], batch=2)
@@ -33,8 +40,8 @@ def images() -> np.ndarray:
     return (127 + 100 * np.stack(waves)).astype(np.uint8)
 
 
-def train(spec: ModelSpec, recipe: Recipe, images: np.ndarray, folder: Path, seed: int = 0, **more: Any) -> loop.State:
-    return loop.train(transceivers.TransceiverTask(spec, recipe, images, seed), folder, **more)
+def train(spec: ModelSpec, recipe: Recipe, images: np.ndarray, folder: Path, seed: int = 0, **more: Any) -> State:
+    return loop.train(transceiver(spec).task(recipe, images, seed, "cpu", None), folder, **more)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -47,7 +54,7 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
     class Cut(Exception):
         pass
 
-    real = transceivers.model_losses
+    real = ConvNextTask.losses
 
     def until_step_4(*args: object) -> object:
         nonlocal calls
@@ -58,10 +65,10 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
 
     train(SPEC, TINY, images, tmp_path / "whole", steps=7, seed=3)
     calls = 0
-    monkeypatch.setattr(transceivers, "model_losses", until_step_4)
+    monkeypatch.setattr(ConvNextTask, "losses", until_step_4)
     with pytest.raises(Cut):
         train(SPEC, TINY, images, tmp_path / "cut", steps=7, seed=3)
-    monkeypatch.setattr(transceivers, "model_losses", real)
+    monkeypatch.setattr(ConvNextTask, "losses", real)
     state = train(SPEC, TINY, images, tmp_path / "cut", seed=3)
     assert (state.step, state.steps) == (7, 7)
     for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "average"), ("best.pt", "model")):
@@ -141,8 +148,8 @@ def test_budgets_that_cannot_be_are_refused(images: np.ndarray, tmp_path: Path) 
         train(SPEC, TINY, images, tmp_path / "a", seconds=1e-6)
     with pytest.raises(LinksimError, match="no budget"):
         train(SPEC, TINY, images, tmp_path / "b")
-    with pytest.raises(LinksimError, match="teacher"):
-        train(replace(SPEC, method="kd"), TINY, images, tmp_path / "c", steps=1)
+    with pytest.raises(LinksimError, match="no weights semoma_rayleigh_1-16.*train them: linksim train"):
+        train(replace(SPEC, method="kd", rho=Fraction(1, 16)), TINY, images, tmp_path / "c", steps=1)
     for text in ("", "0m", "-1h", "m", "1d", "nan"):
         with pytest.raises(LinksimError, match="--budget"):
             parse_budget(text)
@@ -162,7 +169,7 @@ def test_budgets_that_cannot_be_are_refused(images: np.ndarray, tmp_path: Path) 
 )
 def test_models_that_cannot_be_are_refused(words: tuple[str, str, str, str, int, str, str], hint: str) -> None:
     with pytest.raises(LinksimError, match=hint):
-        model_spec(*words)
+        asked_model(*words)
 
 
 def test_the_learning_rate_rises_and_falls_as_its_schedule_says() -> None:
@@ -188,7 +195,9 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
     monkeypatch.setattr(DepthwiseConv2d, "forward", torch.nn.Conv2d.forward)
     torch.manual_seed(0)
     spec = replace(SPEC, method=method)
-    model, teacher = spec.build(0.5), spec.teacher.build(0.5) if spec.teacher else None
+    sends = learned(method).transmission(spec)
+    model = build(spec) if method == "kd" else transceiver(spec).build()
+    teacher = build(replace(spec, method="semoma")) if method == "kd" else None
     if teacher is not None:
         teacher.eval().requires_grad_(False)
     pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
@@ -196,13 +205,17 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
     def losses_and_gradient() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         model.zero_grad()
         torch.manual_seed(0)
-        losses = transceivers.model_losses(spec, TINY, model.eval(), teacher, transceivers.draw_batch(spec, TINY, pool))
+        batch = sends.draw(TINY, pool)
+        if teacher is not None:
+            losses = taught_losses(sends, TINY, model.eval(), teacher, batch)  # type: ignore[arg-type]
+        else:
+            losses = {"total": fidelity(TINY, sends.images(model.eval(), batch), batch.images)}  # type: ignore[arg-type]
         losses["total"].backward()
         return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     with torch.backends.mkldnn.flags(enabled=False):
         plain, gradient = losses_and_gradient()
-        transceivers.compile_networks(model, teacher, backend="aot_eager")
+        compile_networks(*filter(None, (model, teacher)), backend="aot_eager")
         compiled, its_gradient = losses_and_gradient()
     torch.testing.assert_close(compiled, plain)
     # Sums are taken in another order: single elements in which large terms cancel say nothing, their sum of squares

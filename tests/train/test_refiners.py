@@ -8,23 +8,35 @@ import pytest
 import torch
 
 import linksim
-from linksim import LinksimError, weights
+from linksim import LinksimError
 from linksim.cli import main
 from linksim.engine.config import make_config
-from linksim.nets.cgan import Discriminator, Generator, Pair
-from linksim.nets.latent import MiniDenoiser
-from linksim.refine.specs import KINDS, CganSpec, MiniSpec, PriorSpec
-from linksim.train.adversarial import CganTask
-from linksim.train.latent import ControlTask
-from linksim.train.priors import PriorTask
-from linksim.train.recipe import CganRecipe, LatentRecipe, PriorRecipe, Recipe, make_recipe
-from linksim.train.run import models_for, waves
-from linksim.train.spec import ModelSpec, Spec, spec_from_json
+from linksim.models import weights
+from linksim.models.owner import Model
+from linksim.models.recipe import make_recipe
+from linksim.models.spec import ModelSpec, PriorSpec, RefinerSpec, Spec, spec_from_json
+from linksim.refine.cgan.network import Discriminator, Generator
+from linksim.refine.cgan.recipe import CganRecipe
+from linksim.refine.cgan.refiner import Cgan
+from linksim.refine.cgan.training import CganTask, Pair
+from linksim.refine.ddim.model import OwnPrior, prior
+from linksim.refine.ddim.recipe import PriorRecipe
+from linksim.refine.ddim.training import PriorTask
+from linksim.refine.diffbir.mini import DiffBirMini
+from linksim.refine.diffbir.network import MiniDenoiser
+from linksim.refine.diffbir.recipe import LatentRecipe
+from linksim.refine.diffbir.training import ControlTask
+from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.recipe import Recipe
+from linksim.train.models import model_of, models_for, priors, waves
+from tests.models.build import build
 from tests.train.test_command import BASE, folder, train
 
 __all__ = ["folder"]
 
 FIRST = replace(BASE, method="semnoma")
+CGAN = RefinerSpec("cgan", first=FIRST)
+CONTROL = RefinerSpec("diffbir-mini", "control", FIRST)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -32,17 +44,15 @@ def count(module: torch.nn.Module) -> int:
 
 
 def test_the_sizes_are_those_on_the_card() -> None:
-    assert count(PriorSpec("small").build()) == 4_299_139
-    assert count(PriorSpec("large").build()) <= 35e6
-    assert count(Generator(32)) == count(CganSpec(BASE).build())
+    assert count(prior("small").build()) == 4_299_139
+    assert count(prior("large").build()) <= 35e6
+    assert count(Generator(32)) == count(Cgan.network(RefinerSpec("cgan", first=BASE)))
 
 
-@pytest.mark.parametrize(
-    "spec", [PriorSpec("large"), CganSpec(FIRST), MiniSpec("vae"), MiniSpec("control", FIRST), FIRST]
-)
+@pytest.mark.parametrize("spec", [PriorSpec("large"), CGAN, RefinerSpec("diffbir-mini", "vae"), CONTROL, FIRST])
 def test_a_card_gives_its_spec_back(spec: Spec) -> None:
     assert spec_from_json(spec.to_json()) == spec
-    assert spec.command.startswith("linksim train ")
+    assert model_of(spec).command.startswith("linksim train ")
 
 
 def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
@@ -64,7 +74,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     prior = own["prior_cifar10_32px_small"]
     assert prior["recipe"] == "fast batch=2 early_steps=100"
     assert set(prior["validation"]) == {f"denoised_psnr_t{t}_db" for t in (50, 100, 200)}
-    generator = own[CganSpec(FIRST).name]
+    generator = own[CGAN.name]
     assert generator["score"] < 0
     assert generator["parts"] == {"first": list(own[FIRST.name]["files"].values())}
     capsys.readouterr()
@@ -88,11 +98,11 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     assert train(folder, *first, "--steps", "2", "--warm", "none", "--out", str(folder / "again"), "--replace") == 0
     with pytest.raises(LinksimError, match="was trained with other weights of semnoma_awgn_1-24"):
         linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
-    again = ("--steps", "1", "--warm", CganSpec(FIRST).name, "--out", str(folder / "cgan"))
+    again = ("--steps", "1", "--warm", CGAN.name, "--out", str(folder / "cgan"))
     assert train(folder, "--refiner", "cgan", *first, *lpips, *again) == 0
     capsys.readouterr()
-    assert main(["card", CganSpec(FIRST).name]) == 0
-    assert f"from weights of {CganSpec(FIRST).name} that are no longer there" in capsys.readouterr().out
+    assert main(["card", CGAN.name]) == 0
+    assert f"from weights of {CGAN.name} that are no longer there" in capsys.readouterr().out
     linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
 
 
@@ -123,11 +133,10 @@ def test_a_sweep_knows_the_refiners_that_it_needs_after_their_first_stages() -> 
     assert [name.partition("_")[0] for name in names] == [
         "semnoma", "kd", "cgan", "diffbir-mini", "prior", "diffbir-mini", "diffbir-mini"
     ]  # fmt: skip
-    parts = {part: MiniSpec(part) for part in ("vae", "denoiser")}  # type: ignore[arg-type]
-    control = MiniSpec("control", FIRST)
-    order = [spec for wave in waves([control, *parts.values(), FIRST]) for spec in wave]
-    assert order == [FIRST, parts["vae"], parts["denoiser"], control]
-    assert KINDS.keys() == {"prior", "cgan", "diffbir-mini"}
+    parts, control, first = DiffBirMini.priors(), Model(CONTROL, DiffBirMini), transceiver(FIRST)
+    order = [model for wave in waves([control, *parts.values(), first]) for model in wave]
+    assert order == [first, *parts.values(), control]
+    assert list(priors()) == ["small", "large", "diffbir-mini-vae", "diffbir-mini-denoiser"]
 
 
 def images(number: int = 24) -> "torch.Tensor":
@@ -137,13 +146,13 @@ def images(number: int = 24) -> "torch.Tensor":
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linksim.train.task.VALIDATION", 8)
+    monkeypatch.setattr("linksim.models.task.VALIDATION", 8)
 
 
 def test_each_loss_of_the_gan_reaches_its_own_network_alone(few: None) -> None:
     recipe = CganRecipe(batch=2, lpips="alex", weights=(0.0, 0.0, 1.0))
     torch.manual_seed(0)
-    task = CganTask(CganSpec(FIRST), recipe, images().numpy(), FIRST.build(0.5).eval())
+    task = CganTask(Cgan, CGAN, recipe, images().numpy(), frozen={"first": build(FIRST).eval()})
     pair = task.network()
     assert isinstance(pair, Pair)
     for value in pair.generator.tail.parameters():
@@ -175,13 +184,13 @@ def test_the_generator_begins_by_changing_nothing_and_the_discriminator_sees_pat
 
 
 def test_a_prior_learns_to_tell_the_noise(few: None) -> None:
+    from linksim.refine.ddim.training import denoising_psnr
     from linksim.train.loop import train as run
-    from linksim.train.priors import denoising_psnr
 
     pool = (127 + 100 * torch.sin(torch.arange(24 * 3072).view(24, 3, 32, 32) / 40)).byte().numpy()
-    task = PriorTask(PriorSpec("small"), PriorRecipe(batch=8, learning_rate=2e-3), pool)
+    task = PriorTask(PriorSpec("small"), OwnPrior.network, PriorRecipe(batch=8, learning_rate=2e-3), pool)
     torch.manual_seed(0)
-    before = denoising_psnr(PriorSpec("small").build().eval(), pool[-8:], "cpu")
+    before = denoising_psnr(prior("small").build().eval(), pool[-8:], "cpu")
     import tempfile
 
     with tempfile.TemporaryDirectory() as place:
@@ -190,11 +199,11 @@ def test_a_prior_learns_to_tell_the_noise(few: None) -> None:
 
 
 def test_ir_control_net_begins_without_a_say(few: None) -> None:
-    from linksim.nets.latent import MiniVae, denoise
+    from linksim.refine.diffbir.network import MiniVae, denoise
 
     torch.manual_seed(0)
-    parts = {"vae": MiniVae(), "denoiser": MiniDenoiser(), "first": FIRST.build(0.5)}
-    task = ControlTask(MiniSpec("control", FIRST), LatentRecipe(batch=2), images().numpy(), 0, "cpu", None, parts)
+    parts = {"vae": MiniVae(), "denoiser": MiniDenoiser(), "first": build(FIRST)}
+    task = ControlTask(DiffBirMini, CONTROL, LatentRecipe(batch=2), images().numpy(), 0, "cpu", None, parts)
     control, denoiser = task.network(), parts["denoiser"]
     assert isinstance(denoiser, MiniDenoiser)
     noisy, hint, times = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([3, 700])
@@ -219,8 +228,11 @@ def test_refiners_have_the_papers_recipe_too() -> None:
 
 def test_models_of_one_kind_alone_are_starts(folder: Path) -> None:
     assert isinstance(spec_from_json({**BASE.to_json()}), ModelSpec)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="is one of its parts, or stands behind a first stage"):
         spec_from_json({"kind": "unknown"})
+    # What a plug-in trained stays in the list of cards where the plug-in has gone, and says so when it is asked for.
+    with pytest.raises(LinksimError, match="of the refiner 'gone', which is not there"):
+        model_of(spec_from_json({"kind": "gone", "part": "all"}))
 
 
 def test_a_tuned_start_is_kept_where_none_was_known_or_when_told_so(

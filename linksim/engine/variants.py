@@ -1,0 +1,160 @@
+"""The grammar of `--scheme`: `name:key=value,...`, `first+refiner`, and what stands behind a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from linksim.errors import LinksimError, shown, unknown
+from linksim.link.config import Setting
+from linksim.refine.behind import Refined, refined
+from linksim.refine.registry import REFINERS
+from linksim.schemes.base import System
+from linksim.schemes.registry import SCHEMES, check
+from linksim.source import source_digest
+
+
+def is_local(name: str) -> bool:
+    """True for a scheme registered in this process alone, which worker processes cannot import."""
+    first, plus, refiner = name.partition("+")
+    if name in SCHEMES or not plus:
+        return SCHEMES.is_local(name)
+    return SCHEMES.is_local(first) or REFINERS.is_local(refiner)
+
+
+def find(name: str) -> type[System]:
+    """The class behind a name. Raises LinksimError: unknown name, or a plug-in that does not import."""
+    if name in SCHEMES or "+" not in name:
+        return SCHEMES.find(name)
+    first, _, refiner = name.partition("+")
+    system = refined(find(first), REFINERS.find(refiner))
+    check(system, name)
+    return system
+
+
+def plug_ins(system: type[System]) -> dict[str, str]:
+    """What a result depends on of the code of plug-ins: `plug-in` -> hash, for a refiner `NAME plug-in` -> hash.
+
+    linksim's own classes have none: their code goes by the version.
+    """
+    if issubclass(system, Refined):
+        refiner = system.refiner_class
+        behind = {f"{refiner.name} plug-in": digest} if (digest := source_digest(refiner)) else {}
+        return {**plug_ins(system.first_stage), **behind}
+    return {"plug-in": digest} if (digest := source_digest(system)) else {}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scheme with its parameters settled.
+
+    Args:
+        name: the scheme's bare name.
+        params: every parameter with its value as text, defaults included, in the order of the scheme's own list.
+        given: the names of those that were asked for.
+        best_of: for a derived variant, the parameter whose best value is taken at each SNR.
+    """
+
+    name: str
+    params: tuple[tuple[str, str], ...] = ()
+    given: tuple[str, ...] = ()
+    best_of: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The shortest text that asks for this variant: `name:key=value,...`."""
+        asked = ",".join(f"{key}={value}" for key, value in self.params if key in self.given)
+        return f"{self.name}:{asked}" if asked else self.name
+
+    @property
+    def key(self) -> str:
+        """Name and all parameters: equal for equal variants however they were asked for."""
+        return f"{self.name}:{','.join(f'{key}={value}' for key, value in self.params)}"
+
+    def with_param(self, key: str, value: str) -> Variant:
+        """The same scheme at another value of one parameter."""
+        given = self.given if key in self.given else (*self.given, key)
+        return replace(
+            self, params=tuple((k, value if k == key else v) for k, v in self.params), given=given, best_of=None
+        )
+
+    def build(self, setting: Setting) -> System:
+        """The scheme itself. Raises LinksimError where it cannot work in `setting`."""
+        system = find(self.name)
+        return system(setting, system.Params(**dict(self.params)))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_list(text: str) -> list[str]:
+    """`a:x=1,y=2,b` to [`a:x=1,y=2`, `b`]: a part with `=` and no name before it belongs to the scheme before."""
+    schemes: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        if schemes and re.match(r"[^:=]+=", part):
+            schemes[-1] += f"{',' if ':' in schemes[-1] else ':'}{part}"
+        else:
+            schemes.append(part)
+    return schemes
+
+
+def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
+    """A variant from `name:key=value,...`.
+
+    Args:
+        shared: parameters asked of every scheme that has them (`--mcs`, `--split`, `--csi`); `text` goes before them.
+
+    Raises:
+        LinksimError: unknown name or parameter, value out of range.
+    """
+    name, _, rest = text.partition(":")
+    system = find(name)
+    fields = system.Params.model_fields
+    asked: dict[str, str] = {key: value for key, value in shared if key in fields}
+    written: set[str] = set()
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise LinksimError(f"scheme {shown(text)}: write parameters as key=value")
+        if key not in fields:
+            raise unknown(f"parameter of {name}", key, fields)
+        if key in written:
+            raise LinksimError(f"scheme {shown(text)}: {key} is given twice: leave one out")
+        written.add(key)
+        asked[key] = value
+    envelope = {key for key, value in asked.items() if value == "envelope" and key in system.envelopes}
+    try:
+        params = system.Params(**{key: value for key, value in asked.items() if key not in envelope})
+    except ValidationError as error:
+        where = error.errors()[0]["loc"][0]
+        # A parameter that is a number or a word gives a message for each.
+        said = " or ".join(found["msg"] for found in error.errors() if found["loc"][0] == where)
+        raise LinksimError(f"scheme {shown(text)}: {where}: {said}") from None
+    values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
+    # An alias is a second entry point of the same class: everything goes by the class's own name.
+    if system.name in SCHEMES or "+" in name:
+        name = system.name
+    return Variant(name, tuple(values.items()), tuple(sorted(asked)), next(iter(envelope), None))
+
+
+def expand(variants: Sequence[Variant]) -> tuple[list[Variant], dict[Variant, list[Variant]]]:
+    """What to run for the variants asked for.
+
+    Returns:
+        the variants to run, each once, in order; and for each derived one (an envelope) its members among them.
+    """
+    run: dict[str, Variant] = {}
+    derived: dict[Variant, list[Variant]] = {}
+    for variant in variants:
+        if variant.best_of is None:
+            run.setdefault(variant.key, variant)
+            continue
+        values = find(variant.name).envelopes[variant.best_of]
+        members = [variant.with_param(variant.best_of, value) for value in values]
+        derived[variant] = [run.setdefault(member.key, member) for member in members]
+    return list(run.values()), derived

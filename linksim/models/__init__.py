@@ -1,0 +1,1 @@
+"""Models: what trained weights are of, as plain values; their cards; what every training has in common."""

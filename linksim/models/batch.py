@@ -1,0 +1,143 @@
+"""A transceiver's model at work: the draws of a training step, what it shows of them, and a fixed validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from linksim.data.cifar10 import VALIDATION
+from linksim.link.channel import Realisation, realise
+from linksim.link.draws import FreshDraws, KeyedDraws
+from linksim.link.units import noise_variance
+from linksim.metrics import mse, psnr_from_mse
+from linksim.models.task import draw_images
+from linksim.nets.network import Network, side_information
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from linksim.link.config import Access
+    from linksim.models.recipe import LinkRecipe
+    from linksim.models.spec import ModelSpec
+
+VALIDATION_SNRS_DB = (0.0, 10.0, 20.0)
+_VALIDATION_GROUPS = 256
+_VALIDATION_SEED = 2**40
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's draws.
+
+    Args:
+        images: float32 [B, N, C, H, W] in [0, 1].
+        snr_db: gamma, [B].
+        channel: of both student and teacher.
+        noise: unit noise of the student, complex [B, k] or [B, N, k].
+        teacher_noise: of the teacher, complex [B, N, k].
+    """
+
+    images: Tensor
+    snr_db: Tensor
+    channel: Realisation
+    noise: Tensor
+    teacher_noise: Tensor
+
+    @property
+    def h(self) -> Tensor:
+        """Coefficients, complex [B, N]."""
+        return self.channel.h
+
+    @property
+    def noise_var(self) -> Tensor:
+        """sigma^2 per complex symbol, [B]."""
+        return 10 ** (-self.snr_db / 10)
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """How a transceiver's model sends.
+
+    Args:
+        spec: the model.
+        access: "noma", its users superpose, or "oma", each has its own channel uses.
+    """
+
+    spec: ModelSpec
+    access: Access
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Power of each user over its own symbols."""
+        return self.spec.powers(self.access)
+
+    def draw(self, recipe: LinkRecipe, pool: Tensor) -> Batch:
+        """The draws of a step, from torch's own generator.
+
+        Args:
+            recipe: its batch, range of SNRs and `flip` are read.
+            pool: training images, uint8 [T, C, H, W].
+        """
+        spec = self.spec
+        images = draw_images(pool, (recipe.batch, spec.users), recipe.flip) / 255
+        low, high = recipe.snr_db
+        snr_db = low + (high - low) * torch.rand(recipe.batch, device=pool.device)
+        channel = realise(spec.link, FreshDraws(recipe.batch, pool.device))
+        noise, teacher_noise = channel.noise(self.access, spec.symbols), channel.noise("oma", spec.symbols)
+        return Batch(images, snr_db, channel, noise, teacher_noise)
+
+    def side(self, batch: Batch) -> Tensor:
+        """What each end is told, float32 [B, N, D]."""
+        return side_information(batch.snr_db, batch.h, self.spec.side_dim)
+
+    def received(self, network: Network, batch: Batch) -> Tensor:
+        """The received signal, complex [B, k] or [B, N, k]; gradients reach the network."""
+        symbols = network.encode(batch.images, self.side(batch), self.powers)
+        return batch.channel.through(symbols, self.access, batch.noise_var, batch.noise)
+
+    def images(self, network: Network, batch: Batch) -> Tensor:
+        """What the receiver shows, float32 [B, N, C, H, W]; gradients reach the network."""
+        return network.receive(self.received(network, batch), self.side(batch))
+
+    @torch.no_grad()
+    def shown(self, network: Network, batch: Batch) -> Tensor:
+        """What a frozen transceiver shows of a batch, float32 [B * N, C, H, W] in [0, 1]."""
+        return self.images(network, batch).float().clamp(0, 1).flatten(0, 1)
+
+    def groups(self, images: int = VALIDATION) -> int:
+        """Image groups that a validation on that many images is on."""
+        return min(_VALIDATION_GROUPS, images // self.spec.users)
+
+    @torch.no_grad()
+    def held_out(
+        self, network: Network, images: NDArray[np.uint8], device: str, snr_db: float
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What was sent and what is shown, float32 [M, C, H, W] in [0, 1], on fixed groups, fading and noise."""
+        network.eval()
+        spec, groups = self.spec, self.groups(len(images))
+        chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
+        for part in torch.arange(groups).split(64):
+            channel = realise(spec.link, KeyedDraws(_VALIDATION_SEED, part.tolist(), device))
+            sent = chosen[part].to(device).float() / 255
+            gamma = torch.full((len(part),), snr_db, device=device)
+            side = side_information(gamma, channel.h, spec.side_dim)
+            symbols = network.encode(sent, side, self.powers)
+            received = channel.through(symbols, self.access, torch.full_like(gamma, noise_variance(snr_db)))
+            shown = network.receive(received, side).float().clamp(0, 1)
+            yield sent.flatten(0, 1), shown.flatten(0, 1)
+
+    def psnr(
+        self, network: Network, images: NDArray[np.uint8], device: str, snrs_db: Sequence[float] = VALIDATION_SNRS_DB
+    ) -> dict[float, float]:
+        """Mean per-image PSNR in dB at each SNR, on fixed groups, fading and noise, in float32."""
+        return {
+            snr_db: float(
+                torch.cat([psnr_from_mse(mse(*pair)) for pair in self.held_out(network, images, device, snr_db)]).mean()
+            )
+            for snr_db in snrs_db
+        }

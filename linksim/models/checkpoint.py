@@ -1,0 +1,87 @@
+"""What a training leaves in its folder to go on with, and its best weights."""
+
+from __future__ import annotations
+
+import errno
+import math
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from linksim.errors import LinksimError
+from linksim.files import write_atomic
+
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+
+
+@dataclass
+class State:
+    """What a checkpoint holds beside weights and optimiser.
+
+    Args:
+        step: steps done.
+        steps: steps in all, fixed when the run begins.
+        seconds: spent on steps so far.
+        best: highest score of a validation so far.
+        validation: its figures.
+        lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
+        embedded: whether it began as users in separate channel uses (`linksim.schemes.semnoma.embedding`).
+        prepared: image groups that went into the model before the first step.
+    """
+
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    validation: dict[str, float] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    embedded: bool = False
+    prepared: int = 0
+
+
+def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -> dict[str, Any]:
+    """What `save_atomic` wrote.
+
+    Args:
+        also: what it must hold beside `identity`, `model` and `state`.
+
+    Raises:
+        LinksimError: a file that it did not write, or that another version wrote.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        missing = {"identity", "model", "state", *also} - set(content)
+        if missing:
+            raise ValueError(f"no {min(missing)} in it")
+        if set(content["state"]) != {known.name for known in fields(State)}:
+            raise LinksimError(f"{path} is of another version of linksim: go on with that one, or take another --out")
+    except FileNotFoundError:
+        raise LinksimError(f"{path} is gone: train again into another --out") from None
+    except OSError as error:
+        # What PyTorch makes of a file that was cut short.
+        if error.errno == errno.EINVAL:
+            raise damaged(path, error) from None
+        raise
+    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        raise damaged(path, error) from None
+    return dict(content)
+
+
+def damaged(path: Path, error: Exception) -> LinksimError:
+    """The error for a checkpoint that is not what was written."""
+    said = " ".join(str(error).split())[:80]
+    return LinksimError(f"{path} is damaged ({said}): take it away, or take another --out")
+
+
+def save_atomic(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` that never leaves half a file. Raises OSError (a full disk)."""
+    import torch
+
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,241 @@
+"""What a trained model is: everything that decides which weights fit where, as plain values.
+
+Whose networks these are, and how they are trained, the scheme or refiner says that owns them (`linksim.models.owner`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter
+
+from linksim.link.config import Access, LinkConfig, PowerConvention
+from linksim.link.fading import CHANNELS
+from linksim.link.power import equal_split, user_powers
+from linksim.link.units import source_size
+
+#: The value of `ablation` that leaves nothing out.
+NO_ABLATION = "none"
+
+#: The ablation whose weights never saw those of another scheme.
+SCRATCH = "scratch"
+
+
+def began_with(facts: Mapping[str, Any]) -> str:
+    """Name of the model that a training went on from, of its card or state; empty where it began from scratch."""
+    lineage = facts["lineage"]
+    return str(lineage[-1]["model"]) if lineage else ""
+
+
+def lineage_pairs(facts: Mapping[str, Any]) -> int:
+    """Image groups (a prior's images) that a card's weights have seen, before their own training too."""
+    return sum(run["pairs"] for run in (*facts["lineage"], facts))
+
+
+class Spec(ABC):
+    """One set of weights: a transceiver's, a diffusion prior's, a refiner's."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """File name of the weights."""
+
+    @property
+    def unit(self) -> str:
+        """What its training counts: image groups ("pairs", for two users) or "images"."""
+        return "pairs"
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[object, ...]:
+        """Equal for models whose weights may fit each other's networks."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a card; `spec_from_json` reads them."""
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """The weights of a transceiver.
+
+    Args:
+        method: name of the scheme, a `Learned`.
+        size: "paper" or "compact", half its widths.
+        channel: fading it was trained on.
+        rho: channel uses over which ONE user's image spreads, over C*H*W: the system's where the users superpose, its
+            N-th where each has its own.
+        users: N.
+        csi: side information: "snr", gamma alone; "own", gamma and the user's own h; "all", gamma and every h.
+        power: convention of the users' powers.
+        image_shape: (C, H, W).
+        ablation: what its training leaves out, one of the scheme's `ablations`.
+
+    Example:
+        >>> ModelSpec("kd", "compact", "awgn", Fraction(1, 6)).name
+        'kd_awgn_1-6_n2_own_sum_32px_compact'
+    """
+
+    method: str
+    size: Literal["compact", "paper"]
+    channel: str
+    rho: Fraction
+    users: int = 2
+    csi: Literal["snr", "own", "all"] = "own"
+    power: PowerConvention = "sum"
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    ablation: str = NO_ABLATION
+
+    kind: ClassVar[str] = "transceiver"
+
+    @property
+    def name(self) -> str:
+        """File name of the weights."""
+        ratio = f"{self.rho.numerator}-{self.rho.denominator}"
+        words = [self.method, self.channel, ratio, f"n{self.users}", self.csi, self.power]
+        words += [f"{self.image_shape[1]}px", self.size]
+        return "_".join(words if self.ablation == NO_ABLATION else [*words, self.ablation])
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`; transceivers adopt what fits of each other."""
+        return (self.kind,)
+
+    @property
+    def symbols(self) -> int:
+        """Complex symbols of one user."""
+        return int(self.rho * source_size(self.image_shape))
+
+    @property
+    def fades(self) -> bool:
+        """Whether h differs from 1 on the channel that it is trained on."""
+        return CHANNELS.find(self.channel).fades
+
+    @property
+    def side_dim(self) -> int:
+        """D: where nothing fades there is nothing but gamma to tell."""
+        return 1 if not self.fades or self.csi == "snr" else {"own": 3, "all": 1 + 2 * self.users}[self.csi]
+
+    @property
+    def link(self) -> LinkConfig:
+        """The link that it is trained on."""
+        return LinkConfig(self.channel, self.users, self.power)
+
+    def powers(self, access: Access) -> tuple[float, ...]:
+        """Power of each user over its own symbols, where the users superpose ("noma") or not ("oma")."""
+        return user_powers(self.power, self.users, access, equal_split(self.users))
+
+    def system_rho(self, access: Access) -> Fraction:
+        """The system's bandwidth ratio: what `--rho` asks for.
+
+        Example:
+            >>> ModelSpec("semoma", "compact", "awgn", Fraction(1, 12)).system_rho("oma")
+            Fraction(1, 6)
+        """
+        return self.rho * self.users if access == "oma" else self.rho
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Spec`."""
+        return {**asdict(self), "rho": str(self.rho), "image_shape": list(self.image_shape)}
+
+
+PriorSize = Literal["small", "large"]
+
+
+@dataclass(frozen=True)
+class PriorSpec(Spec):
+    """An unconditional diffusion prior over CIFAR-10, 1000 steps, cosine schedule, predicting the noise.
+
+    Args:
+        size: "small", 4.3 M parameters, or "large", 35 M.
+    """
+
+    size: PriorSize = "small"
+    kind: ClassVar[str] = "prior"
+
+    @property
+    def name(self) -> str:
+        """See `Spec`."""
+        return f"prior_cifar10_32px_{self.size}"
+
+    @property
+    def unit(self) -> str:
+        """See `Spec`."""
+        return "images"
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`."""
+        return self.kind, self.size
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Spec`."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RefinerSpec(Spec):
+    """The weights of a refiner, or of one of its parts.
+
+    Args:
+        kind: name of the refiner.
+        part: which of its networks, for a refiner that has several.
+        first: the first stage's model, of a network that is trained on its output.
+
+    Example:
+        >>> RefinerSpec("diffbir-mini", part="vae").name
+        'diffbir-mini_vae'
+    """
+
+    kind: str
+    part: str = ""
+    first: ModelSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kind or (not self.part and self.first is None):
+            raise ValueError("a refiner's model is one of its parts, or stands behind a first stage")
+
+    @property
+    def name(self) -> str:
+        """See `Spec`."""
+        return "_".join(filter(None, (self.kind, self.part, self.first.name if self.first is not None else "")))
+
+    @property
+    def unit(self) -> str:
+        """See `Spec`."""
+        return "images" if self.first is None else "pairs"
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """See `Spec`; the first stage's size goes with the refiner's."""
+        return self.kind, self.part, self.first.size if self.first is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Spec`."""
+        part = {"part": self.part} if self.part else {}
+        first = {"first": self.first.to_json()} if self.first is not None else {}
+        return {"kind": self.kind, **part, **first}
+
+
+def spec_from_json(values: Mapping[str, Any]) -> Spec:
+    """The inverse of `Spec.to_json`. Raises ValueError for what is no model.
+
+    Example:
+        >>> spec_from_json({"kind": "prior", "size": "small"})
+        PriorSpec(size='small')
+    """
+    kind, rest = values.get("kind", ModelSpec.kind), {key: value for key, value in values.items() if key != "kind"}
+    if kind == ModelSpec.kind:
+        return _TRANSCEIVER.validate_python(rest)
+    if kind == PriorSpec.kind:
+        return _PRIOR.validate_python(rest)
+    return _REFINER.validate_python(values)
+
+
+_TRANSCEIVER, _PRIOR, _REFINER = TypeAdapter(ModelSpec), TypeAdapter(PriorSpec), TypeAdapter(RefinerSpec)

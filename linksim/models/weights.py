@@ -1,0 +1,373 @@
+"""Trained weights: a card each, found through one manifest, hashed before use.
+
+Two folders are looked at: the user's own (`$LINKSIM_WEIGHTS`, else the user's data folder), where `linksim train`
+leaves what it trained, and then `linksim/weights/`, what the package ships.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from linksim.errors import LinksimError, NoWeights
+from linksim.files import digest, write_atomic
+from linksim.models.checkpoint import BEST, load_checkpoint
+from linksim.models.owner import Model
+from linksim.models.spec import ModelSpec, lineage_pairs, spec_from_json
+from linksim.paths import weights_dir
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MANIFEST = "manifest.json"
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+#: Images that there is training data for.
+TRAINED_SHAPE = (3, 32, 32)
+
+#: Bytes of one file at the most; larger models are cut into several.
+SHARD = 16 * 2**20
+
+Card = Mapping[str, Any]
+
+
+#: Of a file of weights: a bare name, so that no card reaches out of its folder.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Run(BaseModel):
+    """A training that other weights went on from; `command` is None where it is not known."""
+
+    model: str
+    pairs: int
+    command: str | None
+    code: str | None
+    files: list[str]
+
+
+class _Card(BaseModel):
+    """What every card holds; what else it holds is for its readers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    files: dict[FileName, str] = Field(min_length=1)
+    model: dict[str, Any]
+    pairs: int
+    lineage: list[_Run]
+    golden_psnr_db: float
+    validation: dict[str, float]
+    score: float
+    settings: dict[str, Any] = {}
+    command: str | None = None
+    code: str | None = None
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST
+    try:
+        cards = json.loads(path.read_text(encoding="utf-8"))
+        for card in TypeAdapter(dict[str, _Card]).validate_python(cards).values():
+            spec_from_json(card.model)
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        raise LinksimError(f"{folder} is no folder: set LINKSIM_WEIGHTS to one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise LinksimError(f"{path} is no list of cards ({where}: {first['msg']}): repair it or take it away") from None
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise LinksimError(f"{path} cannot be read ({error}): repair it or take it away") from None
+    return {name: {**card, "folder": str(folder)} for name, card in cards.items()}
+
+
+def cards() -> dict[str, dict[str, Any]]:
+    """Every card by the name of its model; the user's own, where the weights are there, go before those shipped."""
+    shipped, own = _read(SHIPPED), _read(weights_dir())
+    return {**shipped, **{name: card for name, card in own.items() if name not in shipped or present(card)}}
+
+
+def transceivers() -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
+    """Model and card of every transceiver, by name."""
+    found = ((name, spec_from_json(card["model"]), card) for name, card in cards().items())
+    return {name: (spec, card) for name, spec, card in found if isinstance(spec, ModelSpec)}
+
+
+def card(model: Model) -> dict[str, Any]:
+    """The card of a model whose weights are there and whole.
+
+    Raises:
+        NoWeights: they are not: which are there, and how to train it.
+        LinksimError: a model that no network fits, or a card of another model.
+    """
+    known = cards()
+    if model.name not in known:
+        model.build()
+        family = model.name.partition("_")[0]
+        near = sorted(name for name in known if name.startswith(f"{family}_"))
+        there = f"there are {', '.join(near)}" if near else f"there are none for {family}"
+        raise NoWeights(f"no weights {model.name}: {there}; {_training(model)}")
+    found = known[model.name]
+    if spec_from_json(found["model"]) != model.spec:
+        raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {model.name} is of another model: repair it")
+    if not present(found):
+        raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; {_training(model)}")
+    for _ in contents(model, found):
+        pass
+    if not isinstance(model.spec, ModelSpec):
+        _check_parts(model, found)
+    return found
+
+
+def _check_parts(model: Model, found: Card) -> None:
+    """Raises NoWeights where a model that works with others was trained with other weights of theirs."""
+    for name, hashes in part_hashes(model).items():
+        if found.get("parts", {}).get(name) != hashes:
+            raise NoWeights(
+                f"{model.name} was trained with other weights of {model.parts[name].name} than those that are there: "
+                f"train it again: {model.command}"
+            )
+
+
+def part_hashes(model: Model) -> dict[str, list[str]]:
+    """SHA-256 of the weights of every other model that a model works with, as its card holds them."""
+    return {name: list(card(part)["files"].values()) for name, part in model.parts.items()}
+
+
+def _training(model: Model) -> str:
+    first = getattr(model.spec, "first", None) or model.spec
+    if isinstance(first, ModelSpec) and first.image_shape != TRAINED_SHAPE:
+        return f"linksim trains on CIFAR-10, {'x'.join(map(str, TRAINED_SHAPE))}, alone"
+    return f"train them: {model.command}"
+
+
+def present(found: Card) -> bool:
+    """Whether a card's weights are there, and not the card alone."""
+    return all((Path(found["folder"]) / name).is_file() for name in found["files"])
+
+
+def place(found: Card) -> str:
+    """Where a card's weights lie; those of the package may be left out on purpose, the user's own are not."""
+    shipped = found["folder"] == str(SHIPPED)
+    if not present(found):
+        return "weights not shipped" if shipped else f"weights gone from {found['folder']}"
+    return "shipped" if shipped else found["folder"]
+
+
+def history(name: str, found: Card) -> list[dict[str, Any]]:
+    """The trainings that led to a card's weights, oldest first, its own last.
+
+    Returns:
+        Of each its `model`, `pairs`, `command`, `code` (version) and `files` (SHA-256 of what came out).
+    """
+    own = {key: found.get(key) for key in ("pairs", "command", "code")}
+    return [*found["lineage"], {"model": name, **own, "files": list(found["files"].values())}]
+
+
+def contents(model: Model, found: Card) -> Iterator[bytes]:
+    """The bytes of each of a card's files, of a model. Raises NoWeights for a file that is not what the card says."""
+    for name, sha256 in found["files"].items():
+        path = Path(found["folder"]) / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NoWeights(f"{path}: {error.strerror}: {_again(model, found)}") from None
+        if digest(data) != sha256:
+            raise NoWeights(f"{path} is damaged (its SHA-256 is not its card's): {_again(model, found)}")
+        yield data
+
+
+def _again(model: Model, found: Card) -> str:
+    install = "install linksim again, or " if found["folder"] == str(SHIPPED) else ""
+    return f"{install}train: {model.command}"
+
+
+def load(model: Model, found: Card | None = None) -> nn.Module:
+    """The trained network, ready to evaluate.
+
+    Args:
+        found: its card, where it was read before.
+
+    Raises:
+        NoWeights: no such weights.
+        LinksimError: not what their card says.
+    """
+    found = found or card(model)
+    tensors: dict[str, Tensor] = {}
+    for data in contents(model, found):
+        tensors |= _safetensors(data, found["folder"])
+    return _fitted(model, tensors, found["folder"])
+
+
+def _safetensors(data: bytes, source: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_tensors
+
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise LinksimError(f"{source}: no safetensors file ({' '.join(str(error).split())[:100]})") from None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Weights that a scheme was told to run on, wherever they lie.
+
+    Args:
+        sha256: of their files.
+        pairs: image groups of their training and of all before it; None where nothing says so.
+        network: builds the network with them.
+        channel: that they were trained over; None where nothing says so.
+        snr_db: range that they were trained at, in dB; None where nothing says so.
+    """
+
+    sha256: str
+    pairs: int | None
+    network: Callable[[], nn.Module]
+    channel: str | None = None
+    snr_db: tuple[float, float] | None = None
+
+
+def choose(model: Model, text: str) -> Chosen:
+    """The weights that `weights=TEXT` means for a model.
+
+    Args:
+        model: a transceiver's.
+        text: "auto", the user's own, else those shipped; "shipped"; the name of any model with a card, whatever it was
+            trained for; the folder of a run of `linksim train`; or a file of tensors, .safetensors or a run's best.pt.
+
+    Raises:
+        NoWeights: there are none.
+        LinksimError: no such model or file, or it does not hold this network's tensors.
+    """
+    if text == "auto":
+        found: Card = card(model)
+    elif text == "shipped":
+        there = _read(SHIPPED)
+        if model.name not in there or not present(there[model.name]):
+            raise NoWeights(f"{model.name}: none are shipped: leave weights=shipped out")
+        found = there[model.name]
+    elif text in cards():
+        found = cards()[text]
+    else:
+        return _in_file(model, Path(text).expanduser())
+    snr_db = found.get("settings", {}).get("snr_db")
+    chosen = Chosen(
+        " ".join(found["files"].values()), lineage_pairs(found), lambda: load(model, found),
+        found["model"].get("channel"), (snr_db[0], snr_db[1]) if snr_db else None,
+    )  # fmt: skip
+    if text != "auto":
+        chosen.network()
+    return chosen
+
+
+def _in_file(model: Model, path: Path) -> Chosen:
+    """Weights of a run's folder, or of a file."""
+    file = path / BEST if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        near = difflib.get_close_matches(str(path), transceivers(), n=1)
+        hint = f", like {near[0]}" if near else ""
+        raise LinksimError(
+            f"weights={path}: {file}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run "
+            "of linksim train, or a file"
+        ) from None
+    facts: dict[str, Any] = {"pairs": None}
+    if file.suffix == ".safetensors":
+        tensors = _safetensors(data, f"weights={path}")
+    else:
+        content = load_checkpoint(file)
+        tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
+        before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
+        facts = {"pairs": before + state["step"] * recipe["batch"],
+                 "channel": content["identity"]["spec"].get("channel"), "snr_db": tuple(recipe["snr_db"])}  # fmt: skip
+    chosen = Chosen(digest(data), network=lambda: _fitted(model, tensors, f"weights={path}"), **facts)
+    chosen.network()
+    return chosen
+
+
+def _fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network with these weights, ready to evaluate. Raises LinksimError where they are of another."""
+    network = model.build()
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:120]
+        raise LinksimError(f"{source}: these weights are not of the network of {model.name} ({said})") from None
+    return network.eval().requires_grad_(False)
+
+
+def ready_to_install() -> None:
+    """Makes the user's folder of weights. Raises LinksimError where nothing can be written, before hours are spent."""
+    folder = weights_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise LinksimError(
+            f"{folder} cannot hold weights ({error.strerror}): set LINKSIM_WEIGHTS to another folder"
+        ) from None
+    _read(folder)
+
+
+def files(model: Model, network: nn.Module) -> dict[str, bytes]:
+    """A model's weights in half precision, as files by name.
+
+    A name holds a piece of the file's hash: what is there stays whole until the manifest names the new files.
+    """
+    import torch
+    from safetensors.torch import save
+
+    shards = list(_shards({n: v.to(torch.float16).contiguous() for n, v in network.state_dict().items()}))
+    found: dict[str, bytes] = {}
+    for number, tensors in enumerate(shards, 1):
+        part = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        data = save(tensors)
+        found[f"{model.name}{part}.{digest(data)[:8]}.safetensors"] = data
+    return found
+
+
+def install(model: Model, network: nn.Module, facts: Card) -> list[Path]:
+    """Writes a model's weights in half precision with their card into the user's own folder.
+
+    Args:
+        facts: the card, all but its files and its model.
+    """
+    folder = weights_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = files(model, network)
+    # Several models are trained side by side and end when they like.
+    with FileLock(folder / f".{MANIFEST}.lock"):
+        known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
+        before = known.get(model.name, {"files": {}})["files"]
+        for name, data in content.items():
+            write_atomic(folder / name, data)
+        hashes = {name: digest(data) for name, data in content.items()}
+        known[model.name] = {"files": hashes, "model": model.spec.to_json(), **facts}
+        write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+        for name in before:
+            if name not in content:
+                (folder / name).unlink(missing_ok=True)
+    return [folder / name for name in content]
+
+
+def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    # Each tensor has some bytes of header.
+    sizes = {name: value.numel() * value.element_size() + 256 for name, value in tensors.items()}
+    for name, value in tensors.items():
+        if part and sum(sizes[n] for n in part) + sizes[name] > SHARD:
+            yield part
+            part = {}
+        part[name] = value
+    yield part

@@ -1,0 +1,77 @@
+"""The diffusion priors that are trained here, for 32x32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from linksim.data import load_dataset
+from linksim.errors import unknown
+from linksim.models.owner import Model, Owner
+from linksim.models.recipe import BaseRecipe
+from linksim.models.spec import PriorSize, PriorSpec
+from linksim.refine.ddim.recipe import PriorRecipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from linksim.models.task import Task
+
+PRIOR_SIZES: tuple[str, ...] = get_args(PriorSize)
+
+#: UNet2DModel's widths by level, and residual blocks a level. `large` is close to improved-diffusion's network for
+#: CIFAR-10, with less attention and 35 M parameters.
+_WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"small": ((32, 64, 128, 128), 1), "large": ((128, 224, 256, 256), 2)}
+
+
+class OwnPrior(Owner):
+    """What is trained as `linksim train --prior small` and run as `ddim:prior=small`."""
+
+    recipe: ClassVar[type[BaseRecipe]] = PriorRecipe
+
+    @classmethod
+    def network(cls, spec: PriorSpec) -> nn.Module:
+        """See `Owner`."""
+        from diffusers import UNet2DModel
+
+        widths, blocks = _WIDTHS[spec.size]
+        levels = len(widths)
+        return UNet2DModel(
+            sample_size=32,
+            block_out_channels=widths,
+            layers_per_block=blocks,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            attention_head_dim=32,
+            norm_num_groups=8,
+            resnet_time_scale_shift="scale_shift",
+        )
+
+    @classmethod
+    def words(cls, spec: PriorSpec) -> list[str]:
+        """See `Owner`."""
+        return ["train", "--prior", spec.size]
+
+    @classmethod
+    def task(
+        cls, spec: PriorSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+    ) -> Task:
+        """See `Owner`."""
+        from linksim.refine.ddim.training import PriorTask
+
+        return PriorTask(spec, cls.network, recipe, images, seed, device, start)
+
+    @classmethod
+    def golden_psnr(cls, spec: PriorSpec, network: nn.Module) -> float:
+        """PSNR in dB of the denoised images at step 100, on embedded images."""
+        from linksim.refine.ddim.training import denoising_psnr
+
+        return denoising_psnr(network, load_dataset("cifar10-mini").images[:64], "cpu", (100,))[100]
+
+
+def prior(size: str) -> Model:
+    """The prior of a size. Raises LinksimError."""
+    if size not in PRIOR_SIZES:
+        raise unknown("size of a prior", size, PRIOR_SIZES)
+    return Model(PriorSpec(size), OwnPrior)  # type: ignore[arg-type]

@@ -1,0 +1,26 @@
+"""How a diffusion prior is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from linksim.models.recipe import BaseRecipe, NotNegative
+
+
+@dataclass(frozen=True)
+class PriorRecipe(BaseRecipe):
+    """How a diffusion prior is trained.
+
+    Args:
+        early_steps: a refinement starts at a step T' of some tens to two hundred of the thousand, so that steps below
+            this one are trained more often.
+        early_share: share of the images that is drawn below `early_steps`; the others are drawn from all steps.
+    """
+
+    weight_decay: NotNegative = 0.0
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    early_steps: Annotated[int, Field(ge=1, le=1000)] = 250
+    early_share: Annotated[float, Field(ge=0, le=1)] = 0.75

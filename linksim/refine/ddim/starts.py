@@ -1,0 +1,138 @@
+"""Where a refinement starts: the T' that validated best for a prior behind a first stage.
+
+The tables are found as weights are: the user's own (`linksim tune`) before those of the package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from filelock import FileLock
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from linksim.errors import LinksimError, NoWeights
+from linksim.files import digest, write_atomic
+from linksim.paths import weights_dir
+from linksim.schemes.learned import Learned
+
+if TYPE_CHECKING:
+    from linksim.refine.ddim.priors import Found
+    from linksim.schemes.base import Scheme
+
+FILE = "starts.json"
+_DIGITS = 16
+SHIPPED = Path(__file__).parent / FILE
+
+
+class _Entry(BaseModel):
+    weights: dict[str, str] = Field(default_factory=dict)
+    one: int = Field(ge=1)
+    by_snr: dict[Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    images: int
+    metric: str
+
+
+@dataclass(frozen=True)
+class Starts:
+    """T' of a prior behind a first stage.
+
+    Args:
+        one: the best one for all SNRs together.
+        by_snr: the best one at each SNR in dB.
+    """
+
+    one: int
+    by_snr: Mapping[float, int]
+
+
+def _read(path: Path) -> dict[str, dict[str, _Entry]]:
+    try:
+        return TypeAdapter(dict[str, dict[str, _Entry]]).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError, ValueError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise LinksimError(f"{path} is no table of starts ({said}): repair it or take it away") from None
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A prior behind a first stage: what a T' is of.
+
+    Args:
+        prior, first: what a table calls them.
+        weights: of each, digests of the weights that T' was validated with.
+    """
+
+    prior: str
+    first: str
+    weights: Mapping[str, str]
+
+
+def stages(prior: Found, first: Scheme) -> Stages:
+    """What a table of starts calls a prior that was trained here, behind a first stage."""
+    assert prior.spec is not None
+    hashes = {"prior": prior.sha256, "first": first.provenance().get("weights", "")}
+    return Stages(
+        prior.spec.name, _stage_name(first), {part: digest(text.encode())[:_DIGITS] for part, text in hashes.items()}
+    )
+
+
+def _stage_name(first: Scheme) -> str:
+    """What a table calls a first stage: the model behind it, whatever its weights, or scheme, parameters and link."""
+    if isinstance(first, Learned):
+        return first.spec.name
+    link, params = first.setting.link, ",".join(f"{key}={value}" for key, value in first.params)
+    return f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
+
+
+def validated_starts(wanted: Stages, first: Scheme) -> Starts:
+    """The table's entry. Raises NoWeights where there is none for these weights."""
+    entries = _entries(wanted)
+    for entry in entries:
+        if entry.weights == wanted.weights:
+            return Starts(entry.one, entry.by_snr)
+    why = "the one that is known is of other weights" if entries else "there is none"
+    link = first.setting.link
+    own = ",".join(
+        f"{key}={value}" for key, value in first.params if str(first.Params.model_fields[key].default) != value
+    )
+    scheme = f"{first.name}+ddim" + (f":{own}" if own else "")
+    words = [f"--scheme {scheme}", f"--channel {link.channel}", f"--rho {first.setting.rho}"]
+    words += [f"--users {link.users}"] * (link.users != 2) + [f"--power {link.power}"] * (link.power != "sum")
+    raise NoWeights(
+        f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40), or find "
+        f"it: linksim tune {' '.join(words)}"
+    )
+
+
+def _entries(wanted: Stages) -> list[_Entry]:
+    """The user's own entry and the package's, where they are there, whatever the weights."""
+    found = (_read(path).get(wanted.prior, {}).get(wanted.first) for path in (own_table(), SHIPPED))
+    return [entry for entry in found if entry is not None]
+
+
+def own_table() -> Path:
+    """The user's own table of starts."""
+    return weights_dir() / FILE
+
+
+def known(wanted: Stages) -> bool:
+    """Whether a table has an entry for these weights already, the user's own or the package's."""
+    return any(entry.weights == wanted.weights for entry in _entries(wanted))
+
+
+def keep_starts(of: Stages, starts: Starts, images: int, metric: str) -> None:
+    """Writes an entry into the user's own table, which goes before the package's."""
+    path = own_table()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{FILE}.lock")):
+        table = {name: {s: e.model_dump() for s, e in stages.items()} for name, stages in _read(path).items()}
+        entry = {"weights": dict(of.weights), "one": starts.one, "by_snr": dict(starts.by_snr), "images": images,
+                 "metric": metric}  # fmt: skip
+        table.setdefault(of.prior, {})[of.first] = entry
+        write_atomic(path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())

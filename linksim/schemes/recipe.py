@@ -1,0 +1,43 @@
+"""How a transceiver is trained for the images' error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from linksim.models.recipe import LinkRecipe
+
+
+@dataclass(frozen=True)
+class TransceiverRecipe(LinkRecipe):
+    """How a transceiver is trained.
+
+    `fast` is `scratch` or, of a model that starts warm, `finetune`, the winners of the searches in `results/recipes`;
+    `adamw` is what was `fast` before them.
+
+    Args:
+        loss: of the images: "mae" (the paper), "mse", or "log-mse", which is 0.1 mean log(MSE + 1e-5) over images: what
+            a mean of PSNRs asks for.
+        dropout: the networks' dropout and stochastic depth.
+
+    Example:
+        >>> TransceiverRecipe.presets()["scratch"].optimizer
+        'muon'
+    """
+
+    loss: Literal["mae", "mse", "log-mse"] = "mae"
+    dropout: bool = True
+
+    @classmethod
+    def presets(cls) -> dict[str, Any]:
+        """See the class."""
+        adamw = cls("adamw", schedule="wsd")
+        own = replace(adamw, name="scratch", batch=8, loss="log-mse", dropout=False)
+        scratch = replace(own, optimizer="muon", learning_rate=2e-3)
+        finetune = replace(own, name="finetune", learning_rate=4e-4, fall=0.5)
+        return {"scratch": scratch, "finetune": finetune, "adamw": adamw, "paper": super().presets()["paper"]}
+
+    @classmethod
+    def chosen(cls, name: str, warm: bool) -> str:
+        """`fast` is a preset for each kind of start."""
+        return ("finetune" if warm else "scratch") if name == "fast" else name

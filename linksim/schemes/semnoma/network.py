@@ -1,0 +1,147 @@
+"""The ConvNeXt transceiver of N users (KDD paper, sections III and IV)."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from linksim.errors import LinksimError
+from linksim.link.power import normalise
+from linksim.nets.network import Network, cannot_start, to_features, to_symbols, with_planes
+from linksim.schemes.semnoma.codec import CodecShape, Decoder, Encoder
+
+
+class Transceiver(Network):
+    """One encoder for all users, told apart by a learned plane each (eq. 10), and one decoder a user or one for all.
+
+    Args:
+        shape: of encoder and decoders.
+        users: N.
+        shared_decoder: one decoder serves every user (SemOMA, the teacher); else each has its own (SemNOMA).
+    """
+
+    def __init__(self, shape: CodecShape, users: int, shared_decoder: bool) -> None:
+        super().__init__(users, shape.side_dim)
+        self.shape, self.shared_decoder = shape, shared_decoder
+        self.encoder = Encoder(shape)
+        self.planes = nn.Parameter(torch.randn(users, 1, *shape.image_shape[1:]))
+        self.decoders = nn.ModuleList(Decoder(shape) for _ in range(1 if shared_decoder else users))
+
+    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
+        """See `Network.encode`."""
+        features = self.encoder(with_planes(images, self.planes), side.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return normalise(to_symbols(features), powers)
+
+    def receive(self, received: Tensor, side: Tensor) -> Tensor:
+        """See `Network.receive`."""
+        return self.decode(self.received_features(received), side).float()
+
+    def received_features(self, received: Tensor) -> Tensor:
+        """What each user's decoder gets, [B, N, M, H', W'], from complex [B, k] (all the same signal) or [B, N, k]."""
+        features = to_features(received, (self.shape.channels, *self.shape.feature_side))
+        return features if received.dim() == 3 else features[:, None].expand(-1, self.users, -1, -1, -1)
+
+    def decode(self, features: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Layers `start` to `stop` of the decoders, as Table IV numbers them; to the end where `stop` is None.
+
+        Args:
+            features: what layer `start` takes, [B, N, C', H', W'].
+            side: side information, [B, N, D].
+
+        Returns:
+            what layer `stop - 1` gives, [B, N, C'', H'', W'']; images [B, N, C, H, W] at the end.
+        """
+        if self.shared_decoder:
+            out = self.decoders[0](features.flatten(0, 1), side.flatten(0, 1), start, stop)
+            return out.unflatten(0, features.shape[:2])
+        parts = [decoder(features[:, user], side[:, user], start, stop) for user, decoder in enumerate(self.decoders)]
+        return torch.stack(parts, dim=1)
+
+    def adopt(self, source: Network) -> None:
+        """Starts from what another transceiver has learned, of another link if need be.
+
+        Where M is smaller here, the maps are taken half from the real and half from the imaginary part; where it is
+        larger, the layers at the channel start anew. Side information that `source` did not have starts without
+        influence; every user's h ("all") does so as a whole. A shared decoder becomes every user's.
+
+        Raises:
+            LinksimError: a network of another kind.
+        """
+        if not isinstance(source, Transceiver):
+            raise cannot_start(self, source)
+        learned = source.state_dict()
+        own = self.state_dict()
+        for name, value in own.items():
+            origin = name
+            if name.startswith("decoders.") and source.shared_decoder:
+                origin = "decoders.0." + name.split(".", 2)[2]
+            if origin in learned:
+                own[name] = _fit(learned[origin], value, kept=1 if max(self.side_dim, source.side_dim) > 3 else 3)
+        self.load_state_dict(own)
+
+    def embed(self, source: Network) -> None:
+        """Starts as an orthogonal transceiver of M/N maps: each user has its own maps, and sends them as `source` does.
+
+        Encoder and decoders are the source's; decoder u sees nothing of maps that are not user u's. The encoder sends
+        the same on every user's maps, until it has learned from the planes to leave the others' empty
+        (`linksim.schemes.semnoma.embedding`).
+
+        Raises:
+            LinksimError: a network of another kind, or maps that do not divide among the users.
+        """
+        if not isinstance(source, Transceiver) or not source.shared_decoder or self.shared_decoder:
+            raise cannot_start(self, source)
+        maps, users = self.shape.channels, self.users
+        if maps != users * source.shape.channels or maps % (2 * users) or source.users != users:
+            raise LinksimError(
+                f"{maps} maps of {users} users cannot start as {source.shape.channels} maps of {source.users} users in "
+                "separate channel uses: M/2 must be a multiple of N, and the source must be of rho/N"
+            )
+        learned, own = source.state_dict(), self.state_dict()
+        last, first = f"encoder.layers.{len(self.encoder.layers) - 1}.1.", "layers.0.0.weight"
+        for name, value in own.items():
+            origin = learned[re.sub(r"^decoders\.\d+", "decoders.0", name)]
+            if name.startswith(last):
+                for user in range(users):
+                    value[own_maps(user, users, maps)] = origin / users
+            elif name.startswith("decoders.") and name.endswith(first):
+                value.zero_()[:, own_maps(int(name.split(".")[1]), users, maps)] = origin
+            else:
+                value.copy_(origin)
+        self.load_state_dict(own)
+
+
+def own_maps(user: int, users: int, maps: int) -> Tensor:
+    """Indices of a user's own maps, the `user`-th N-th of the real ones and of the imaginary ones, [maps / N].
+
+    Example:
+        >>> own_maps(1, 2, 8).tolist()
+        [2, 3, 6, 7]
+    """
+    half, each = maps // 2, maps // (2 * users)
+    real = torch.arange(user * each, (user + 1) * each)
+    return torch.cat([real, half + real])
+
+
+def _fit(source: Tensor, target: Tensor, kept: int) -> Tensor:
+    """`source` in the shape of `target`; of columns for side information the first `kept` stay, the rest are zero."""
+    if source.shape == target.shape:
+        return source.clone()
+    if source.dim() != target.dim():
+        return target
+    fitted = source
+    for axis, (have, want) in enumerate(zip(source.shape, target.shape, strict=True)):
+        if have == want:
+            continue
+        if source.dim() == 2 and axis == 1:
+            stay = min(have, want, kept)
+            fitted = torch.cat([fitted[:, :stay], fitted.new_zeros(len(fitted), want - stay)], dim=1)
+            continue
+        if want > have:
+            return target
+        real = torch.arange(want - want // 2, device=source.device)
+        imaginary = torch.arange(want // 2, device=source.device)
+        fitted = fitted.index_select(axis, torch.cat([real, have // 2 + imaginary]))
+    return fitted

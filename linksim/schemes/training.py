@@ -1,0 +1,128 @@
+"""Training of a transceiver for the images' error: from scratch, or from another's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from linksim.models.spec import ModelSpec
+from linksim.models.task import Task, split
+from linksim.nets.layers import Conditioned
+from linksim.nets.network import Network
+from linksim.schemes.recipe import TransceiverRecipe
+
+if TYPE_CHECKING:
+    from linksim.schemes.learned import Learned
+
+#: Added to an image's MSE in "log-mse": from 50 dB on, an image is as good as it need be.
+_LEAST_MSE = 1e-5
+
+
+class TransceiverTask(Task):
+    """A transceiver, trained for the images' error alone.
+
+    A scheme that is trained for something else derives from this, with `losses` of its own (`Learned.training`).
+
+    Args:
+        owner: the scheme.
+        spec: the model.
+        recipe: how.
+        images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
+        seed, device: see `Task`.
+        start: the network of a model to start warm from.
+        frozen: networks of the models that `Learned.parts` names.
+    """
+
+    recipe: TransceiverRecipe
+    collapse: ClassVar[float] = 5.0
+
+    def __init__(
+        self,
+        owner: type[Learned],
+        spec: ModelSpec,
+        recipe: TransceiverRecipe,
+        images: NDArray[np.uint8],
+        seed: int = 0,
+        device: str = "cpu",
+        start: Network | None = None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__(recipe, seed, device)
+        self.owner, self.spec, self.start = owner, spec, start
+        self.transmission = owner.transmission(spec)
+        self.frozen = {
+            name: network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            for name, network in (frozen or {}).items()
+        }
+        pool, self.held_out = split(images)
+        self.pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"spec": self.spec.to_json()}
+
+    def fresh(self) -> Network:
+        """A network with fresh weights."""
+        return self.owner.network(self.spec)
+
+    def network(self) -> Network:
+        """See `Task`."""
+        network = self.fresh()
+        if self.start is not None:
+            (network.embed if self.embedded else network.adopt)(self.start)
+        if not self.recipe.dropout:
+            without_dropout(network)
+        return network
+
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
+        """See `Task`."""
+        assert isinstance(model, Network)
+        batch = self.transmission.draw(self.recipe, self.pool)
+        loss = fidelity(self.recipe, self.transmission.images(model, batch), batch.images)
+        return {self.recipe.loss: loss, "total": loss}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Mean per-image PSNR in dB at each of VALIDATION_SNRS_DB."""
+        assert isinstance(model, Network)
+        found = self.transmission.psnr(model, self.held_out, self.device)
+        return {f"psnr_{snr:g}db": value for snr, value in found.items()}
+
+    @property
+    def validated(self) -> int:
+        """See `Task`."""
+        return self.transmission.groups() * self.spec.users
+
+    def compile(self, model: nn.Module) -> None:
+        """See `Task`."""
+        compile_networks(model, *self.frozen.values())
+
+
+def fidelity(recipe: TransceiverRecipe, shown: Tensor, images: Tensor) -> Tensor:
+    """The error of shown images [B, N, C, H, W] that a recipe asks for, a scalar."""
+    error = shown - images
+    if recipe.loss == "mae":
+        return error.abs().mean()
+    if recipe.loss == "mse":
+        return error.square().mean()
+    return 0.1 * (error.square().flatten(2).mean(2) + _LEAST_MSE).log().mean()
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Has a network train without dropout and stochastic depth."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            module.p = 0.0
+
+
+def compile_networks(*networks: nn.Module, backend: str = "inductor") -> None:
+    """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, Conditioned):
+                module.compile(dynamic=False, backend=backend)

@@ -1,0 +1,199 @@
+"""Priors from elsewhere compute what their own code computes; what is no prior is refused in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from linksim.errors import LinksimError
+from linksim.refine.ddim.openai import convert, read_checkpoint
+from linksim.refine.ddim.priors import Checkpoint, find_prior
+from tests.refine.ddim.openai_unet import UNet
+
+CIFAR: dict[str, Any] = {
+    "base": 32, "mult": (1, 2, 2, 2), "blocks": 3, "attention": (2, 4), "heads": "4", "order": "legacy",
+    "scale_shift": True, "updown": False, "out": 6,
+}  # fmt: skip
+SHAPE = (3, 32, 32)
+
+
+def network(**changes: Any) -> UNet:
+    """The network for CIFAR-10 that improved-diffusion published, a quarter as wide, with random weights."""
+    torch.manual_seed(0)
+    made = UNet(**{**CIFAR, **changes}).eval().requires_grad_(False)
+    for value in made.parameters():
+        # Published code begins many layers with zeros: random ones show a wrong order of rows.
+        value.copy_(torch.randn_like(value) * (0.3 if value.ndim == 1 else value[0].numel() ** -0.5))
+    return made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"out": 3, "scale_shift": False},
+        {"heads": "16c", "order": "new", "updown": True, "blocks": 1},
+        {"mult": (1, 1, 2, 3), "heads": "32c", "updown": True, "attention": (4, 8), "blocks": 2},
+        {"mult": (1, 2), "attention": (), "blocks": 2, "heads": "2"},
+        {"heads": "2/4", "blocks": 1},
+        {"heads": "32c/16c", "blocks": 1, "order": "new"},
+    ],
+    ids=[
+        "cifar10",
+        "no learned variance",
+        "guided",
+        "unequal levels",
+        "attention in the middle alone",
+        "other heads on the way up",
+        "other widths of heads on the way up",
+    ],
+)
+def test_a_converted_checkpoint_computes_what_its_own_network_does(changes: dict[str, Any]) -> None:
+    theirs = network(**changes)
+    settings = {**CIFAR, **changes}
+    ours = convert(theirs.state_dict(), settings["heads"], settings["order"], SHAPE)
+    x, times = torch.randn(3, 3, 32, 32), torch.tensor([0, 57, 999])
+    told = theirs(x, times)
+    assert told.abs().mean() > 0.1
+    torch.testing.assert_close(ours(x, times).sample, told, rtol=1e-4, atol=1e-4)
+
+
+def test_a_wrong_number_of_heads_is_another_function() -> None:
+    theirs = network()
+    x, times = torch.randn(1, 3, 32, 32), torch.tensor([57])
+    other = convert(theirs.state_dict(), "2", "legacy", SHAPE)(x, times).sample
+    assert (other - theirs(x, times)).abs().max() > 1e-2
+
+
+def test_a_checkpoint_on_disk_is_found_with_its_process(tmp_path: Path) -> None:
+    theirs = network(blocks=1)
+    path = tmp_path / "ema_0.9999_500000.pt"
+    torch.save({f"module.{name}": value for name, value in theirs.state_dict().items()}, path)
+    found = find_prior(str(path), Checkpoint(schedule="cosine"), SHAPE)
+    assert found.schedule["beta_schedule"] == "squaredcos_cap_v2"
+    prior = found.load("cpu", "float32", SHAPE)
+    x = torch.randn(2, 3, 32, 32)
+    told = theirs(x, torch.tensor([40, 40]))[:, :3]
+    torch.testing.assert_close(prior.predict(x, 40), told, rtol=0, atol=0.05 * float(told.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["ema", "model_ema", "params_ema", "ema_state_dict", "state_dict", "model", "params"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.diffusion_model.", "_orig_mod.module."])
+def test_a_state_dict_is_found_under_what_trainers_wrap_it_in(tmp_path: Path, wrapper: str, prefix: str) -> None:
+    tensors = {"input_blocks.0.0.weight": torch.ones(2), "out.2.bias": torch.zeros(3)}
+    named = {prefix + name: value for name, value in tensors.items()}
+    other = {"first_stage_model.decoder.weight": torch.ones(1)} if prefix == "model.diffusion_model." else {}
+    torch.save({wrapper: {**named, **other}, "step": 7}, tmp_path / "x.pt")
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+
+
+def test_averaged_weights_go_before_those_of_the_last_step(tmp_path: Path) -> None:
+    torch.save({"model": {"x": torch.zeros(1)}, "ema": {"x": torch.ones(1)}}, tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt")["x"].item() == 1
+
+
+def test_the_state_of_an_optimiser_is_named_as_one(tmp_path: Path) -> None:
+    optimizer = torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
+    torch.save(optimizer.state_dict(), tmp_path / "opt500000.pt")
+    with pytest.raises(LinksimError, match="state of an optimiser: give the file of the model"):
+        read_checkpoint(tmp_path / "opt500000.pt")
+
+
+def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
+    good = network(blocks=1).state_dict()
+    path = tmp_path / "prior.pt"
+    torch.save(good, path)
+    whole = path.read_bytes()
+    for content in (whole[:-2000], b"", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(LinksimError, match=r"no checkpoint, or a damaged one"):
+            find_prior(str(path), Checkpoint(), SHAPE).load("cpu", "float32", SHAPE)
+    for state in ({}, {"weight": torch.zeros(2)}, {**good, "label_emb.weight": torch.zeros(10, 128)}):
+        with pytest.raises(LinksimError, match="no unconditional UNet"):
+            convert(state, "4", "legacy", SHAPE)
+    for heads in ("0", "four", "-4", "7", "33c", "4/7", "4/", "4/8/2"):
+        with pytest.raises(LinksimError, match="prior_heads"):
+            convert(good, heads, "legacy", SHAPE)
+    for name in ("nowhere.pt", "", "x" * 300, "~nobody-at-all/x"):
+        with pytest.raises(LinksimError, match="no such file or folder"):
+            find_prior(name, Checkpoint(), SHAPE)
+    with pytest.raises(LinksimError, match="images of 32x32"):
+        find_prior("small", Checkpoint(), (3, 256, 256))
+
+
+def small_unet(**changes: Any) -> Any:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    settings = {"sample_size": 32, "layers_per_block": 1, **changes}
+    return UNet2DModel(
+        block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "hint"),
+    [
+        ({"without": "conv_out.weight"}, "do not belong together"),
+        ({"settings": {"layers_per_block": 2}}, "do not belong together"),
+        ({"unet": {"sample_size": 64}}, "for images of 64, these are 32x32"),
+        ({"unet": {"out_channels": 2}}, "does not work"),
+        ({"fill": float("nan")}, "not finite"),
+        ({"schedule": {"beta_end": 5.0}}, "betas are of no diffusion"),
+        ({"schedule": {"num_train_timesteps": 2_000_000_000}}, "are possible"),
+        ({"schedule": {"prediction_type": "banana"}}, "does not work"),
+        ({"schedule": {"beta_schedule": "banana"}}, "scheduler_config.json"),
+        ({"schedule": None}, "with num_train_timesteps"),
+    ],
+    ids=str,
+)
+def test_a_folder_whose_files_do_not_belong_together_is_refused_before_anything_runs(
+    tmp_path: Path, what: dict[str, Any], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers import DDPMScheduler
+    from safetensors.torch import load_file, save_file
+
+    small_unet(**what.get("unet", {})).save_pretrained(tmp_path / "unet")
+    DDPMScheduler(beta_schedule="linear").save_pretrained(tmp_path / "scheduler")
+    weights = next((tmp_path / "unet").glob("*.safetensors"))
+    tensors = load_file(weights)
+    tensors.pop(what.get("without", ""), None)
+    save_file({name: torch.full_like(t, what["fill"]) if "fill" in what else t for name, t in tensors.items()}, weights)
+    for file, key in (("unet/config.json", "settings"), ("scheduler/scheduler_config.json", "schedule")):
+        changes = what.get(key, {})
+        content = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps([] if changes is None else {**content, **changes}))
+    with pytest.raises(LinksimError, match=hint):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    assert not capsys.readouterr().err
+
+
+def test_a_diffusers_folder_is_a_prior(tmp_path: Path) -> None:
+    from diffusers import DDPMScheduler
+
+    theirs = small_unet()
+    theirs.save_pretrained(tmp_path / "unet")
+    with pytest.raises(LinksimError, match="with num_train_timesteps"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    DDPMScheduler(beta_schedule="linear").save_pretrained(tmp_path / "scheduler")
+    found = find_prior(str(tmp_path), Checkpoint(), SHAPE)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        told = theirs(x, torch.tensor([7, 7])).sample
+    torch.testing.assert_close(
+        found.load("cpu", "float32", SHAPE).predict(x, 7), told, rtol=0, atol=0.05 * float(told.abs().max())
+    )
+    weights = next((tmp_path / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    with pytest.raises(LinksimError, match="does not load"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE).load("cpu", "float32", SHAPE)
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    with pytest.raises(LinksimError, match="no diffusers folder"):
+        find_prior(str(tmp_path), Checkpoint(), SHAPE)
