@@ -101,12 +101,14 @@ class Learned(Scheme, Owner):
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
             (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
         recipe: the kind of recipe that its training takes.
+        Params: its parameters, a kind of `LearnedParams`.
     """
 
     teacher: ClassVar[str | None] = None
     source: ClassVar[str | None] = None
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
+    Params: ClassVar[type[Params]] = LearnedParams
 
     def __init__(self, setting: Setting, params: LearnedParams) -> None:
         super().__init__(setting, params)

@@ -148,7 +148,7 @@ def test_budgets_that_cannot_be_are_refused(images: np.ndarray, tmp_path: Path) 
         train(SPEC, TINY, images, tmp_path / "a", seconds=1e-6)
     with pytest.raises(LinksimError, match="no budget"):
         train(SPEC, TINY, images, tmp_path / "b")
-    with pytest.raises(LinksimError, match="no weights semoma_rayleigh_1-16.*train them: linksim train"):
+    with pytest.raises(LinksimError, match=r"no weights semoma_rayleigh_1-16.*train them: linksim train"):
         train(replace(SPEC, method="kd", rho=Fraction(1, 16)), TINY, images, tmp_path / "c", steps=1)
     for text in ("", "0m", "-1h", "m", "1d", "nan"):
         with pytest.raises(LinksimError, match="--budget"):
