@@ -99,7 +99,7 @@ def evaluation(spec: ModelSpec, network: Network, batch: int, pool: torch.Tensor
     def run() -> object:
         with torch.inference_mode():
             symbols = network.encode(drawn.images, side, spec.powers)
-            return network.receive(drawn.channel.through(symbols, spec.access, drawn.noise_var, drawn.noise), side)
+            return network.receive(drawn.channel.through(symbols, drawn.noise_var, drawn.noise)[:, 0], side)
 
     return run
 

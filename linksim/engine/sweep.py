@@ -36,7 +36,7 @@ from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
 from linksim.files import exclusive, write_atomic
-from linksim.link.fading import CHANNELS
+from linksim.link import channels
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
@@ -119,14 +119,14 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
         if digest := source_digest(METRICS[name]):
             systems[f"metric {name} plug-in"] = digest
     for channel in config.channel:
-        if digest := source_digest(CHANNELS[channel]):
-            systems[f"channel {channel} plug-in"] = digest
+        if (code := channels.digest(channel)) is not None:
+            systems[f"channel {channel} plug-in"] = code
     if digest := source_digest(DATASETS[kind_of(config.dataset)]):
         systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     notes: dict[str, list[str]] = {}
     for point in plan.points:
-        if note := collect.note_of_training(systems, point):
+        if note := collect.note_of_training(config, systems, point):
             notes.setdefault(f"{point.variant.label}: weights {note}", []).append(
                 f"{point.channel} {point.snr_db:g} dB"
             )
@@ -170,7 +170,10 @@ def default_folder(prepared: Prepared) -> Path:
     config = prepared.config
     names = list(dict.fromkeys(variant.name for variant in config.variants))
     shown = "+".join(names[:3]) + (f"+{len(names) - 3}" if len(names) > 3 else "")
-    return Path("runs") / f"{shown}_{'+'.join(config.channel)}_{provenance.identity_hash(prepared.identity)}"
+    return (
+        Path("runs")
+        / f"{shown}_{'+'.join(map(channels.file_name, config.channel))}_{provenance.identity_hash(prepared.identity)}"
+    )
 
 
 def available_cpus() -> int:
@@ -365,7 +368,7 @@ def _work(
     else:
         local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
         local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
-        local += [f"channel {name!r}" for name in config.channel if CHANNELS.is_local(name)]
+        local += [f"channel {name!r}" for name in config.channel if channels.is_local(name)]
         local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
         if local:
             raise LinksimError(

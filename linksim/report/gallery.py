@@ -19,6 +19,7 @@ from linksim.engine.plan import Point, Unit
 from linksim.engine.sweep import Prepared, prepare
 from linksim.errors import LinksimError, NoWeights
 from linksim.files import write_atomic
+from linksim.link.channels import file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +115,9 @@ def gallery(
     for name in _figures(record):
         (folder / name).unlink(missing_ok=True)
     written = [
-        path for channel, figure in drawn.items() for path in save(figure, folder / f"gallery_{channel}", _KINDS)
+        path
+        for channel, figure in drawn.items()
+        for path in save(figure, folder / f"gallery_{file_name(channel)}", _KINDS)
     ]
     write_atomic(folder / "gallery.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     data = next(iter(ready.values())).data

@@ -72,8 +72,8 @@ def model_spec(
 
     Raises LinksimError.
     """
+    from linksim.link.channels import CHANNELS
     from linksim.link.config import MAX_USERS
-    from linksim.link.fading import CHANNELS
     from linksim.schemes.learned import Learned
     from linksim.schemes.registry import find
     from linksim.weights import TRAINED_SHAPE
@@ -106,7 +106,7 @@ def model_spec(
 
 def _has_weights(channel: str) -> bool:
     """Whether learned schemes are trained over a channel; a plug-in that cannot be loaded has none."""
-    from linksim.link.fading import CHANNELS
+    from linksim.link.channels import CHANNELS
 
     with suppress(LinksimError):
         return CHANNELS.find(channel).trained_as is None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict, TypeAdapter
 
+from linksim.link.channels import channel_class
 from linksim.link.config import Access, LinkConfig, PowerConvention
-from linksim.link.fading import CHANNELS
 from linksim.link.power import equal_split, user_powers
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
 from linksim.schemes.registry import find
@@ -235,7 +235,7 @@ class ModelSpec(Spec):
     @property
     def fades(self) -> bool:
         """Whether h differs from 1 on the channel that it is trained on."""
-        return CHANNELS.find(self.channel).fades
+        return channel_class(self.channel).fades
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from linksim.errors import LinksimError
-from linksim.link.channel import Realisation, realise
 from linksim.link.draws import FreshDraws, KeyedDraws
+from linksim.link.realisation import Realisation, realise
 from linksim.link.units import noise_variance
 from linksim.metrics import mse, psnr_from_mse
 from linksim.nets.layers import Conditioned
@@ -146,20 +146,22 @@ class Batch:
         images: float32 [B, N, C, H, W] in [0, 1].
         snr_db: gamma, [B].
         channel: of both student and teacher.
-        noise: unit noise of the student, complex [B, k] or [B, N, k].
-        teacher_noise: of the teacher, complex [B, N, k].
+        teacher_channel: the same fading, seen by orthogonal users.
+        noise: unit noise of the student, complex [B, 1, k] or [B, 1, N, k].
+        teacher_noise: of the teacher, complex [B, 1, N, k].
     """
 
     images: Tensor
     snr_db: Tensor
     channel: Realisation
+    teacher_channel: Realisation
     noise: Tensor
     teacher_noise: Tensor
 
     @property
     def h(self) -> Tensor:
         """Coefficients, complex [B, N]."""
-        return self.channel.h
+        return self.channel.h[:, 0, :, 0]
 
     @property
     def noise_var(self) -> Tensor:
@@ -172,8 +174,9 @@ def draw_batch(spec: ModelSpec, recipe: LinkRecipe, pool: Tensor) -> Batch:
     images = draw_images(pool, (recipe.batch, spec.users), recipe.flip) / 255
     low, high = recipe.snr_db
     snr_db = low + (high - low) * torch.rand(recipe.batch, device=pool.device)
-    channel = realise(spec.link, FreshDraws(recipe.batch, pool.device))
-    return Batch(images, snr_db, channel, channel.noise(spec.access, spec.symbols), channel.noise("oma", spec.symbols))
+    channel = realise(spec.link, FreshDraws(recipe.batch, pool.device), spec.symbols, spec.access)
+    apart = replace(channel, access="oma")
+    return Batch(images, snr_db, channel, apart, channel.noise(spec.symbols), apart.noise(spec.symbols))
 
 
 def model_losses(
@@ -189,7 +192,7 @@ def model_losses(
     """
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     symbols = model.encode(batch.images, side, spec.powers)
-    received = batch.channel.through(symbols, spec.access, batch.noise_var, batch.noise)
+    received = batch.channel.through(symbols, batch.noise_var, batch.noise)[:, 0]
     if teacher is None:
         fidelity = _fidelity(recipe, model.receive(received, side), batch.images)
         return {recipe.loss: fidelity, "total": fidelity}
@@ -203,7 +206,7 @@ def model_losses(
     }
     with torch.no_grad():
         teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
-        heard = batch.channel.through(teacher_symbols, "oma", batch.noise_var, batch.teacher_noise)
+        heard = batch.teacher_channel.through(teacher_symbols, batch.noise_var, batch.teacher_noise)[:, 0]
         teacher_features = teacher.received_features(heard)
     if recipe.leave_out != "fa":
         parts["fa"] = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)
@@ -234,7 +237,7 @@ def shown_by(spec: ModelSpec, model: Network, batch: Batch) -> Tensor:
     """What a frozen transceiver shows of a batch, float32 [B * N, C, H, W] in [0, 1]."""
     side = side_information(batch.snr_db, batch.h, spec.side_dim)
     symbols = model.encode(batch.images, side, spec.powers)
-    received = batch.channel.through(symbols, spec.access, batch.noise_var, batch.noise)
+    received = batch.channel.through(symbols, batch.noise_var, batch.noise)[:, 0]
     return model.receive(received, side).float().clamp(0, 1).flatten(0, 1)
 
 
@@ -247,12 +250,12 @@ def validation_pass(
     groups = validation_groups(spec, len(images))
     chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
     for part in torch.arange(groups).split(64):
-        channel = realise(spec.link, KeyedDraws(_VALIDATION_SEED, part.tolist(), device))
+        channel = realise(spec.link, KeyedDraws(_VALIDATION_SEED, part.tolist(), device), spec.symbols, spec.access)
         sent = chosen[part].to(device).float() / 255
         gamma = torch.full((len(part),), snr_db, device=device)
-        side = side_information(gamma, channel.h, spec.side_dim)
+        side = side_information(gamma, channel.h[:, 0, :, 0], spec.side_dim)
         symbols = model.encode(sent, side, spec.powers)
-        received = channel.through(symbols, spec.access, torch.full_like(gamma, noise_variance(snr_db)))
+        received = channel.through(symbols, torch.full_like(gamma, noise_variance(snr_db)))[:, 0]
         shown = model.receive(received, side).float().clamp(0, 1)
         yield sent.flatten(0, 1), shown.flatten(0, 1)
 

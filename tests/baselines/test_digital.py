@@ -17,9 +17,9 @@ from baselines.bpg_ldpc_qam_sic.sic import cancel_successively, modulate_frames
 from linksim.data import load_dataset
 from linksim.engine.audit import audit_symbols
 from linksim.errors import LinksimError
-from linksim.link.channel import realise
 from linksim.link.config import LinkConfig, Setting, SideInfo
 from linksim.link.draws import KeyedDraws
+from linksim.link.realisation import realise
 from linksim.link.units import noise_variance
 
 
@@ -172,12 +172,12 @@ def run(scheme: BpgLdpcQamSic, snr_db: float, groups: int = 32, estimate_off: fl
     link = scheme.setting.link
     data = load_dataset("cifar10-mini").images[np.arange(groups * link.users)]
     images = torch.from_numpy(data.reshape(link.users, groups, 3, 32, 32)).transpose(0, 1).float() / 255
-    channel = realise(link, KeyedDraws(0, range(groups)))
+    channel = realise(link, KeyedDraws(0, range(groups)), scheme.symbols_per_user)
     noise_var = torch.full((groups,), noise_variance(snr_db))
     side = SideInfo(torch.full((groups,), snr_db), noise_var, channel.h + estimate_off)
     symbols = scheme.transmit(images, side)
     audit_symbols(scheme, symbols, groups)
-    return images, scheme.receive(channel.through(symbols, "noma", noise_var), side)
+    return images, scheme.receive(channel.through(symbols, noise_var), side)
 
 
 @pytest.mark.parametrize("params", [{}, {"block": "joint"}, {"mcs": "qpsk-1/3"}, {"codec": "bpg", "count": "slice"}])
@@ -236,8 +236,8 @@ def test_equal_power_fails_on_awgn_at_any_snr() -> None:
 
 def test_the_strongest_received_user_is_decoded_first_whoever_has_more_power() -> None:
     coder = BlockCoder(lay_out(parse_mcs("qpsk-1/2"), 512, 1), 20, "numba", "cpu")
-    gains = torch.tensor([[[0.2, 1.0]], [[1.0, 0.2]]], dtype=torch.complex64)
-    received = torch.zeros(2, 1, 512, dtype=torch.complex64)
+    gains = torch.tensor([[0.2, 1.0], [1.0, 0.2]], dtype=torch.complex64)[:, None, None, :, None]
+    received = torch.zeros(2, 1, 1, 512, dtype=torch.complex64)
     found = cancel_successively(received, gains, torch.ones(2, 1), coder, Modem(2, "cpu"))
     assert found.order.tolist() == [[1, 0], [0, 1]]
 
@@ -251,12 +251,12 @@ def test_cancellation_equals_a_genies_at_high_snr_and_never_beats_it(mcs: str, s
     info = coder.pack(streams).reshape(150, 2, 1, -1)
     users = np.tile([0, 1], 150)
     sent = modulate_frames(coder, modem, info.reshape(300, 1, -1), users, "cpu").reshape(150, 2, 1, 512)
-    channel = realise(LinkConfig("rayleigh", 2), KeyedDraws(7, range(150)))
-    gains = (channel.h * torch.tensor([0.8, 0.2]).sqrt())[:, None]
+    channel = realise(LinkConfig("rayleigh", 2), KeyedDraws(7, range(150)), 512)
+    gains = (channel.h * torch.tensor([0.8, 0.2]).sqrt()[:, None])[:, None]
     for snr, equal in ((snr_db, False), (60.0, True)):
         noise_var = torch.full((150, 1), noise_variance(snr))
-        noise = channel.noise("noma", 512)[:, None]
-        received = (gains[..., None] * sent.transpose(1, 2)).sum(2) + noise_var.sqrt()[..., None] * noise
+        noise = channel.noise(512)[:, None]
+        received = (gains * sent.transpose(1, 2)[:, :, None]).sum(3) + noise_var.sqrt()[..., None, None] * noise
         mine = cancel_successively(received, gains, noise_var, coder, modem)
         genie = cancel_successively(received, gains, noise_var, coder, modem, genie=sent)
         assert (mine.good <= genie.good).all()

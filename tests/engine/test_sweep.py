@@ -202,7 +202,7 @@ class Still(Scheme):
         return torch.zeros(*images.shape[:2], self.symbols_per_user, dtype=torch.complex64)
 
     def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
-        return Received(torch.full((*side.h.shape, *self.setting.image_shape), 0.5))
+        return Received(torch.full((*side.h_flat.shape, *self.setting.image_shape), 0.5))
 
 
 class Cheat(Still):
@@ -307,7 +307,7 @@ class Echo(Still):
         return super().transmit(images, side) + 0.5**0.5
 
     def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
-        level = (received.abs().mean(dim=1) / 4)[:, None, None, None, None]
+        level = (received.abs().mean(dim=(1, 2)) / 4)[:, None, None, None, None]
         return Received((super().receive(received, side).images * level).clamp(0, 1))
 
 
