@@ -1,5 +1,6 @@
 """The digital baseline: layout of code blocks, the cliff where theory puts it, cancellation against a genie."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -270,6 +271,39 @@ def test_cancellation_equals_a_genies_at_high_snr_and_never_beats_it(mcs: str, s
         if equal:
             assert genie.good[np.arange(150), second].all()
             np.testing.assert_array_equal(mine.info[mine.good], info[mine.good])
+
+
+def lost(channel: str, antennas: int, snr_db: float = 8.0, users: int = 2, **params: str) -> float:
+    base = setting(channel, users)
+    link = replace(base.link, antennas=antennas, detector="zf" if antennas >= users else "lmmse")
+    scheme = BpgLdpcQamSic(replace(base, link=link), DigitalParams(**params))
+    return float(run(scheme, snr_db, groups=64)[1].lost.float().mean())
+
+
+def test_antennas_help_and_cancellation_is_at_least_as_good_as_none() -> None:
+    by_count = [lost("rayleigh", antennas) for antennas in (1, 2, 4)]
+    assert by_count[0] > by_count[1] + 0.1 > by_count[2] + 0.1
+    linear, joint = (lost("rayleigh", 2, receiver=receiver, split="equal") for receiver in ("linear", "ml"))
+    cancelled = lost("rayleigh", 2, split="equal")
+    assert joint <= linear
+    assert cancelled <= linear
+
+
+def test_joint_detection_tells_users_of_equal_power_apart_where_cancellation_cannot() -> None:
+    # Rotated constellations of one antenna overlap; over fading they are told apart from some SNR on.
+    assert lost("rayleigh", 1, 25.0, split="equal") > lost("rayleigh", 1, 25.0, split="equal", receiver="ml") + 0.05
+
+
+def test_without_noise_every_image_arrives_over_any_channel_and_number_of_antennas() -> None:
+    for channel in ("rayleigh", "rayleigh-fast", "tdl-c"):
+        for receiver in ("sic", "linear", "ml"):
+            assert lost(channel, 3, 60.0, receiver=receiver) == 0, (channel, receiver)
+
+
+def test_fast_fading_is_averaged_over_a_code_word() -> None:
+    # One user at 8 dB: block fading loses what falls below the threshold near 1 dB, fast fading next to nothing.
+    assert lost("rayleigh", 1, 8.0, users=1, split="equal") > 0.1
+    assert lost("rayleigh-fast", 1, 8.0, users=1, split="equal") == 0
 
 
 def test_delivered_bits_stay_below_the_sum_capacity() -> None:
