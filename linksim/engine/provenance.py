@@ -106,7 +106,19 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         run = None
     if run is None or not {"identity", "config"} <= set(run) or not isinstance(run["config"].get("scheme", []), list):
         raise LinksimError(f"{folder / RUN_FILE} is damaged: put it right or take it away")
+    run["config"] = _of_today(run["config"])
     return run
+
+
+def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's settings as they would be written today: those that there were not yet have their defaults."""
+    k_db = config.get("rician_k_db", 6.0)
+    fields = SweepConfig.model_fields
+    found = {key: field.get_default() for key, field in fields.items() if key not in config and not field.is_required()}
+    found |= {key: value for key, value in config.items() if key != "rician_k_db"}
+    if k_db != 6.0 and isinstance(found.get("channel"), list):
+        found["channel"] = [f"rician:k_db={k_db}" if name == "rician" else name for name in found["channel"]]
+    return found
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
