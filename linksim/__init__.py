@@ -8,9 +8,9 @@ table = linksim.load("results/fig07")
 from linksim.api import compare, load, load_images, sweep
 from linksim.data import register as register_dataset
 from linksim.errors import LinksimError
+from linksim.link.channels import register as register_channel
 from linksim.link.config import LinkConfig, Setting, SideInfo
-from linksim.link.fading import Channel
-from linksim.link.fading import register as register_channel
+from linksim.link.fading import Channel, ChannelParams
 from linksim.metrics import register as register_metric
 from linksim.refine.base import Refiner
 from linksim.refine.registry import register as register_refiner
@@ -19,6 +19,7 @@ from linksim.version import __version__
 
 __all__ = [
     "Channel",
+    "ChannelParams",
     "LinkConfig",
     "LinksimError",
     "Params",

@@ -5,33 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas as pd
 
 
 def sweep(
     out: str | Path | None = None,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     device: str = "cpu",
     force_new: bool = False,
     progress: bool = True,
     figures: bool = False,
     allow_versions: bool = False,
+    pool: Executor | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Runs (or goes on with) a sweep and returns its table, one row a curve point.
 
     Args:
         out: results folder; by default one under `runs/` named after the sweep.
-        workers: processes. With one, schemes of this session (`linksim.register`) can take part.
+        workers: processes (default 1). With one, schemes of this session (`linksim.register`) can take part.
         device: torch device.
         force_new: set a folder that holds another sweep aside.
         progress: show a progress bar.
         figures: draw the figures too.
         allow_versions: go on with what other versions of torch, numpy, ... began.
+        pool: a `concurrent.futures.Executor` (of dask, of joblib, of your cluster) that evaluates the units in place of
+            processes of its own. Its processes have one thread each and see the same files; `workers` is then the
+            number of units on their way at once.
         settings: as in a sweep file, see `linksim.engine.config.SweepConfig`: scheme, channel, snr, rho, dataset, ...
 
     Raises:
@@ -41,8 +47,12 @@ def sweep(
     from linksim.engine.sweep import FIGURES, default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
 
-    if not isinstance(workers, int) or workers < 1:
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
+    if pool is None:
+        workers = workers or 1
+    elif not callable(getattr(pool, "submit", None)):
+        raise LinksimError(f"pool = {shown(pool)}: give what has submit(function, *args), like an Executor")
     if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
         raise LinksimError(f"out = {out!r}: give a folder")
     if out is not None and Path(out).is_file():
@@ -59,6 +69,7 @@ def sweep(
             progress=bar.update,
             steps=bar.steps,
             allow_versions=allow_versions,
+            pool=pool,
         )
     assert table is not None, "a sweep without shards ends complete"
     if figures:

@@ -34,7 +34,7 @@ class Level(Scheme):
         return torch.full((*images.shape[:2], self.symbols_per_user), 0.5**0.5, dtype=torch.complex64)
 
     def receive(self, received, side):
-        return Received(torch.full((*side.h.shape, *self.setting.image_shape), LEVEL))
+        return Received(torch.full((*side.h_flat.shape, *self.setting.image_shape), LEVEL))
 """
 
 

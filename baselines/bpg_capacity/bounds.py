@@ -34,11 +34,9 @@ class JointBoundParams(BoundParams):
 class _CapacityBound(Reference):
     """BPG at the largest size that the rates of ideal codes carry; no checksum, no code block, no loss."""
 
-    access: ClassVar[Access]
-
     @abstractmethod
-    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Bits per channel use of the system for each user, [B, N], from |h_i|^2 p_i / sigma^2 [B, N]."""
+    def rates(self, gains: NDArray[np.complex128]) -> NDArray[np.float64]:
+        """Bits per channel use of the system for each user, [B, N], from h_i sqrt(p_i) / sigma [B, M, N, T]."""
 
     @property
     def split(self) -> tuple[float, ...]:
@@ -59,10 +57,11 @@ class _CapacityBound(Reference):
         """See `Reference.evaluate`."""
         from baselines.codecs.pixels import show, to_pixels
 
-        gain = side.h.abs().square().double().cpu().numpy()
-        snr = gain * self._powers / side.noise_var.double().cpu().numpy()[:, None]
+        power = side.h.abs().square().double().cpu().numpy() * self._powers[:, None]
+        snr = power / side.noise_var.double().cpu().numpy()[:, None, None, None]
+        rates = self.rates(np.sqrt(snr) * np.exp(1j * np.angle(side.h.cpu().numpy())))
         # The margin keeps a rate that is a whole number of bytes from being rounded below it.
-        budget = np.floor(self.rates(snr) * self.setting.channel_uses / 8 + 1e-9).astype(np.int64)
+        budget = np.floor(rates * self.setting.channel_uses / 8 + 1e-9).astype(np.int64)
         pixels = to_pixels(images)
         encodings = self._controller.fit(pixels.reshape(-1, *pixels.shape[2:]), budget.ravel())
         streams = [None if encoding is None else encoding.stream for encoding in encodings]
@@ -78,11 +77,11 @@ class BpgCapacity(_CapacityBound):
     Params: ClassVar[type[Params]] = JointBoundParams
     access: ClassVar[Access] = "noma"
 
-    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rates(self, gains: NDArray[np.complex128]) -> NDArray[np.float64]:
         """See `max_min_rates`."""
-        from baselines.bpg_capacity.region import max_min_rates
+        from baselines.bpg_capacity.region import max_min_rates, subset_bounds
 
-        return max_min_rates(received_snr)
+        return max_min_rates(subset_bounds(gains))
 
 
 class BpgCapacityOma(_CapacityBound):
@@ -93,8 +92,8 @@ class BpgCapacityOma(_CapacityBound):
     Params: ClassVar[type[Params]] = BoundParams
     access: ClassVar[Access] = "oma"
 
-    def rates(self, received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rates(self, gains: NDArray[np.complex128]) -> NDArray[np.float64]:
         """See `orthogonal_rates`."""
         from baselines.bpg_capacity.region import orthogonal_rates
 
-        return orthogonal_rates(received_snr)
+        return orthogonal_rates(gains)

@@ -8,36 +8,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def max_min_rates(received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The fair point of the multiple-access region with joint decoding, in bits per channel use.
+def subset_bounds(gains: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Sum-rate bounds of the multiple-access channel with Gaussian codes, in bits per channel use.
 
-    All users' rates rise together until a set of users meets its sum-rate bound, log2(1 + sum of its SNRs); those users
-    stop there, the others go on with what is left to them. The result is the lexicographically largest point: the
-    smallest rate is as large as can be, then the next smallest, and the sum lies on the region's face.
+    For a set S of users, log2 det(I + sum over S of g_i g_i^H), averaged over the symbols.
 
     Args:
-        received_snr: |h_i|^2 p_i / sigma^2, linear [B, N].
+        gains: g_i = h_i sqrt(p_i) / sigma, [B, M, N, T].
+
+    Returns:
+        [B, 2^N - 1], a column for each row of `subsets(N)`.
+    """
+    chosen = subsets(gains.shape[2]).astype(float)
+    scaled = np.moveaxis(gains, 3, 1)
+    if scaled.shape[2] == 1:
+        # One antenna: the determinant is a number.
+        snr = np.abs(scaled[:, :, 0]) ** 2
+        return np.log2(1 + snr @ chosen.T).mean(axis=1)
+    identity = np.eye(scaled.shape[2])
+    bounds = [
+        np.linalg.slogdet(identity + (scaled * members) @ np.conj(np.swapaxes(scaled, -1, -2)))[1] / np.log(2)
+        for members in chosen
+    ]
+    return np.stack(bounds, axis=-1).mean(axis=1)
+
+
+def subsets(users: int) -> NDArray[np.bool_]:
+    """Every set of users but the empty one, [2^N - 1, N]."""
+    return np.array(list(itertools.product([False, True], repeat=users))[1:])
+
+
+def max_min_rates(bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The fair point of the multiple-access region with joint decoding, in bits per channel use.
+
+    All users' rates rise together until a set of users meets its sum-rate bound; those users stop there, the others go
+    on with what is left to them. The result is the lexicographically largest point: the smallest rate is as large as
+    can be, then the next smallest, and the sum lies on the region's face.
+
+    Args:
+        bounds: of every set of users, [B, 2^N - 1], see `subset_bounds`.
 
     Returns:
         rates [B, N].
+
+    Example:
+        >>> max_min_rates(np.log2([[2.0, 4.0, 5.0]])).round(3).tolist()
+        [[1.322, 1.0]]
     """
-    batch, users = received_snr.shape
+    users = (bounds.shape[1] + 1).bit_length() - 1
+    batch, chosen = len(bounds), subsets(users)
     rates = np.zeros((batch, users))
     free = np.ones((batch, users), bool)
-    subsets = np.array(list(itertools.product([False, True], repeat=users))[1:])
-    bounds = np.log2(1 + received_snr @ subsets.T.astype(float))
     while free.any():
-        frozen_rate = np.where(free, 0.0, rates) @ subsets.T
-        free_users = free @ subsets.T.astype(int)
+        frozen_rate = np.where(free, 0.0, rates) @ chosen.T
+        free_users = free @ chosen.T.astype(int)
         with np.errstate(divide="ignore", invalid="ignore"):
             level = np.where(free_users > 0, (bounds - frozen_rate) / free_users, np.inf)
         step = level.min(axis=1)
         rates = np.where(free, step[:, None], rates)
         tight = (level <= step[:, None] * (1 + 1e-12) + 1e-15) & (free_users > 0)
-        free &= ~((tight.astype(int) @ subsets.astype(int)) > 0)
+        free &= ~((tight.astype(int) @ chosen.astype(int)) > 0)
     return rates
 
 
-def orthogonal_rates(received_snr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rates [B, N] in bits per channel use of the system, each user alone in 1/N of the uses: log2(1 + SNR_i) / N."""
-    return np.log2(1 + received_snr) / received_snr.shape[1]
+def orthogonal_rates(gains: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Rates [B, N] in bits per channel use of the system, each user alone in 1/N of the uses.
+
+    log2(1 + |g_i|^2) / N with |g_i|^2 summed over the antennas (maximum ratio combining), averaged over the symbols.
+
+    Args:
+        gains: g_i = h_i sqrt(p_i) / sigma, [B, M, N, T].
+    """
+    snr = (np.abs(gains) ** 2).sum(axis=1)
+    return np.log2(1 + snr).mean(axis=-1) / gains.shape[2]

@@ -36,6 +36,11 @@ class DigitalParams(Params):
     search: Literal["auto", "bisect", "ladder"] = Field(
         "auto", description="rate control: bisection over QP (auto), or the best of all 52 encodings"
     )
+    receiver: Literal["sic", "ml", "linear"] = Field(
+        "sic",
+        description="successive cancellation behind an MMSE receiver (sic), or each user by itself: from joint "
+        "detection of small alphabets by maximum likelihood (ml), or behind the link's --detector (linear)",
+    )
     iterations: int = Field(20, ge=1, le=200, description="LDPC decoder iterations, at the most")
     decoder: Literal["auto", "numba", "sionna"] = Field(
         "auto", description="LDPC decoder: layered min-sum (auto on a CPU) or Sionna's boxplus-phi (auto on a GPU)"
@@ -46,8 +51,8 @@ class BpgLdpcQamSic(Scheme):
     """BPG + LDPC + QAM + SIC (KDD paper, section VI-A2).
 
     All users send at once with one MCS; the receiver orders them by received power in each frame, decodes with the rest
-    as noise, re-encodes, subtracts. A checksum tells it which blocks are lost; a lost image shows the training set's
-    mean colour. The transmitter knows nothing of the channel.
+    as noise (of several antennas behind an MMSE receiver), re-encodes, subtracts. A checksum tells it which blocks are
+    lost; a lost image shows the training set's mean colour. The transmitter knows nothing of the channel.
     """
 
     name: ClassVar[str] = "bpg-ldpc-qam-sic"
@@ -60,6 +65,13 @@ class BpgLdpcQamSic(Scheme):
         super().__init__(setting, params)
         self._mcs = parse_mcs(params.mcs)
         self._split = parse_split(params.split, setting.link.users)
+        if params.receiver != "sic":
+            from linksim.link.detection import check_detector, check_joint
+
+            if params.receiver == "ml":
+                check_joint(setting.link.users, self._mcs.bits_per_symbol)
+            else:
+                check_detector(setting.link)
         self._joint = joint_images(self._mcs, setting.channel_uses) if params.block == "joint" else 1
         self.frame: Frame = lay_out(self._mcs, setting.channel_uses, self._joint)
         self._backend = params.decoder if params.decoder != "auto" else "numba" if setting.device == "cpu" else "sionna"
@@ -118,25 +130,29 @@ class BpgLdpcQamSic(Scheme):
         import torch
 
         from baselines.bpg_ldpc_qam_sic.modem import modem
-        from baselines.bpg_ldpc_qam_sic.sic import cancel_successively
+        from baselines.bpg_ldpc_qam_sic.sic import cancel_successively, decode_apart
         from baselines.codecs.pixels import show
 
-        batch, users = side.h.shape
+        batch, antennas, users, coefficients = side.h.shape
         powers = torch.tensor(self.powers, device=received.device)
-        gains = side.h * powers.sqrt()
-        # What the channel estimate misses of every user's signal is noise to the receiver.
-        noise_var = side.noise_var + self.setting.link.csi_error_var * powers.sum()
+        gains = side.h * powers.sqrt()[:, None]
+        noise_var = self.noise(side)
         streams: list[list[bytes | None]] = [[None] * users for _ in range(batch)]
         clusters: list[tuple[int, int]] = []
         for run, coder in self._frames(batch):
             size = coder.frame.images
-            found = cancel_successively(
-                received[run].reshape(-1, size, received.shape[-1]),
-                gains[run].reshape(-1, size, users),
+            heard = (
+                received[run].reshape(-1, size, antennas, received.shape[-1]),
+                gains[run].reshape(-1, size, antennas, users, coefficients),
                 noise_var[run].reshape(-1, size),
                 coder,
                 modem(self._mcs.bits_per_symbol, self.setting.device),
             )
+            if self.params.receiver == "sic":
+                found = cancel_successively(*heard)
+            else:
+                linear = self.params.receiver == "linear"
+                found = decode_apart(*heard, self.setting.link.detector if linear else None)
             # A frame's users share its noise, and its images' blocks the fading: no two frames share anything.
             clusters += [(frame.size, int((~frame).sum())) for frame in found.good]
             whole = np.asarray(found.good.all(axis=2))

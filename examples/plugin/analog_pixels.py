@@ -37,7 +37,7 @@ class AnalogPixels(Scheme):
 
     def receive(self, received: torch.Tensor, side: SideInfo) -> Received:
         channels, height, width = self.setting.image_shape
-        values = (received / side.h[..., None]).angle() / SPAN + 0.5
+        values = self.equalise(received, side).symbols.angle() / SPAN + 0.5
         small = values.reshape(-1, channels, self.small, self.small)
         images = torch.nn.functional.interpolate(small, (height, width), mode="bilinear")
-        return Received(images.clamp(0, 1).unflatten(0, received.shape[:2]))
+        return Received(images.clamp(0, 1).unflatten(0, values.shape[:2]))

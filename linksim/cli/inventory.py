@@ -63,7 +63,7 @@ def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
 
 
 def _channels() -> Rows:
-    from linksim.link.fading import CHANNELS
+    from linksim.link.channels import CHANNELS
 
     return _plug_ins(CHANNELS.names(), CHANNELS.find)
 

@@ -13,7 +13,7 @@ from linksim.errors import LinksimError, unknown
 #: A sweep's settings as options: what stands for the value, and the help.
 SETTINGS = {
     "scheme": ("NAME[:KEY=VALUE,...],...", "schemes and their parameters (linksim list schemes)"),
-    "channel": ("NAME,...", "awgn, rayleigh, rician (linksim list channels)"),
+    "channel": ("NAME,...", "awgn, rayleigh, rician:k_db=3, tdl-c, ... (linksim list channels)"),
     "snr": ("A:B:STEP", "SNR points in dB, both ends included; also 0,5,10"),
     "rho": ("K/M,...", "bandwidth ratios, like 1/6,1/3"),
     "dataset": ("NAME", "cifar10-mini (embedded), cifar10, cifar10-val, folder:DIR"),
@@ -26,7 +26,8 @@ SETTINGS = {
     "max-groups": ("G", "groups at which --until gives up"),
     "metrics": ("NAME,...", "psnr, ssim, lpips, lpips-alex, fid, kid (linksim list metrics)"),
     "power": ("CONVENTION", "sum (default) or per-ue"),
-    "rician-k": ("DB", "K factor of the rician channel, dB"),
+    "antennas": ("M", "receive antennas of the base station (default 1)"),
+    "detector": ("NAME", "lmmse (default), zf or mf: tells users apart for schemes that ask for equalised symbols"),
     "csi-error": ("VAR", "variance of the error of the channel estimate; 0 is perfect CSI"),
     "pixels": ("KIND", "float (default), or uint8: round reconstructions to 8 bits"),
     "precision": ("KIND", "of the networks' arithmetic: float32 (default), or bf16"),
@@ -38,7 +39,7 @@ SETTINGS = {
     "steps": ("N", "for refiners that have it: steps from T' to 0"),
     "prior": ("NAME", "for refiners that have it: small, large, a checkpoint or a diffusers folder"),
 }
-_KEYS = {"rician-k": "rician_k_db", "csi-error": "csi_error_var"}
+_KEYS = {"csi-error": "csi_error_var"}
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,7 +22,8 @@ from linksim.cli.options import (
 from linksim.errors import LinksimError
 
 _GALLERY = (
-    "scheme", "channel", "snr", "rho", "dataset", "data-dir", "image-size", "users", "metrics", "power", "seed", "csi",
+    "scheme", "channel", "snr", "rho", "dataset", "data-dir", "image-size", "users", "antennas",
+    "detector", "metrics", "power", "seed", "csi",
     "start", "steps", "prior",
 )  # fmt: skip
 

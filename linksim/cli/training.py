@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from linksim.models.owner import Model
 
 _MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
-_TUNE = ("channel", "snr", "rho", "data-dir", "users", "power", "seed", "prior")
+_TUNE = ("channel", "snr", "rho", "data-dir", "users", "antennas", "detector", "power", "seed", "prior")
 
 
 def add_commands(commands: Commands[Parser]) -> None:

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from linksim.engine.variants import Variant, find, parse, split_list
+from linksim.engine.variants import Variant, find, parse
 from linksim.errors import LinksimError, shown, unknown
-from linksim.link.config import MAX_USERS, LinkConfig, PowerConvention, Precision
-from linksim.link.fading import CHANNELS
+from linksim.grammar import split_list
+from linksim.link.channels import channel_label
+from linksim.link.config import MAX_ANTENNAS, MAX_USERS, Detector, LinkConfig, PowerConvention, Precision
 from linksim.link.units import parse_rho
 from linksim.metrics import METRICS
 from linksim.refine.behind import Refined
@@ -28,7 +29,7 @@ RESULTS_VERSION = 2
 #: SNR points of a sweep, at the most.
 MAX_POINTS = 10_000
 
-#: SNRs and K factors beyond this, in dB, are slips of the pen.
+#: SNRs beyond this, in dB, are slips of the pen.
 MAX_DB = 200.0
 
 #: Groups that `until` evaluates in any case, unless told otherwise.
@@ -71,6 +72,14 @@ def parse_range(text: str, what: str = "snr") -> tuple[float, ...]:
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
+def _listed_texts(value: Any) -> list[str]:
+    """A text, or a row of texts, whose items may hold commas. Raises LinksimError for anything else."""
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, str) for row in rows):
+        raise LinksimError(f"{shown(value)}: write name:key=value,..., or a list of such")
+    return list(rows)
+
+
 def _listed(value: Any) -> list[str]:
     """Words from a comma-separated text, or from any row of words or numbers (a list, a range, an array)."""
     if isinstance(value, str):
@@ -96,19 +105,20 @@ class SweepConfig(BaseModel):
 
     Args:
         scheme: schemes with their parameters, `name:key=value,...`.
-        channel: fadings, see `linksim list channels`.
+        channel: fadings with their parameters, `name:key=value,...`, see `linksim list channels`.
         snr: SNR points in dB (P_avg over the noise variance per complex symbol).
         rho: bandwidth ratios k/m, as fractions.
         dataset: `cifar10-mini` (embedded), `cifar10`, `cifar10-val`, or `folder:DIR`.
         data_dir: where `cifar10` lies, when it is no installed asset.
         image_size: side in pixels that images of a folder are cropped and resized to.
         users: N.
+        antennas: M, receive antennas of the base station; the SNR is that of each.
+        detector: what tells the users apart for schemes that ask for equalised symbols: "lmmse", "zf" or "mf".
         groups: image groups a point; None takes all of the data set.
         until: (metric, half-width of its 95% interval) at which a point stops; also metric=width or a mapping.
         min_groups, max_groups: bounds of `until`.
         metrics: names, see `linksim list metrics`.
         power: "sum" or "per-ue".
-        rician_k_db: K factor of "rician", dB.
         csi_error_var: variance of the error of the channel estimate; 0 is perfect.
         pixels: "float", or "uint8": reconstructions are rounded to 8 bits before the metrics.
         precision: of the networks' arithmetic: "float32", or "bf16", which is for GPUs and CPUs that compute in it.
@@ -125,19 +135,20 @@ class SweepConfig(BaseModel):
     data_dir: str | None = None
     image_size: int | None = Field(default=None, ge=1)
     users: int = Field(default=2, ge=1, le=MAX_USERS)
+    antennas: int = Field(default=1, ge=1, le=MAX_ANTENNAS)
+    detector: Detector = "lmmse"
     groups: int | None = Field(default=None, ge=1)
     until: tuple[tuple[str, float], ...] = ()
     min_groups: int | None = Field(default=None, ge=2)
     max_groups: int | None = Field(default=None, ge=2)
     metrics: tuple[str, ...] = Field(default=("psnr", "ssim"), min_length=1)
     power: PowerConvention = "sum"
-    rician_k_db: float = Field(default=6.0, ge=-MAX_DB, le=MAX_DB)
     csi_error_var: float = Field(default=0.0, ge=0, le=100)
     pixels: Literal["float", "uint8"] = "float"
     precision: Precision = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)
 
-    @field_validator("users", "groups", "min_groups", "max_groups", "image_size", "seed", mode="before")
+    @field_validator("users", "antennas", "groups", "min_groups", "max_groups", "image_size", "seed", mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
         if isinstance(value, bool):
@@ -161,11 +172,12 @@ class SweepConfig(BaseModel):
     @field_validator("channel", mode="before")
     @classmethod
     def _channels(cls, value: Any) -> tuple[str, ...]:
-        for name in (names := _listed(value)):
-            CHANNELS.find(name)
-        if not names:
+        words = [word for text in _listed_texts(value) for word in split_list(text)]
+        for word in words:
+            _utf8(word)
+        if not words:
             raise LinksimError("no channel given: see `linksim list channels`")
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(channel_label(word) for word in words))
 
     @field_validator("snr", mode="before")
     @classmethod
@@ -246,7 +258,7 @@ class SweepConfig(BaseModel):
 
     def link(self, channel: str) -> LinkConfig:
         """The link of this sweep over one of its channels."""
-        return LinkConfig(channel, self.users, self.power, self.rician_k_db, self.csi_error_var)
+        return LinkConfig(channel, self.users, self.power, self.csi_error_var, self.antennas, self.detector)
 
 
 def _utf8(text: object) -> None:

@@ -21,9 +21,9 @@ from linksim.engine.context import FIRST, Context, fact_name, features_path, ope
 from linksim.engine.plan import Unit
 from linksim.engine.variants import plug_ins
 from linksim.errors import LinksimError
-from linksim.link.channel import realise
 from linksim.link.config import SideInfo
 from linksim.link.draws import KeyedDraws
+from linksim.link.realisation import realise
 from linksim.link.units import noise_variance
 from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
 from linksim.refine.base import Steps, silent
@@ -167,7 +167,10 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
     pixels = data.images[indices.ravel()].reshape(*indices.shape, *data.image_shape)
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
     link = config.link(point.channel)
-    channel = realise(link, KeyedDraws(config.seed, groups, device))
+    system = _system(context, (point.variant, point.channel, point.rho))
+    if not isinstance(system, Scheme | Reference):
+        raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
+    channel = realise(link, KeyedDraws(config.seed, groups, device), system.symbols_per_user, system.access)
     snr_db = torch.full((len(groups),), point.snr_db, device=device)
     noise_var = torch.full_like(snr_db, noise_variance(point.snr_db))
     estimate = channel.estimate(link.csi_error_var)
@@ -178,15 +181,13 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         return SideInfo(snr_db.clone(), noise_var.clone(), estimate.clone(), draws)
 
     clock.lap("load")
-
-    system = _system(context, (point.variant, point.channel, point.rho))
     note, split = "", ""
     if isinstance(system, Reference):
         received = _checked(system.evaluate(images.clone(), told()), images.shape, system)
         tx_power, allowed = None, None
         uses = user_uses = system.setting.channel_uses
         clock.lap("reference")
-    elif isinstance(system, Scheme):
+    else:
         sent = system.transmit(images.clone(), told())
         if not isinstance(sent, torch.Tensor):
             raise LinksimError(f"scheme {system.name!r} sent a {type(sent).__name__} in place of a tensor of symbols")
@@ -194,17 +195,20 @@ def simulate(context: Context, unit: Unit, report: Steps = silent) -> Simulated:
         symbols = sent.clone()
         clock.lap("transmit")
         tx_power, uses = audit_symbols(system, symbols, len(groups))
+        if symbols.shape[-1] > channel.h.shape[-1] > 1:
+            raise LinksimError(
+                f"scheme {system.name!r} sent {symbols.shape[-1]} symbols a user, its symbols_per_user is "
+                f"{channel.h.shape[-1]}: over a channel that changes from symbol to symbol the latter counts"
+            )
         allowed = allowed_power(system)
         user_uses = symbols.shape[-1]
         note = power_note(system)
         if system.access == "noma":
             split = "/".join(f"{share:.4g}" for share in system.split)
-        signal = channel.through(symbols, system.access, noise_var)
+        signal = channel.through(symbols, noise_var)
         clock.lap("channel")
         received = _checked(system.receive(signal, told()), images.shape, system)
         clock.lap("receive")
-    else:
-        raise LinksimError(f"scheme {system.name!r} is neither a Scheme nor a Reference")
     stages, refinement = {FIRST: received}, {}
     if isinstance(system, Refined):
         system.refiner.load()

@@ -16,6 +16,7 @@ from linksim.engine import journal
 from linksim.engine.config import RESULTS_VERSION, SweepConfig
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.link.channels import channel_class
 from linksim.metrics import conventions as metric_conventions
 from linksim.version import code_version, numeric_versions, package_versions
 
@@ -53,10 +54,10 @@ def conventions(config: SweepConfig) -> dict[str, str]:
     csi = "perfect" if config.csi_error_var == 0 else f"h + CN(0, {config.csi_error_var:g}), the same at both ends"
     return {
         "power": power[config.power],
-        "snr": "gamma = 10 log10(P_avg / sigma^2), sigma^2 per complex symbol",
-        "noise": "added once in the multiple-access channel",
+        "snr": "gamma = 10 log10(P_avg / sigma^2), sigma^2 per complex symbol and receive antenna",
+        "noise": "added once, at each antenna, in the multiple-access channel",
         "rho": "k / m: complex channel uses of the system over C*H*W",
-        "fading": "one complex h a user and image group, E|h|^2 = 1",
+        "fading": "; ".join(f"{name}: {channel_class(name).summary}" for name in config.channel) + "; E|h|^2 = 1",
         "csi_transmitter": csi,
         "csi_receiver": csi,
         "pixels": {"float": "clamped to [0, 1], not rounded", "uint8": "clamped to [0, 1], rounded to 8 bits"}[
@@ -74,6 +75,10 @@ def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) ->
     flat.pop("data_dir")
     # Every system with networks says its own; it is nothing to the others.
     flat.pop("precision")
+    # One antenna is what sweeps of before had; and K, now Rician fading's own parameter, was a setting of each.
+    if flat["antennas"] == 1 and flat["detector"] == "lmmse":
+        flat = {key: value for key, value in flat.items() if key not in ("antennas", "detector")}
+    flat["rician_k_db"] = 6.0
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION
     return {**flat, **systems}
@@ -99,7 +104,19 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         run = None
     if run is None or not {"identity", "config"} <= set(run) or not isinstance(run["config"].get("scheme", []), list):
         raise LinksimError(f"{folder / RUN_FILE} is damaged: put it right or take it away")
+    run["config"] = _of_today(run["config"])
     return run
+
+
+def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's settings as they would be written today: those that there were not yet have their defaults."""
+    k_db = config.get("rician_k_db", 6.0)
+    fields = SweepConfig.model_fields
+    found = {key: field.get_default() for key, field in fields.items() if key not in config and not field.is_required()}
+    found |= {key: value for key, value in config.items() if key != "rician_k_db"}
+    if k_db != 6.0 and isinstance(found.get("channel"), list):
+        found["channel"] = [f"rician:k_db={k_db}" if name == "rician" else name for name in found["channel"]]
+    return found
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -34,10 +35,10 @@ from linksim.engine.context import (
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.variants import Variant, is_local, plug_ins
-from linksim.engine.workers import run_here, run_workers, until_means
+from linksim.engine.workers import ProcessPool, run_here, run_pool, until_means
 from linksim.errors import LinksimError
 from linksim.files import exclusive, write_atomic
-from linksim.link.fading import CHANNELS
+from linksim.link import channels
 from linksim.metrics import METRICS, SetMetric, reference_features, require
 from linksim.refine.base import silent
 from linksim.schemes.base import Scheme
@@ -60,6 +61,9 @@ _NUMBERS = ("users", "n_images", "bler", "tx_power", "channel_uses")
 
 #: Image groups that may share a code block.
 _LARGEST_MULTIPLE = 4096
+
+#: Units on their way to a pool of which nothing is known.
+_AT_ONCE = 64
 
 UnitKey = tuple[str, int, int]
 
@@ -117,14 +121,14 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
         if digest := source_digest(METRICS[name]):
             systems[f"metric {name} plug-in"] = digest
     for channel in config.channel:
-        if digest := source_digest(CHANNELS[channel]):
-            systems[f"channel {channel} plug-in"] = digest
+        if (code := channels.digest(channel)) is not None:
+            systems[f"channel {channel} plug-in"] = code
     if digest := source_digest(DATASETS[kind_of(config.dataset)]):
         systems["dataset plug-in"] = digest
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     notes: dict[str, list[str]] = {}
     for point in plan.points:
-        if note := tables.note_of_training(systems, point):
+        if note := tables.note_of_training(config, systems, point):
             notes.setdefault(f"{point.variant.label}: weights {note}", []).append(
                 f"{point.channel} {point.snr_db:g} dB"
             )
@@ -168,7 +172,10 @@ def default_folder(prepared: Prepared) -> Path:
     config = prepared.config
     names = list(dict.fromkeys(variant.name for variant in config.variants))
     shown = "+".join(names[:3]) + (f"+{len(names) - 3}" if len(names) > 3 else "")
-    return Path("runs") / f"{shown}_{'+'.join(config.channel)}_{provenance.identity_hash(prepared.identity)}"
+    return (
+        Path("runs")
+        / f"{shown}_{'+'.join(map(channels.file_name, config.channel))}_{provenance.identity_hash(prepared.identity)}"
+    )
 
 
 def available_cpus() -> int:
@@ -188,11 +195,13 @@ def run_sweep(
     steps: Progress | None = None,
     features: Path | None = None,
     allow_versions: bool = False,
+    pool: Executor | None = None,
 ) -> pd.DataFrame | None:
     """Runs, or goes on with, a sweep in `folder`.
 
     Args:
-        workers: processes; None takes one a CPU (one on a GPU), no more than there are units.
+        workers: processes; None takes one a CPU (one on a GPU), no more than there are units. With `pool`, the units on
+            their way at the most.
         shard: (i, n), work on the i-th of n parts alone.
         device: torch device.
         force_new: sets a folder of another sweep aside (renamed, never deleted).
@@ -201,6 +210,8 @@ def run_sweep(
         features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
             this sweep's own, and goes when it is complete.
         allow_versions: go on with what other versions of the packages began.
+        pool: what evaluates the units in place of processes of its own: whatever has `submit`, whose processes see the
+            same files and have one thread each.
 
     Returns:
         The table; None when other shards still have work.
@@ -215,7 +226,9 @@ def run_sweep(
     tag = f"shard{shard[0]:03d}of{shard[1]:03d}"
     journals = folder / journal.FOLDER
     with exclusive(journals / f"{tag}.lock", folder):
-        done = _work(prepared, folder, journals, tag, workers, shard, device, features, progress, steps, allow_versions)
+        done = _work(
+            prepared, folder, journals, tag, workers, shard, device, features, progress, steps, allow_versions, pool
+        )
     table = finish(prepared, folder, device, features, allow_versions, needed=done)
     if table is None and shard == (0, 1):
         raise LinksimError(f"{folder}: its journal lacks units that were done: run the same command again")
@@ -299,6 +312,7 @@ def _work(
     progress: Progress | None,
     steps: Progress | None,
     allow_versions: bool,
+    pool: Executor | None,
 ) -> set[UnitKey]:
     """Works on a shard; returns its units that the journal holds when all went well."""
     config, plan = prepared.config, prepared.plan
@@ -347,30 +361,23 @@ def _work(
         return kept
     _take_part(prepared, folder, tag, allow_versions)
     if workers is None:
-        workers = 1 if device != "cpu" else available_cpus()
+        workers = _AT_ONCE if pool is not None else 1 if device != "cpu" else available_cpus()
     workers = min(workers, count)
     facts = tuple((key, value) for key, value in prepared.identity.items() if isinstance(value, str))
     features = features or folder / FEATURES_FOLDER
     if tables.set_metrics(config):
         features.mkdir(exist_ok=True)
     context = Context(config, prepared.data.fingerprint, sweep, device, features, facts, prepared.base)
-    if workers == 1:
-        finished = run_here(context, waiting, journals / f"{tag}-w000.jsonl", columns, steps or silent)
-    else:
-        local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
-        local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
-        local += [f"channel {name!r}" for name in config.channel if CHANNELS.is_local(name)]
-        local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
-        if local:
-            raise LinksimError(
-                f"{local[0]} is registered in this process alone: run it with one worker, or install it with an entry "
-                "point"
-            )
-        finished = run_workers(
-            context, waiting, lambda index: journals / f"{tag}-w{index:03d}.jsonl", columns, workers, steps or silent
-        )
-    told: set[Variant] = set()
-    with contextlib.closing(finished):  # type: ignore[type-var]
+    written = journals / f"{tag}-w000.jsonl"
+    with contextlib.ExitStack() as stack:
+        if pool is None and workers == 1:
+            finished = run_here(context, waiting, written, columns, steps or silent)
+        else:
+            _refuse_local(config, plan)
+            workers_pool = pool or stack.enter_context(ProcessPool(workers, steps or silent))
+            finished = run_pool(workers_pool, context, waiting, written, columns, workers)
+        stack.enter_context(contextlib.closing(finished))  # type: ignore[type-var]
+        told: set[Variant] = set()
         for result in finished:
             if result.note and result.unit.point.variant not in told:
                 told.add(result.unit.point.variant)
@@ -386,6 +393,18 @@ def _work(
                 settle(result.unit.point)
             report()
     return kept
+
+
+def _refuse_local(config: SweepConfig, plan: Plan) -> None:
+    """Raises LinksimError where a sweep needs what other processes cannot import."""
+    local = [f"scheme {point.variant.name!r}" for point in plan.points if is_local(point.variant.name)]
+    local += [f"metric {name!r}" for name in config.metrics if METRICS.is_local(name)]
+    local += [f"channel {name!r}" for name in config.channel if channels.is_local(name)]
+    local += [f"data set {name!r}" for name in [kind_of(config.dataset)] if DATASETS.is_local(name)]
+    if local:
+        raise LinksimError(
+            f"{local[0]} is registered in this process alone: run it with one worker, or install it with an entry point"
+        )
 
 
 def _take_part(prepared: Prepared, folder: Path, tag: str, allow_versions: bool) -> None:

@@ -132,10 +132,10 @@ def _fact(facts: Mapping[str, Any], point: Point, key: str) -> str | None:
     return facts.get(fact_name(point.variant, point.channel, point.rho, key))
 
 
-def note_of_training(facts: Mapping[str, Any], point: Point) -> str:
+def note_of_training(config: SweepConfig, facts: Mapping[str, Any], point: Point) -> str:
     """What a row must say of weights that were trained elsewhere than at its point; empty for a scheme without any."""
     trained = _fact(facts, point, TRAINED_CHANNEL), _fact(facts, point, TRAINED_SNR)
-    return trained_note(*trained, point.channel, point.snr_db)
+    return trained_note(*trained, point.channel, point.snr_db, config.antennas)
 
 
 def point_rows(
@@ -165,6 +165,8 @@ def point_rows(
                 "stage": stage,
                 "dataset": config.dataset,
                 "channel": point.channel,
+                "antennas": config.antennas,
+                "detector": config.detector,
                 "rho": float(point.rho),
                 "users": config.users,
                 "snr_db": point.snr_db,
@@ -212,7 +214,7 @@ def point_rows(
                 "rho_total": uses / source_size(image_shape),
                 "rho_user": records[0]["user_uses"] / source_size(image_shape),
                 TRAINED: float(_fact(facts, point, TRAINED) or "nan"),
-                "trained_note": note_of_training(facts, point),
+                "trained_note": note_of_training(config, facts, point),
                 "stop_reason": result.stop_reason,
                 "seconds": _seconds(records, without=REFINEMENT if stage == FIRST else ()),
                 **_refinement(result, stage, config.users),

@@ -1,15 +1,11 @@
-"""The grammar of `--scheme`: `name:key=value,...`, `first+refiner`, and what stands behind a name."""
+"""What `--scheme` asks for: `name:key=value,...` and `first+refiner`, and the classes behind them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from pydantic import ValidationError
-
-from linksim.errors import LinksimError, shown, unknown
+from linksim.grammar import as_text, settled, written_params
 from linksim.link.config import Setting
 from linksim.refine.behind import Refined, refined
 from linksim.refine.registry import REFINERS
@@ -88,21 +84,6 @@ class Variant:
         return system(setting, system.Params(**dict(self.params)))
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def split_list(text: str) -> list[str]:
-    """`a:x=1,y=2,b` to [`a:x=1,y=2`, `b`]: a part with `=` and no name before it belongs to the scheme before."""
-    schemes: list[str] = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        if schemes and re.match(r"[^:=]+=", part):
-            schemes[-1] += f"{',' if ':' in schemes[-1] else ':'}{part}"
-        else:
-            schemes.append(part)
-    return schemes
-
-
 def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     """A variant from `name:key=value,...`.
 
@@ -112,30 +93,13 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     Raises:
         LinksimError: unknown name or parameter, value out of range.
     """
-    name, _, rest = text.partition(":")
+    name = text.partition(":")[0]
     system = find(name)
     fields = system.Params.model_fields
-    asked: dict[str, str] = {key: value for key, value in shared if key in fields}
-    written: set[str] = set()
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise LinksimError(f"scheme {shown(text)}: write parameters as key=value")
-        if key not in fields:
-            raise unknown(f"parameter of {name}", key, fields)
-        if key in written:
-            raise LinksimError(f"scheme {shown(text)}: {key} is given twice: leave one out")
-        written.add(key)
-        asked[key] = value
+    asked = {key: value for key, value in shared if key in fields} | written_params("scheme", text, fields)
     envelope = {key for key, value in asked.items() if value == "envelope" and key in system.envelopes}
-    try:
-        params = system.Params(**{key: value for key, value in asked.items() if key not in envelope})
-    except ValidationError as error:
-        where = error.errors()[0]["loc"][0]
-        # A parameter that is a number or a word gives a message for each.
-        said = " or ".join(found["msg"] for found in error.errors() if found["loc"][0] == where)
-        raise LinksimError(f"scheme {shown(text)}: {where}: {said}") from None
-    values = {key: "envelope" if key in envelope else _text(getattr(params, key)) for key in fields}
+    params = settled("scheme", text, system.Params, {k: v for k, v in asked.items() if k not in envelope})
+    values = {key: "envelope" if key in envelope else as_text(getattr(params, key)) for key in fields}
     # An alias is a second entry point of the same class: everything goes by the class's own name.
     if system.name in SCHEMES or "+" in name:
         name = system.name

@@ -1,4 +1,8 @@
-"""Running units in this process or in several: each worker evaluates, appends to its own journal, and reports."""
+"""Running units in this process, in several, or in whatever takes work: it is evaluated there and written here.
+
+The seam is `concurrent.futures.Executor`: a pool is handed `evaluate` and its arguments, and gives a future. What comes
+back goes to the journal in this process, so that resuming, merging and stopping rules are the same for all.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import queue
 import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -24,6 +31,7 @@ from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
+from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
 
 #: What a full or read-only disk, and nothing else, says.
@@ -90,6 +98,47 @@ def failure(unit: Unit, error: BaseException) -> LinksimError:
     )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a pool gives back for a unit: plain values that any transport can carry.
+
+    Args:
+        record: for the journal; None where the unit failed.
+        message, trace: of the failure: one line, and where it came from.
+        features: file name -> content of the features of images, where the pool shares no folder with this process.
+    """
+
+    record: dict[str, Any] | None
+    message: str = ""
+    trace: str = ""
+    features: Mapping[str, bytes] = field(default_factory=dict)
+
+
+#: Two units at once would change each other's number of threads and default types.
+_BUSY = threading.Lock()
+
+
+def evaluate(context: Any, unit: Unit, report: Steps = silent) -> Answer:
+    """One unit, in whatever process this runs; a failure is a value, so that no pool tries it again."""
+    from linksim.engine.evaluate import evaluate_unit
+
+    if not _BUSY.acquire(blocking=False):
+        return Answer(None, "a worker process was given two units at once: give it one thread (threads_per_worker=1)")
+    try:
+        return Answer(evaluate_unit(context, unit, report))
+    except KeyboardInterrupt:
+        raise
+    # Whatever a plug-in may raise, an exit of its own included.
+    except BaseException as error:
+        return Answer(None, str(failure(unit, error)), traceback.format_exc())
+    finally:
+        _BUSY.release()
+
+
+class WorkerLost(Exception):
+    """A worker process ended in the middle of its work."""
+
+
 def run_here(
     context: Any, units: Iterator[Unit], journal: Path, columns: Mapping[str, str], report: Steps = silent
 ) -> Iterator[Done]:
@@ -104,7 +153,6 @@ def run_here(
                 writer.append(record)
             except KeyboardInterrupt:
                 raise
-            # Whatever a plug-in may raise, an exit of its own included.
             except BaseException as error:
                 raise failure(unit, error) from error
             yield _done(unit, record, columns)
@@ -112,93 +160,171 @@ def run_here(
         writer.close()
 
 
-def _work(pipe: Connection, context: Any, journal: Path, columns: Mapping[str, str]) -> None:
+def run_pool(
+    pool: Executor,
+    context: Any,
+    units: Iterator[Unit],
+    journal: Path,
+    columns: Mapping[str, str],
+    at_once: int,
+    call: Callable[..., Answer] = evaluate,
+) -> Iterator[Done]:
+    """Evaluates units in a pool; yields them as they end, in no fixed order.
+
+    `units` is asked for the next one only when fewer than `at_once` are on their way, so that a stopping rule can end
+    points meanwhile.
+
+    Args:
+        pool: whatever has `submit(function, *args)` that gives a `concurrent.futures.Future`.
+        context: of the sweep.
+        journal: file that the records are written to.
+        columns: see `until_means`.
+        at_once: units on their way, at the most.
+        call: what the pool runs, with `context` and a unit.
+
+    Raises:
+        LinksimError: a scheme failed, a worker was lost, or the journal could not be written.
+    """
+    writer = JournalWriter(journal)
+    on_the_way: dict[Future[Answer], Unit] = {}
+    try:
+        while True:
+            while len(on_the_way) < at_once and (unit := next(units, None)) is not None:
+                on_the_way[pool.submit(call, context, unit)] = unit
+            if not on_the_way:
+                return
+            for future in wait(on_the_way, return_when=FIRST_COMPLETED).done:
+                unit = on_the_way.pop(future)
+                answer = future.result()
+                if answer.record is None:
+                    raise LinksimError(answer.message) from RuntimeError(f"in a worker:\n{answer.trace}")
+                try:
+                    for name, content in answer.features.items():
+                        write_atomic(context.features_dir / name, content)
+                    writer.append(answer.record)
+                except OSError as error:
+                    raise failure(unit, error) from error
+                yield _done(unit, answer.record, columns)
+    except (WorkerLost, BrokenExecutor) as error:
+        raise LinksimError(
+            f"a worker process ended ({error}; out of memory?): what is done is kept; run the same command again, with "
+            "fewer --workers if memory is short"
+        ) from None
+    finally:
+        for future in on_the_way:
+            future.cancel()
+        writer.close()
+
+
+class ProcessPool(Executor):
+    """Processes of one thread each on this machine; they end with this one, however it ends.
+
+    Args:
+        workers: processes.
+        report: told the steps of refinements, whichever process they are from.
+    """
+
+    def __init__(self, workers: int, report: Steps = silent) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._report, self._one_at_a_time = report, threading.Lock()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._processes: list[SpawnProcess] = []
+        self._threads: list[threading.Thread] = []
+        before = {name: os.environ.get(name) for name in _ONE_THREAD}
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        try:
+            for _ in range(workers):
+                here, there = spawn.Pipe()
+                process = spawn.Process(target=_work, args=(there,), daemon=True)
+                process.start()
+                there.close()
+                self._processes.append(process)
+                self._threads.append(threading.Thread(target=self._serve, args=(here, process), daemon=True))
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        """See `concurrent.futures.Executor`."""
+        future: Future[Any] = Future()
+        self._calls.put(_Call(future, function, args, named))
+        return future
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        # What is not waited for any more is not finished either.
+        self.shutdown(cancel_futures=kind is not None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the processes; with `cancel_futures` those at work too, at once."""
+        if cancel_futures:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    if (call := self._calls.get_nowait()) is not None:
+                        call.future.cancel()
+            for process in self._processes:
+                process.terminate()
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join(10)
+            for process in self._processes:
+                process.join(10)
+
+    def _serve(self, pipe: Connection, process: SpawnProcess) -> None:
+        """Hands calls to one process until there are no more, or it has ended."""
+        with pipe:
+            while (call := self._calls.get()) is not None:
+                if not call.future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    pipe.send((call.function, call.args, call.named))
+                    while isinstance(answer := pipe.recv(), Step):
+                        with self._one_at_a_time:
+                            self._report(answer.done, answer.steps)
+                except (EOFError, OSError):
+                    process.join(5)
+                    call.future.set_exception(WorkerLost(f"exit code {process.exitcode}"))
+                    return
+                # What cannot be sent at all.
+                except BaseException as error:
+                    call.future.set_exception(error)
+                    continue
+                if isinstance(answer, BaseException):
+                    call.future.set_exception(answer)
+                else:
+                    call.future.set_result(answer)
+
+
+@dataclass(frozen=True)
+class _Call:
+    future: Future[Any]
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+def _work(pipe: Connection) -> None:
     # Ctrl-C reaches the whole process group: the parent decides, and a worker ends when its pipe closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
     warnings.filterwarnings("ignore", module="PIL")
+
+    def report(done: int, steps: int) -> None:
+        pipe.send(Step(done, steps))
+
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        writer: JournalWriter | None = None
-        while (unit := pipe.recv()) is not None:
+        while True:
+            function, args, named = pipe.recv()
+            if function is evaluate:
+                named["report"] = report
             try:
-                from linksim.engine.evaluate import evaluate_unit
-
-                writer = writer or JournalWriter(journal)
-                record = evaluate_unit(context, unit, lambda done, steps: pipe.send(Step(done, steps)))
-                writer.append(record)
+                answer = function(*args, **named)
             except BaseException as error:
-                pipe.send((str(failure(unit, error)), traceback.format_exc()))
-                continue
-            pipe.send(_done(unit, record, columns))
-
-
-def run_workers(
-    context: Any,
-    units: Iterator[Unit],
-    journal_of: Callable[[int], Path],
-    columns: Mapping[str, str],
-    workers: int,
-    report: Steps = silent,
-) -> Iterator[Done]:
-    """Evaluates units in `workers` processes of one thread each; yields them as they end, in no fixed order.
-
-    `report` is told the steps of refinements, whichever worker they are from. `units` is asked for the next one only
-    when a worker is free, so that a stopping rule can end points meanwhile.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[Connection, SpawnProcess] = {}
-    at_work: dict[Connection, Unit] = {}
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        for index in range(workers):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=_work, args=(there, context, journal_of(index), columns), daemon=True)
-            process.start()
-            there.close()
-            pipes[here] = process
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    def hand_out(pipe: Connection) -> None:
-        unit = next(units, None)
-        if unit is not None:
-            at_work[pipe] = unit
-            pipe.send(unit)
-
-    try:
-        for pipe in pipes:
-            hand_out(pipe)
-        while at_work:
-            for ready in wait(list(at_work)):
-                assert isinstance(ready, Connection)
-                try:
-                    answer = ready.recv()
-                    if isinstance(answer, Step):
-                        report(answer.done, answer.steps)
-                        continue
-                    del at_work[ready]
-                except (EOFError, ConnectionResetError):
-                    pipes[ready].join(5)
-                    raise LinksimError(
-                        f"a worker process ended (exit code {pipes[ready].exitcode}; out of memory?): what is done is "
-                        "kept; run the same command again, with fewer --workers if memory is short"
-                    ) from None
-                if isinstance(answer, tuple):
-                    message, trace = answer
-                    raise LinksimError(message) from RuntimeError(f"in a worker:\n{trace}")
-                yield answer
-                hand_out(ready)
-    finally:
-        for pipe, process in pipes.items():
-            with contextlib.suppress(OSError):
-                pipe.send(None)
-            pipe.close()
-            if pipe in at_work:
-                process.terminate()
-        for process in pipes.values():
-            process.join(10)
+                answer = error
+            pipe.send(answer)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+from linksim.errors import LinksimError
 from linksim.link.units import channel_uses
 
 if TYPE_CHECKING:
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
 Access = Literal["noma", "oma"]
 PowerConvention = Literal["sum", "per-ue"]
 Precision = Literal["float32", "bf16"]
+Detector = Literal["lmmse", "zf", "mf"]
 
 #: Users that one base station serves at once.
 MAX_USERS = 8
+
+#: Receive antennas of a base station.
+MAX_ANTENNAS = 64
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,20 @@ class LinkConfig:
     """The link between N users and the base station, all but the SNR.
 
     Args:
-        channel: name of the fading ("awgn", "rayleigh", "rician").
-        users: N, users that send at once.
+        channel: name of the fading with its parameters: "awgn", "rayleigh", "tdl-c:delay_spread=3e-07".
+        users: N, users that send at once, with one antenna each.
         power: "sum", P_avg / N a user where all send at once (released code), or "per-ue", P_avg each (eq. 2).
-        rician_k_db: Rician K factor in dB; read by "rician" alone.
         csi_error_var: variance of the channel estimate's error, h_est = h + e with e ~ CN(0, var); 0 is perfect CSI.
+        antennas: M, receive antennas of the base station.
+        detector: what tells the users apart for a scheme that asks for equalised symbols.
     """
 
     channel: str
     users: int
     power: PowerConvention = "sum"
-    rician_k_db: float = 6.0
     csi_error_var: float = 0.0
+    antennas: int = 1
+    detector: Detector = "lmmse"
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,10 @@ class SideInfo:
     """What one end of the link knows of the channel while it works.
 
     Args:
-        snr_db: gamma, float32 [B].
-        noise_var: sigma^2 per complex symbol, float32 [B].
-        h: every user's coefficient as this end estimates it, complex64 [B, N]; all ones over AWGN.
+        snr_db: gamma, float32 [B]; per receive antenna.
+        noise_var: sigma^2 per complex symbol and receive antenna, float32 [B].
+        h: coefficients from every user to every antenna as this end estimates them, complex64 [B, M, N, T]. T is 1
+            where a coefficient holds for a whole image group (block fading), else one a symbol that a user sends.
         draws: (seed, image groups [B]) for a scheme that draws at random: keyed with them,
             `linksim.link.draws.generator` keeps a run reproducible.
     """
@@ -79,3 +87,28 @@ class SideInfo:
     noise_var: Tensor
     h: Tensor
     draws: tuple[int, tuple[int, ...]] = (0, ())
+
+    @property
+    def flat(self) -> bool:
+        """Whether there is one antenna and one coefficient a user and image group."""
+        return self.h.shape[1] == self.h.shape[3] == 1
+
+    @property
+    def h_flat(self) -> Tensor:
+        """h of every user where the channel is flat, complex64 [B, N]; all ones over AWGN.
+
+        Raises:
+            LinksimError: there are several antennas, or h changes from symbol to symbol.
+
+        Example:
+            >>> import torch
+            >>> SideInfo(torch.zeros(2), torch.ones(2), torch.ones(2, 1, 3, 1) + 0j).h_flat.shape
+            torch.Size([2, 3])
+        """
+        if not self.flat:
+            antennas, coefficients = self.h.shape[1], self.h.shape[3]
+            raise LinksimError(
+                f"one coefficient a user is wanted, {antennas} antennas with {coefficients} coefficients each are "
+                "there: a scheme that asks for equalised symbols (Scheme.equalise) works with them"
+            )
+        return self.h[:, 0, :, 0]

@@ -1,7 +1,7 @@
 """Random draws keyed by what they stand for, never by the order in which they are made.
 
-Every draw is a function of (seed, stream, image group, user) alone: a counter-based generator (Philox) takes the seed
-and the stream as its key, the group and the user as the high words of its counter. The same fading and the same unit
+Every draw is a function of (seed, stream, image group, user, antenna) alone: a counter-based generator (Philox) takes
+the seed and the stream as its key, the others as the high words of its counter. The same fading and the same unit
 noise therefore meet every scheme at every SNR, whatever the batch size, the number of workers or the order of work, and
 differences between schemes are paired.
 """
@@ -35,13 +35,13 @@ class Stream(IntEnum):
 SHARED = 2**32
 
 
-def generator(seed: int, stream: Stream, group: int, user: int = SHARED) -> np.random.Generator:
-    """The generator of one (seed, stream, image group, user)."""
-    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, 0, user, group]))
+def generator(seed: int, stream: Stream, group: int, user: int = SHARED, antenna: int = 0) -> np.random.Generator:
+    """The generator of one (seed, stream, image group, user, antenna)."""
+    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, antenna, user, group]))
 
 
 def complex_normal(
-    seed: int, stream: Stream, groups: Sequence[int], users: Sequence[int], size: int
+    seed: int, stream: Stream, groups: Sequence[int], users: Sequence[int], size: int, antenna: int = 0
 ) -> NDArray[np.complex64]:
     """Draws from CN(0, 1) (variance 1 per complex sample): complex64 [len(groups), len(users), size].
 
@@ -50,7 +50,7 @@ def complex_normal(
     out = np.empty((len(groups), len(users), size), np.complex64)
     for i, group in enumerate(groups):
         for j, user in enumerate(users):
-            pairs = generator(seed, stream, group, user).standard_normal((size, 2), dtype=np.float32)
+            pairs = generator(seed, stream, group, user, antenna).standard_normal((size, 2), dtype=np.float32)
             out[i, j] = pairs.view(np.complex64)[:, 0]
     out *= np.float32(np.sqrt(0.5))
     return out
@@ -71,14 +71,25 @@ class Draws(ABC):
         """B, image groups."""
 
     @abstractmethod
-    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+    def normal(self, stream: Stream, users: Sequence[int], size: int, antenna: int = 0) -> Tensor:
         """Draws from CN(0, 1), complex64 [B, len(users), size].
 
         Args:
             stream: what the draw is for.
             users: whom it belongs to; `[SHARED]` for what belongs to the whole group.
             size: draws for each.
+            antenna: receive antenna that it belongs to.
         """
+
+    @abstractmethod
+    def seeds(self, stream: Stream, users: Sequence[int]) -> NDArray[np.int64]:
+        """A seed for a generator of another library, for every group and user, int64 [B, len(users)]."""
+
+    def normals(self, stream: Stream, users: Sequence[int], size: int, antennas: int) -> Tensor:
+        """Draws from CN(0, 1) for every antenna, complex64 [B, antennas, len(users), size]; see `normal`."""
+        import torch
+
+        return torch.stack([self.normal(stream, users, size, antenna) for antenna in range(antennas)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,19 @@ class KeyedDraws(Draws):
         """See `Draws`."""
         return len(self.indices)
 
-    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+    def normal(self, stream: Stream, users: Sequence[int], size: int, antenna: int = 0) -> Tensor:
         """See `Draws`."""
         import torch
 
-        return torch.from_numpy(complex_normal(self.seed, stream, self.indices, users, size)).to(self.device)
+        drawn = complex_normal(self.seed, stream, self.indices, users, size, antenna)
+        return torch.from_numpy(drawn).to(self.device)
+
+    def seeds(self, stream: Stream, users: Sequence[int]) -> NDArray[np.int64]:
+        """See `Draws`."""
+        drawn = [
+            [generator(self.seed, stream, group, user).integers(2**62) for user in users] for group in self.indices
+        ]
+        return np.array(drawn, np.int64).reshape(len(self.indices), len(users))
 
 
 @dataclass(frozen=True)
@@ -129,8 +148,14 @@ class FreshDraws(Draws):
         """See `Draws`."""
         return self.count
 
-    def normal(self, stream: Stream, users: Sequence[int], size: int) -> Tensor:
+    def normal(self, stream: Stream, users: Sequence[int], size: int, antenna: int = 0) -> Tensor:
         """See `Draws`."""
         import torch
 
         return torch.randn(self.count, len(users), size, dtype=torch.complex64, device=self.device)
+
+    def seeds(self, stream: Stream, users: Sequence[int]) -> NDArray[np.int64]:
+        """See `Draws`."""
+        import torch
+
+        return torch.randint(2**62, (self.count, len(users))).numpy()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from linksim.data.cifar10 import VALIDATION
-from linksim.link.channel import Realisation, realise
 from linksim.link.draws import FreshDraws, KeyedDraws
+from linksim.link.realisation import Realisation, realise
 from linksim.link.units import noise_variance
 from linksim.metrics import mse, psnr_from_mse
 from linksim.models.task import draw_images
@@ -38,20 +38,22 @@ class Batch:
         images: float32 [B, N, C, H, W] in [0, 1].
         snr_db: gamma, [B].
         channel: of both student and teacher.
-        noise: unit noise of the student, complex [B, k] or [B, N, k].
-        teacher_noise: of the teacher, complex [B, N, k].
+        teacher_channel: the same fading, seen by orthogonal users.
+        noise: unit noise of the student, complex [B, 1, k] or [B, 1, N, k].
+        teacher_noise: of the teacher, complex [B, 1, N, k].
     """
 
     images: Tensor
     snr_db: Tensor
     channel: Realisation
+    teacher_channel: Realisation
     noise: Tensor
     teacher_noise: Tensor
 
     @property
     def h(self) -> Tensor:
         """Coefficients, complex [B, N]."""
-        return self.channel.h
+        return self.channel.h[:, 0, :, 0]
 
     @property
     def noise_var(self) -> Tensor:
@@ -87,9 +89,9 @@ class Transmission:
         images = draw_images(pool, (recipe.batch, spec.users), recipe.flip) / 255
         low, high = recipe.snr_db
         snr_db = low + (high - low) * torch.rand(recipe.batch, device=pool.device)
-        channel = realise(spec.link, FreshDraws(recipe.batch, pool.device))
-        noise, teacher_noise = channel.noise(self.access, spec.symbols), channel.noise("oma", spec.symbols)
-        return Batch(images, snr_db, channel, noise, teacher_noise)
+        channel = realise(spec.link, FreshDraws(recipe.batch, pool.device), spec.symbols, self.access)
+        apart = replace(channel, access="oma")
+        return Batch(images, snr_db, channel, apart, channel.noise(spec.symbols), apart.noise(spec.symbols))
 
     def side(self, batch: Batch) -> Tensor:
         """What each end is told, float32 [B, N, D]."""
@@ -98,7 +100,7 @@ class Transmission:
     def received(self, network: Network, batch: Batch) -> Tensor:
         """The received signal, complex [B, k] or [B, N, k]; gradients reach the network."""
         symbols = network.encode(batch.images, self.side(batch), self.powers)
-        return batch.channel.through(symbols, self.access, batch.noise_var, batch.noise)
+        return batch.channel.through(symbols, batch.noise_var, batch.noise)[:, 0]
 
     def images(self, network: Network, batch: Batch) -> Tensor:
         """What the receiver shows, float32 [B, N, C, H, W]; gradients reach the network."""
@@ -122,12 +124,13 @@ class Transmission:
         spec, groups = self.spec, self.groups(len(images))
         chosen = torch.tensor(images[: groups * spec.users]).unflatten(0, (spec.users, groups)).transpose(0, 1)
         for part in torch.arange(groups).split(64):
-            channel = realise(spec.link, KeyedDraws(_VALIDATION_SEED, part.tolist(), device))
+            draws = KeyedDraws(_VALIDATION_SEED, part.tolist(), device)
+            channel = realise(spec.link, draws, spec.symbols, self.access)
             sent = chosen[part].to(device).float() / 255
             gamma = torch.full((len(part),), snr_db, device=device)
-            side = side_information(gamma, channel.h, spec.side_dim)
+            side = side_information(gamma, channel.h[:, 0, :, 0], spec.side_dim)
             symbols = network.encode(sent, side, self.powers)
-            received = channel.through(symbols, self.access, torch.full_like(gamma, noise_variance(snr_db)))
+            received = channel.through(symbols, torch.full_like(gamma, noise_variance(snr_db)))[:, 0]
             shown = network.receive(received, side).float().clamp(0, 1)
             yield sent.flatten(0, 1), shown.flatten(0, 1)
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+from linksim.link.channels import channel_class
 from linksim.link.config import Access, LinkConfig, PowerConvention
-from linksim.link.fading import CHANNELS
 from linksim.link.power import equal_split, user_powers
 from linksim.link.units import source_size
 
@@ -115,7 +115,7 @@ class ModelSpec(Spec):
     @property
     def fades(self) -> bool:
         """Whether h differs from 1 on the channel that it is trained on."""
-        return CHANNELS.find(self.channel).fades
+        return channel_class(self.channel).fades
 
     @property
     def side_dim(self) -> int:

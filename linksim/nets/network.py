@@ -77,7 +77,7 @@ def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:
     """What one end tells its networks, float32 [B, N, D].
 
     Args:
-        snr_db: gamma, [B].
+        snr_db: gamma, [B]; or [B, N] where every user has its own.
         h: coefficients, complex [B, N].
         side_dim: 1: gamma alone (AWGN); 3: gamma, |h_i|, angle(h_i) of the user itself; 1 + 2N: gamma and every user's.
 
@@ -85,7 +85,7 @@ def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:
     would see little of numbers that are large beside its bias.
     """
     users = h.shape[1]
-    gamma = (snr_db.float() / 20)[:, None, None].expand(-1, users, 1)
+    gamma = (snr_db.float() / 20).reshape(len(h), -1, 1).expand(-1, users, 1)
     if side_dim == 1:
         return gamma
     polar = torch.stack([h.abs(), h.angle() / torch.pi], dim=-1).float()

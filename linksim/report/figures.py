@@ -12,6 +12,7 @@ from linksim.engine.audit import TOO_LITTLE
 from linksim.engine.context import FIRST
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.link.channels import file_name
 from linksim.link.units import parse_rho
 from linksim.metrics import columns
 
@@ -66,7 +67,7 @@ def draw(table: pd.DataFrame, folder: Path, formats: tuple[str, ...] = ("png", "
     for channel, rows in table.groupby("channel", sort=False):
         for column in axes():
             if column in rows and rows[column].notna().any() and not (column == BLER and rows[column].max() == 0):
-                written += save(curves(rows, column), folder / f"{column}_{channel}", formats)
+                written += save(curves(rows, column), folder / f"{column}_{file_name(str(channel))}", formats)
     return written
 
 
@@ -190,8 +191,10 @@ def _power_notes(rows: pd.DataFrame) -> dict[str, str]:
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
+    antennas = int(first.get("antennas", 1))
+    several = f", {antennas} antennas ({first['detector']})" if antennas > 1 else ""
     return (
-        f"{first['dataset']}, {first['channel']}, {first['users']} users, power '{first['power']}', "
+        f"{first['dataset']}, {first['channel']}, {first['users']} users{several}, power '{first['power']}', "
         f"{int(rows['n_images'].min())} images a point"
     )
 

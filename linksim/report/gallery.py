@@ -12,6 +12,7 @@ import pandas as pd
 
 from linksim.engine.gallery import Gallery, Shown
 from linksim.files import write_atomic
+from linksim.link.channels import file_name
 from linksim.metrics import columns
 from linksim.report.figures import save
 
@@ -40,7 +41,9 @@ def write_gallery(gallery: Gallery, folder: Path) -> list[Path]:
     for name in _figures(record):
         (folder / name).unlink(missing_ok=True)
     written = [
-        path for channel, figure in drawn.items() for path in save(figure, folder / f"gallery_{channel}", _KINDS)
+        path
+        for channel, figure in drawn.items()
+        for path in save(figure, folder / f"gallery_{file_name(channel)}", _KINDS)
     ]
     write_atomic(folder / "gallery.csv", pd.DataFrame(gallery.rows).to_csv(index=False).encode())
     run = {**gallery.run, "figures": [path.name for path in written]}

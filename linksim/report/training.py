@@ -11,7 +11,7 @@ import pandas as pd
 from linksim.engine.provenance import command_line
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
-from linksim.link.fading import CHANNELS
+from linksim.link.channels import channel_class
 from linksim.models.recipe import recipe_of
 from linksim.report.figures import COLUMN_WIDTH, save, style
 from linksim.schemes.semnoma.recipe import Recipe
@@ -115,7 +115,7 @@ def _settings(run: Path) -> str:
         if "fa_norm" not in settings["recipe"]:
             return ""
         recipe = recipe_of(Recipe, settings["recipe"])
-        fades = CHANNELS.find(settings["spec"]["channel"]).fades
+        fades = channel_class(settings["spec"]["channel"]).fades
     except (OSError, ValueError, TypeError, KeyError, LinksimError):
         return ""
     left_out = f", without {recipe.leave_out}" if recipe.leave_out != "none" else ""

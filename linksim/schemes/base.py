@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from linksim.errors import LinksimError
+from linksim.link.channels import make_channel
 from linksim.link.config import Access, Setting, SideInfo
 from linksim.link.power import equal_split, user_powers
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from linksim.link.detection import Equalised
 
 
 class Params(BaseModel):
@@ -92,6 +95,11 @@ class System(ABC):
         return {}
 
 
+def _symbols_per_user(setting: Setting, access: Access) -> int:
+    k = setting.channel_uses
+    return k if access == "noma" else max(1, k // setting.link.users)
+
+
 class Scheme(System):
     """A transmitter and a receiver.
 
@@ -107,6 +115,12 @@ class Scheme(System):
     access: ClassVar[Access] = "noma"
 
     @property
+    def flat(self) -> bool:
+        """Whether every user's signal meets one coefficient: one antenna, and block fading (or none)."""
+        link = self.setting.link
+        return link.antennas == 1 and make_channel(link).block
+
+    @property
     def group_multiple(self) -> int:
         """Image groups that share a code block; the engine hands over a multiple of it, the last run excepted."""
         return 1
@@ -114,8 +128,7 @@ class Scheme(System):
     @property
     def symbols_per_user(self) -> int:
         """Channel uses in which one user sends: k where all send at once, k/N where each has its own."""
-        k = self.setting.channel_uses
-        return k if self.access == "noma" else k // self.setting.link.users
+        return _symbols_per_user(self.setting, self.access)
 
     @property
     def overhead(self) -> int:
@@ -139,11 +152,58 @@ class Scheme(System):
 
     @abstractmethod
     def receive(self, received: Tensor, side: SideInfo) -> Received:
-        """The received signal, complex64 [B, k] ("noma") or [B, N, symbols_per_user] ("oma"), back to images."""
+        """The received signal back to images.
+
+        Args:
+            received: complex64 [B, M, k] ("noma") or [B, M, N, symbols_per_user] ("oma"), M antennas.
+            side: what the receiver knows of the channel.
+        """
+
+    def equalise(self, received: Tensor, side: SideInfo) -> Equalised:
+        """Every user's symbols and the variance of what is not theirs, by the link's detector (`--detector`).
+
+        A scheme that works on these works with any number of antennas and over any channel.
+
+        Args:
+            received: as `receive` gets it.
+            side: of the receiver.
+
+        Raises:
+            LinksimError: zero forcing with fewer antennas than users.
+
+        Example:
+            A receiver that is told its users' symbols, whatever the channel::
+
+                found = self.equalise(received, side)
+                found.symbols, found.noise_var  # complex64 [B, N, k], float32 [B, N, 1 or k]
+        """
+        from linksim.link.detection import equalise
+
+        return equalise(received, side.h, self.noise(side), self.powers, self.access, self.setting.link.detector)
+
+    def noise(self, side: SideInfo) -> Tensor:
+        """Variance of what a receive antenna takes for noise, float32 [B].
+
+        That is sigma^2 and what the channel estimate misses of the users' signals.
+        """
+        power = sum(self.powers) if self.access == "noma" else max(self.powers)
+        return side.noise_var + self.setting.link.csi_error_var * power
 
 
 class Reference(System):
-    """A bound: it turns images into what an ideal link would show, sends no symbols, and is drawn dashed."""
+    """A bound: it turns images into what an ideal link would show, sends no symbols, and is drawn dashed.
+
+    Class attributes:
+        access: as of a scheme; where h changes from symbol to symbol, `side.h` has those of all k channel uses
+            ("noma"), or of a user's own k / N ("oma").
+    """
+
+    access: ClassVar[Access] = "noma"
+
+    @property
+    def symbols_per_user(self) -> int:
+        """Channel uses in which one user sends, see `Scheme`."""
+        return _symbols_per_user(self.setting, self.access)
 
     @abstractmethod
     def evaluate(self, images: Tensor, side: SideInfo) -> Received:

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from linksim.data import load_dataset
 from linksim.errors import LinksimError
+from linksim.link.channels import channel_class
 from linksim.link.config import Setting, SideInfo
-from linksim.link.fading import CHANNELS
 from linksim.link.units import source_size
 from linksim.models import weights
 from linksim.models.owner import Model, Owner
@@ -49,7 +49,7 @@ _GOLDEN_GROUPS = 32
 EVALUATED_TOGETHER = 16
 
 
-def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: float) -> str:
+def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: float, antennas: int = 1) -> str:
     """What a row must say of weights that were trained elsewhere than where they run; empty where there is nothing.
 
     Args:
@@ -57,6 +57,7 @@ def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: 
         snr_range: of their training, "low/high" in dB, None where it is not known.
         here: the channel that they run over.
         snr_db: the SNR that they run at.
+        antennas: of the base station that they run at; training is with one.
 
     Example:
         >>> trained_note("rayleigh", "0/20", "rician", -5.0)
@@ -68,6 +69,8 @@ def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: 
     if snr_range is not None:
         low, high = map(float, snr_range.split("/"))
         found += [] if low <= snr_db <= high else [f"at {low:g} to {high:g} dB"]
+    if channel is not None and antennas > 1:
+        found.append("with one antenna")
     return f"trained {' and '.join(found)}" if found else ""
 
 
@@ -98,6 +101,8 @@ class Learned(Scheme, Owner):
         teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
         source: name of the orthogonal scheme whose model, at a share 1/N of the symbols, this one can start as
             (`linksim.schemes.semnoma.embedding`).
+        separate: whether the decoders can be given each user's own signal, as detection behind several antennas or over
+            per-symbol fading gives it; else they need the sum of all users'.
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
             (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
         recipe: the kind of recipe that its training takes.
@@ -106,6 +111,7 @@ class Learned(Scheme, Owner):
 
     teacher: ClassVar[str | None] = None
     source: ClassVar[str | None] = None
+    separate: ClassVar[bool] = True
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
     Params: ClassVar[type[Params]] = LearnedParams
@@ -113,6 +119,15 @@ class Learned(Scheme, Owner):
     def __init__(self, setting: Setting, params: LearnedParams) -> None:
         super().__init__(setting, params)
         self.spec = self.model(setting, params)
+        if not self.flat:
+            from linksim.link.detection import check_detector
+
+            if not self.separate:
+                raise LinksimError(
+                    f"{self.name} decodes all users from one signal: it needs --antennas 1 and a block-fading channel"
+                )
+            if self.access == "noma":
+                check_detector(setting.link)
         self._chosen = weights.choose(Model(self.spec, type(self)), params.weights)
 
     @classmethod
@@ -137,7 +152,8 @@ class Learned(Scheme, Owner):
         cls.check_csi(link.channel, params.csi)
         symbols = cls._symbols(setting, params)
         rho = Fraction(symbols, source_size(shape))
-        channel = CHANNELS.find(link.channel).trained_as or link.channel
+        kind = channel_class(link.channel)
+        channel = kind.trained_as or kind.name
         ablation = getattr(params, "ablation", NO_ABLATION)
         return ModelSpec(cls.name, params.size, channel, rho, link.users, params.csi, link.power, shape, ablation)
 
@@ -202,7 +218,7 @@ class Learned(Scheme, Owner):
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:
         """Raises LinksimError where there is no h to be told of, and it is asked for."""
-        if not CHANNELS.find(channel).fades and csi != cls.Params.model_fields["csi"].default:
+        if not channel_class(channel).fades and csi != cls.Params.model_fields["csi"].default:
             raise LinksimError(f"over {channel} the side information is the SNR alone: leave csi out")
 
     @classmethod
@@ -240,17 +256,45 @@ class Learned(Scheme, Owner):
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
-        from linksim.nets.network import side_information
-
-        told = side_information(side.snr_db, side.h, self._model.side_dim)
+        told = self._told(*self._link_as_trained(side))
         return self._in_parts(lambda part, of: self._model.encode(part, of, self.powers), images, told)
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
-        """See `Scheme.receive`."""
+        """See `Scheme.receive`.
+
+        The networks hear one antenna and one coefficient a user. Over any other channel the link's detector tells the
+        users apart first, and each decoder hears its user alone (`Equalised.as_orthogonal`).
+        """
+        snr_db, h = self._link_as_trained(side)
+        if self.flat:
+            signal = received[:, 0]
+        else:
+            signal, gain = self.equalise(received, side).as_orthogonal(side.noise_var)
+            if not channel_class(self.spec.channel).fades:
+                signal = signal / gain.clamp_min(1e-12)[..., None]
+        return Received(self._in_parts(self._model.receive, signal, self._told(snr_db, h)).clamp(0, 1))
+
+    def _link_as_trained(self, side: SideInfo) -> tuple[Tensor, Tensor]:
+        """gamma in dB, [B] or [B, N], and a coefficient a user, complex [B, N], in the terms of the training.
+
+        Where the users are detected, that is the gain a_i of `Equalised.as_orthogonal`, which both ends know from h;
+        weights that know gamma alone are told the effective SNR.
+        """
+        if self.flat:
+            return side.snr_db, side.h_flat
+        import torch
+
+        from linksim.link.detection import gains
+
+        gain = gains(side.h, self.noise(side), side.noise_var, self.powers, self.access, self.setting.link.detector)
+        if channel_class(self.spec.channel).fades:
+            return side.snr_db, gain.to(side.h.dtype)
+        return side.snr_db[:, None] + 20 * gain.clamp_min(1e-6).log10(), torch.ones_like(gain)
+
+    def _told(self, snr_db: Tensor, h: Tensor) -> Tensor:
         from linksim.nets.network import side_information
 
-        told = side_information(side.snr_db, side.h, self._model.side_dim)
-        return Received(self._in_parts(self._model.receive, received, told).clamp(0, 1))
+        return side_information(snr_db, h, self._model.side_dim)
 
     def _in_parts(self, network: Callable[[Tensor, Tensor], Tensor], groups: Tensor, told: Tensor) -> Tensor:
         """What a network makes of image groups, in the precision of the setting."""

@@ -13,8 +13,8 @@ from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.engine.config import SweepConfig
 from linksim.engine.variants import find
 from linksim.errors import LinksimError, unknown
+from linksim.link.channels import CHANNELS
 from linksim.link.config import MAX_USERS, LinkConfig, Setting
-from linksim.link.fading import CHANNELS
 from linksim.link.units import parse_rho
 from linksim.models import weights
 from linksim.models.owner import Model

@@ -8,11 +8,20 @@ import pytest
 import torch
 
 from baselines.bpg_capacity import BpgCapacity, BpgCapacityOma
-from baselines.bpg_capacity.region import max_min_rates, orthogonal_rates
+from baselines.bpg_capacity.region import max_min_rates, orthogonal_rates, subset_bounds
 from linksim import LinkConfig, Setting, SideInfo
 from linksim.data import load_dataset
 
 RNG = np.random.default_rng(0)
+
+
+def gains(snr: np.ndarray) -> np.ndarray:
+    """One antenna's, as complex amplitudes over the noise, with phases that must not matter."""
+    return (np.sqrt(snr) * np.exp(1j * RNG.uniform(0, 6.28, snr.shape)))[:, None, :, None]
+
+
+def fair(snr: np.ndarray) -> np.ndarray:
+    return max_min_rates(subset_bounds(gains(snr)))
 
 
 def within(rates: np.ndarray, snr: np.ndarray) -> bool:
@@ -27,14 +36,14 @@ def within(rates: np.ndarray, snr: np.ndarray) -> bool:
 @pytest.mark.parametrize("users", range(1, 9))
 def test_rates_lie_in_the_region_and_exhaust_its_sum_rate(users: int) -> None:
     snr = RNG.exponential(3, (50, users))
-    rates = max_min_rates(snr)
+    rates = fair(snr)
     assert all(within(r, s) for r, s in zip(rates, snr, strict=True))
     np.testing.assert_allclose(rates.sum(axis=1), np.log2(1 + snr.sum(axis=1)), rtol=1e-9)
 
 
 def test_no_point_of_the_region_serves_the_weakest_user_better() -> None:
     for snr in RNG.exponential(3, (20, 2)):
-        best = max_min_rates(snr[None])[0].min()
+        best = fair(snr[None])[0].min()
         grid = np.linspace(0, np.log2(1 + snr.sum()), 60)
         smallest = max(min(a, b) for a in grid for b in grid if within(np.array([a, b]), snr))
         assert smallest <= best + 1e-9
@@ -44,22 +53,42 @@ def test_no_point_of_the_region_serves_the_weakest_user_better() -> None:
 def test_two_users_have_the_closed_form() -> None:
     for snr in RNG.exponential(3, (200, 2)):
         single, both = np.log2(1 + snr), np.log2(1 + snr.sum())
-        fair = min(*single, both / 2)
+        least = min(*single, both / 2)
         weak = int(snr.argmin())
         expected = np.empty(2)
-        expected[weak], expected[1 - weak] = fair, both - fair
-        np.testing.assert_allclose(max_min_rates(snr[None])[0], expected, rtol=1e-9)
+        expected[weak], expected[1 - weak] = least, both - least
+        np.testing.assert_allclose(fair(snr[None])[0], expected, rtol=1e-9)
 
 
 def test_equal_users_over_awgn_gain_nothing_from_superposition_under_sum_power() -> None:
     total = 10.0
     np.testing.assert_allclose(
-        max_min_rates(np.array([[total / 2, total / 2]])), orthogonal_rates(np.array([[total, total]]))
+        fair(np.array([[total / 2, total / 2]])), orthogonal_rates(gains(np.array([[total, total]])))
     )
 
 
 def test_no_power_no_rate() -> None:
-    np.testing.assert_allclose(max_min_rates(np.array([[0.0, 3.0], [0.0, 0.0]])), [[0, 2], [0, 0]], atol=1e-12)
+    np.testing.assert_allclose(fair(np.array([[0.0, 3.0], [0.0, 0.0]])), [[0, 2], [0, 0]], atol=1e-12)
+
+
+def test_bounds_of_several_antennas_are_those_of_their_determinants() -> None:
+    h = RNG.standard_normal((5, 3, 2, 4)) + 1j * RNG.standard_normal((5, 3, 2, 4))
+    bounds = subset_bounds(h)
+    for group in range(5):
+        for column, chosen in enumerate(([1], [0], [0, 1])):
+            expected = np.mean(
+                [
+                    np.log2(np.linalg.det(np.eye(3) + h[group][:, chosen, t] @ h[group][:, chosen, t].conj().T).real)
+                    for t in range(4)
+                ]
+            )
+            assert bounds[group, column] == pytest.approx(expected)
+    # A user alone is heard by maximum ratio combining, whichever way it is written.
+    alone = h[:, :, :1]
+    np.testing.assert_allclose(subset_bounds(alone), orthogonal_rates(alone))
+    # Users at right angles do not disturb each other: each has the rate of a link of its own.
+    apart = np.eye(2)[None, :, :, None] * np.sqrt([[[[3.0]], [[3.0]]]])
+    np.testing.assert_allclose(max_min_rates(subset_bounds(apart + 0j)), [[2.0, 2.0]])
 
 
 @pytest.mark.parametrize("bound", [BpgCapacity, BpgCapacityOma])
@@ -69,7 +98,9 @@ def test_images_improve_with_the_snr_and_nothing_arrives_far_below_the_noise(bou
     errors = []
     for snr_db in (-30.0, 3.0, 8.0, 14.0):
         side = SideInfo(
-            torch.full((4,), snr_db), torch.full((4,), 10 ** (-snr_db / 10)), torch.ones(4, 2, dtype=torch.complex64)
+            torch.full((4,), snr_db),
+            torch.full((4,), 10 ** (-snr_db / 10)),
+            torch.ones(4, 1, 2, 1, dtype=torch.complex64),
         )
         shown = bound(setting, bound.Params()).evaluate(images, side)
         assert shown.lost is not None

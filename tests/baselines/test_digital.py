@@ -1,5 +1,6 @@
 """The digital baseline: layout of code blocks, the cliff where theory puts it, cancellation against a genie."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -17,9 +18,9 @@ from baselines.bpg_ldpc_qam_sic.sic import cancel_successively, modulate_frames
 from linksim.data import load_dataset
 from linksim.engine.audit import audit_symbols
 from linksim.errors import LinksimError
-from linksim.link.channel import realise
 from linksim.link.config import LinkConfig, Setting, SideInfo
 from linksim.link.draws import KeyedDraws
+from linksim.link.realisation import realise
 from linksim.link.units import noise_variance
 
 
@@ -172,12 +173,12 @@ def run(scheme: BpgLdpcQamSic, snr_db: float, groups: int = 32, estimate_off: fl
     link = scheme.setting.link
     data = load_dataset("cifar10-mini").images[np.arange(groups * link.users)]
     images = torch.from_numpy(data.reshape(link.users, groups, 3, 32, 32)).transpose(0, 1).float() / 255
-    channel = realise(link, KeyedDraws(0, range(groups)))
+    channel = realise(link, KeyedDraws(0, range(groups)), scheme.symbols_per_user)
     noise_var = torch.full((groups,), noise_variance(snr_db))
     side = SideInfo(torch.full((groups,), snr_db), noise_var, channel.h + estimate_off)
     symbols = scheme.transmit(images, side)
     audit_symbols(scheme, symbols, groups)
-    return images, scheme.receive(channel.through(symbols, "noma", noise_var), side)
+    return images, scheme.receive(channel.through(symbols, noise_var), side)
 
 
 @pytest.mark.parametrize("params", [{}, {"block": "joint"}, {"mcs": "qpsk-1/3"}, {"codec": "bpg", "count": "slice"}])
@@ -236,8 +237,8 @@ def test_equal_power_fails_on_awgn_at_any_snr() -> None:
 
 def test_the_strongest_received_user_is_decoded_first_whoever_has_more_power() -> None:
     coder = BlockCoder(lay_out(parse_mcs("qpsk-1/2"), 512, 1), 20, "numba", "cpu")
-    gains = torch.tensor([[[0.2, 1.0]], [[1.0, 0.2]]], dtype=torch.complex64)
-    received = torch.zeros(2, 1, 512, dtype=torch.complex64)
+    gains = torch.tensor([[0.2, 1.0], [1.0, 0.2]], dtype=torch.complex64)[:, None, None, :, None]
+    received = torch.zeros(2, 1, 1, 512, dtype=torch.complex64)
     found = cancel_successively(received, gains, torch.ones(2, 1), coder, Modem(2, "cpu"))
     assert found.order.tolist() == [[1, 0], [0, 1]]
 
@@ -251,12 +252,12 @@ def test_cancellation_equals_a_genies_at_high_snr_and_never_beats_it(mcs: str, s
     info = coder.pack(streams).reshape(150, 2, 1, -1)
     users = np.tile([0, 1], 150)
     sent = modulate_frames(coder, modem, info.reshape(300, 1, -1), users, "cpu").reshape(150, 2, 1, 512)
-    channel = realise(LinkConfig("rayleigh", 2), KeyedDraws(7, range(150)))
-    gains = (channel.h * torch.tensor([0.8, 0.2]).sqrt())[:, None]
+    channel = realise(LinkConfig("rayleigh", 2), KeyedDraws(7, range(150)), 512)
+    gains = (channel.h * torch.tensor([0.8, 0.2]).sqrt()[:, None])[:, None]
     for snr, equal in ((snr_db, False), (60.0, True)):
         noise_var = torch.full((150, 1), noise_variance(snr))
-        noise = channel.noise("noma", 512)[:, None]
-        received = (gains[..., None] * sent.transpose(1, 2)).sum(2) + noise_var.sqrt()[..., None] * noise
+        noise = channel.noise(512)[:, None]
+        received = (gains * sent.transpose(1, 2)[:, :, None]).sum(3) + noise_var.sqrt()[..., None, None] * noise
         mine = cancel_successively(received, gains, noise_var, coder, modem)
         genie = cancel_successively(received, gains, noise_var, coder, modem, genie=sent)
         assert (mine.good <= genie.good).all()
@@ -270,6 +271,39 @@ def test_cancellation_equals_a_genies_at_high_snr_and_never_beats_it(mcs: str, s
         if equal:
             assert genie.good[np.arange(150), second].all()
             np.testing.assert_array_equal(mine.info[mine.good], info[mine.good])
+
+
+def lost(channel: str, antennas: int, snr_db: float = 8.0, users: int = 2, **params: str) -> float:
+    base = setting(channel, users)
+    link = replace(base.link, antennas=antennas, detector="zf" if antennas >= users else "lmmse")
+    scheme = BpgLdpcQamSic(replace(base, link=link), DigitalParams(**params))
+    return float(run(scheme, snr_db, groups=64)[1].lost.float().mean())
+
+
+def test_antennas_help_and_cancellation_is_at_least_as_good_as_none() -> None:
+    by_count = [lost("rayleigh", antennas) for antennas in (1, 2, 4)]
+    assert by_count[0] > by_count[1] + 0.1 > by_count[2] + 0.1
+    linear, joint = (lost("rayleigh", 2, receiver=receiver, split="equal") for receiver in ("linear", "ml"))
+    cancelled = lost("rayleigh", 2, split="equal")
+    assert joint <= linear
+    assert cancelled <= linear
+
+
+def test_joint_detection_tells_users_of_equal_power_apart_where_cancellation_cannot() -> None:
+    # Rotated constellations of one antenna overlap; over fading they are told apart from some SNR on.
+    assert lost("rayleigh", 1, 25.0, split="equal") > lost("rayleigh", 1, 25.0, split="equal", receiver="ml") + 0.05
+
+
+def test_without_noise_every_image_arrives_over_any_channel_and_number_of_antennas() -> None:
+    for channel in ("rayleigh", "rayleigh-fast", "tdl-c"):
+        for receiver in ("sic", "linear", "ml"):
+            assert lost(channel, 3, 60.0, receiver=receiver) == 0, (channel, receiver)
+
+
+def test_fast_fading_is_averaged_over_a_code_word() -> None:
+    # One user at 8 dB: block fading loses what falls below the threshold near 1 dB, fast fading next to nothing.
+    assert lost("rayleigh", 1, 8.0, users=1, split="equal") > 0.1
+    assert lost("rayleigh-fast", 1, 8.0, users=1, split="equal") == 0
 
 
 def test_delivered_bits_stay_below_the_sum_capacity() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from linksim.engine.config import make_config, parse_range, read_sweep_file
-from linksim.engine.variants import parse, split_list
+from linksim.engine.variants import parse
 from linksim.errors import LinksimError
+from linksim.grammar import split_list
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,10 @@ def test_equal_variants_have_equal_keys_however_they_are_written() -> None:
         ({"scheme": "bpg-capacity", "rho": True}, "in a row"),
         ({"scheme": "bpg-capacity", "rho": float("inf")}, "no ratio"),
         ({"scheme": "bpg-capacity", "users": True}, "no number"),
-        ({"scheme": "bpg-capacity", "channel": [["awgn"]]}, "in a row"),
+        ({"scheme": "bpg-capacity", "channel": [["awgn"]]}, "name:key=value"),
         ({"scheme": "bpg-capacity", "metrics": ""}, "no metric given"),
         ({"scheme": "bpg-capacity", "min_groups": 8}, "bounds --until"),
-        ({"scheme": "bpg-capacity", "rician_k_db": 4000}, "rician_k_db"),
+        ({"scheme": "bpg-capacity", "channel": "rician:k_db=4000"}, "k_db: Input should be less than or equal to 200"),
         ({"scheme": "bpg-capacity", "csi_error_var": 1e308}, "csi_error_var"),
         ({"scheme": {"bpg-capacity": {"split": "equal"}}}, "name:key=value"),
         ({"scheme": 5}, "name:key=value"),

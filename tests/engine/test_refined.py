@@ -36,7 +36,7 @@ class Dim(Scheme):
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
         brightness = torch.tensor(side.draws[1]).float().view(-1, 1, 1, 1, 1) / 1000 + 0.2
-        return Received(brightness.expand(*side.h.shape, *self.setting.image_shape).clone())
+        return Received(brightness.expand(*side.h_flat.shape, *self.setting.image_shape).clone())
 
 
 class GrainParams(Params):

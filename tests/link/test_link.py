@@ -14,11 +14,12 @@ from scipy.stats import beta
 import linksim
 from baselines.bpg_ldpc_qam_sic.modem import Modem
 from linksim.errors import LinksimError
-from linksim.link.channel import Realisation, realise
+from linksim.link.channels import CHANNELS
 from linksim.link.config import LinkConfig, Setting
 from linksim.link.draws import Draws, KeyedDraws, Stream
-from linksim.link.fading import CHANNELS, Channel
+from linksim.link.fading import Channel
 from linksim.link.power import equal_split, exceeds_eq2, normalise, parse_split, symbol_power, user_powers
+from linksim.link.realisation import Realisation, realise
 from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse_rho
 from linksim.models.batch import Transmission
 from linksim.models.spec import ModelSpec
@@ -64,17 +65,17 @@ def test_uncoded_qpsk_over_rayleigh_has_the_bit_error_rate_of_theory(snr_db: flo
 
 def drawn(link: LinkConfig) -> np.ndarray:
     """Coefficients of 20,000 image groups."""
-    return realise(link, KeyedDraws(0, range(20000))).h.numpy()
+    return realise(link, KeyedDraws(0, range(20000)), symbols=1).h[:, 0, :, 0].numpy()
 
 
 def _qpsk_errors(channel: str, snr_db: float, groups: int, uses: int, bits_used: int = 2) -> tuple[int, int]:
     modem = Modem(2, "cpu")
     bits = torch.randint(0, 2, (groups, 1, 2 * uses), generator=torch.Generator().manual_seed(1))
     symbols = modem.modulate(bits)
-    link = realise(LinkConfig(channel, 1), KeyedDraws(5, range(groups)))
+    link = realise(LinkConfig(channel, 1), KeyedDraws(5, range(groups)), uses)
     noise_var = torch.full((groups,), noise_variance(snr_db))
-    received = link.through(symbols, "noma", noise_var)
-    llr = modem.demodulate(received / link.h, (noise_var[:, None] / link.h.abs().square()).expand(received.shape))
+    received, h = link.through(symbols, noise_var)[:, 0], link.h[:, 0, 0]
+    llr = modem.demodulate(received / h, (noise_var[:, None] / h.abs().square()).expand(received.shape))
     wrong = ((llr > 0) != (bits[:, 0] > 0)).reshape(groups, uses, 2)[..., :bits_used]
     return int(wrong.sum()), wrong.numel()
 
@@ -100,7 +101,7 @@ def test_coefficients_have_unit_power_and_the_right_spread(
 
 
 def test_rician_fading_has_its_k_factor_and_unit_power() -> None:
-    h = drawn(LinkConfig("rician", 2, rician_k_db=10 * np.log10(4)))
+    h = drawn(LinkConfig(f"rician:k_db={10 * np.log10(4)}", 2))
     assert (np.abs(h) ** 2).mean() == pytest.approx(1, abs=0.02)
     assert np.abs(h.mean()) ** 2 / h.var() == pytest.approx(4, rel=0.05)
 
@@ -113,26 +114,25 @@ def test_users_fade_independently() -> None:
 def test_noise_has_its_variance_per_complex_symbol_and_is_added_once() -> None:
     users, uses = 4, 2048
     silent = torch.zeros(32, users, uses, dtype=torch.complex64)
-    received = realise(LinkConfig("awgn", users), KeyedDraws(0, range(32))).through(
-        silent, "noma", torch.full((32,), 0.5)
-    )
-    assert received.shape == (32, uses)
+    link = realise(LinkConfig("awgn", users), KeyedDraws(0, range(32)), uses)
+    received = link.through(silent, torch.full((32,), 0.5))
+    assert received.shape == (32, 1, uses)
     assert float(received.abs().square().mean()) == pytest.approx(0.5, rel=0.02)
     assert float(received.real.square().mean()) == pytest.approx(0.25, rel=0.02)
 
 
 def test_users_add_up_in_the_multiple_access_channel_and_stay_apart_when_orthogonal() -> None:
     symbols = torch.randn(3, 2, 8, dtype=torch.complex64)
-    link = realise(LinkConfig("rayleigh", 2), KeyedDraws(0, range(3)))
-    h, zero = link.h, torch.zeros(3)
-    summed = link.through(symbols, "noma", zero)
-    torch.testing.assert_close(summed, h[:, :1] * symbols[:, 0] + h[:, 1:] * symbols[:, 1])
-    apart = link.through(symbols, "oma", zero)
-    torch.testing.assert_close(apart, h[..., None] * symbols)
+    link = realise(LinkConfig("rayleigh", 2), KeyedDraws(0, range(3)), 8)
+    h, zero = link.h[:, 0, :, 0], torch.zeros(3)
+    summed = link.through(symbols, zero)
+    torch.testing.assert_close(summed[:, 0], h[:, :1] * symbols[:, 0] + h[:, 1:] * symbols[:, 1])
+    apart = replace(link, access="oma").through(symbols, zero)
+    torch.testing.assert_close(apart[:, 0], h[..., None] * symbols)
 
 
 def test_orthogonal_users_have_noise_of_their_own() -> None:
-    noise = realise(LinkConfig("awgn", 2), KeyedDraws(0, range(1))).noise("oma", 4000)[0]
+    noise = realise(LinkConfig("awgn", 2), KeyedDraws(0, range(1)), 4000, "oma").noise(4000)[0, 0]
     assert abs(complex((noise[0] * noise[1].conj()).mean())) < 4 / np.sqrt(4000)
 
 
@@ -140,17 +140,17 @@ def test_orthogonal_users_have_noise_of_their_own() -> None:
 def test_the_channel_refuses_real_tensors(real: str) -> None:
     parts = {
         "symbols": torch.zeros(1, 1, 4, dtype=torch.complex64),
-        "h": torch.ones(1, 1, dtype=torch.complex64),
-        "noise": torch.zeros(1, 4, dtype=torch.complex64),
+        "h": torch.ones(1, 1, 1, 1, dtype=torch.complex64),
+        "noise": torch.zeros(1, 1, 4, dtype=torch.complex64),
     }
     parts[real] = parts[real].real
-    link = Realisation(parts["h"], KeyedDraws(0, range(1)))
+    link = Realisation(parts["h"], "noma", KeyedDraws(0, range(1)))
     with pytest.raises(TypeError, match=real):
-        link.through(parts["symbols"], "noma", torch.ones(1), parts["noise"])
+        link.through(parts["symbols"], torch.ones(1), parts["noise"])
 
 
 def test_estimates_are_perfect_at_variance_zero_and_off_by_their_variance_else() -> None:
-    link = realise(LinkConfig("rayleigh", 2), KeyedDraws(0, range(20000)))
+    link = realise(LinkConfig("rayleigh", 2), KeyedDraws(0, range(20000)), 1)
     assert link.estimate(0.0) is link.h
     h = link.h.numpy()
     estimate = link.estimate(0.1).numpy()
@@ -228,14 +228,14 @@ def test_powers_that_an_evaluation_asked_for_first_can_be_trained_with() -> None
 def test_draws_are_the_numbers_of_published_results() -> None:
     """A seed's fading, noise and estimates never change: committed results could not be made again."""
     draws = KeyedDraws(7, [3, 5])
-    rayleigh = realise(LinkConfig("rayleigh", 2), draws)
-    rician = realise(LinkConfig("rician", 2, rician_k_db=3.0), draws)
+    rayleigh = realise(LinkConfig("rayleigh", 2), draws, 1)
+    rician = realise(LinkConfig("rician:k_db=3", 2), draws, 1)
     found = {
-        "rayleigh": rayleigh.h[1, 1],
-        "rician": rician.h[0, 1],
-        "estimate": rayleigh.estimate(0.2)[1, 0],
-        "noma": rayleigh.noise("noma", 4)[1, 3],
-        "oma": rayleigh.noise("oma", 4)[0, 1, 2],
+        "rayleigh": rayleigh.h[1, 0, 1, 0],
+        "rician": rician.h[0, 0, 1, 0],
+        "estimate": rayleigh.estimate(0.2)[1, 0, 0, 0],
+        "noma": rayleigh.noise(4)[1, 0, 3],
+        "oma": replace(rayleigh, access="oma").noise(4)[0, 0, 1, 2],
     }
     assert {name: complex(value) for name, value in found.items()} == GOLDEN
 
@@ -246,16 +246,16 @@ class Shadowed(Channel):
     name = "shadowed"
     summary = "for tests"
 
-    def coefficients(self, draws: Draws) -> torch.Tensor:
-        z = draws.normal(Stream.FADING, range(self.link.users), 1)[..., 0]
+    def coefficients(self, draws: Draws, uses: int) -> torch.Tensor:
+        z = draws.normals(Stream.FADING, range(self.link.users), 1, self.link.antennas)
         return (0.5 * z.real).exp().to(torch.complex64)
 
 
 class Real(Shadowed):
     name = "real"
 
-    def coefficients(self, draws: Draws) -> torch.Tensor:
-        return super().coefficients(draws).real
+    def coefficients(self, draws: Draws, uses: int) -> torch.Tensor:
+        return super().coefficients(draws, uses).real
 
 
 def test_a_channel_of_a_plug_in_is_drawn_by_sweeps_and_by_training_alike(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_channel_of_a_plug_in_is_drawn_by_sweeps_and_by_training_alike(tmp_pat
         # Training draws what the channel says: real and positive, and no Rayleigh under its name.
         assert not h.imag.any()
         assert float(h.real.log().std()) == pytest.approx(0.5 * 0.5**0.5, rel=0.1)
-        with pytest.raises(LinksimError, match=r"drew \[8, 2\] of torch.float32: complex64 \[8, 2\] is wanted"):
+        with pytest.raises(LinksimError, match=r"drew \[8, 1, 2, 1\] of torch.float32: complex64 \[8, 1"):
             linksim.sweep(tmp_path / "real", channel="real", **settings)
         with pytest.raises(LinksimError, match="a channel named 'shadowed' exists"):
             linksim.register_channel(Shadowed)

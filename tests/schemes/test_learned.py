@@ -2,11 +2,13 @@
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -334,6 +336,40 @@ def test_weights_that_run_where_they_were_not_trained_say_so_once_and_in_the_tab
         table = linksim.sweep(tmp_path / "rician", scheme="semoma", channel="rician", rho="1/6", snr="10", groups=2,
                               metrics="psnr", progress=False)  # fmt: skip
     assert table["trained_note"].item() == "trained over rayleigh"
+
+
+def test_learned_schemes_hear_their_users_through_a_detector_where_the_channel_is_not_that_of_their_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+
+    def run(channel: str, **more: object) -> "pd.Series[float]":
+        settings = {"scheme": "semnoma,semoma", "rho": "1/6", "snr": "10", "groups": 8, "metrics": "psnr"}
+        name = f"{channel}{more}".replace("/", "")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = linksim.sweep(tmp_path / name, channel=channel, progress=False, **settings, **more)
+        assert table["trained_note"].eq(note).all()
+        return table.set_index("scheme")["psnr_db"]
+
+    note = ""
+    one, plain = run("rayleigh"), run("awgn")
+    note = "trained with one antenna"
+    two, four = run("rayleigh", antennas=2), run("rayleigh", antennas=4)
+    # Combining helps, and with many antennas users that superpose hardly meet.
+    assert (two > one + 0.5).all()
+    assert (four > two + 0.5).all()
+    # Over AWGN a user with channel uses of its own gains nothing from antennas that do not hear it.
+    assert run("awgn", antennas=2)["semoma"] == pytest.approx(plain["semoma"], abs=0.2)
+    note = "trained over rayleigh"
+    for channel in ("rayleigh-fast", "tdl-c"):
+        assert run(channel)["semoma"] > one["semoma"] - 1.5
+
+
+@pytest.mark.parametrize("more", [{"antennas": 2}, {"channel": "rayleigh-fast"}])
+def test_a_decoder_of_all_users_needs_their_sum(tmp_path: Path, more: dict[str, object]) -> None:
+    with pytest.raises(LinksimError, match="decodes all users from one signal: it needs --antennas 1"):
+        sweep(tmp_path, **{"scheme": "deepjscc-noma", "channel": "rayleigh", "rho": "1/6", **more})
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "..", ".hidden", "a/b.safetensors", ""])

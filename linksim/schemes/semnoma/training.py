@@ -75,7 +75,7 @@ def taught_losses(
     }
     with torch.no_grad():
         teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
-        heard = batch.channel.through(teacher_symbols, "oma", batch.noise_var, batch.teacher_noise)
+        heard = batch.teacher_channel.through(teacher_symbols, batch.noise_var, batch.teacher_noise)[:, 0]
         teacher_features = teacher.received_features(heard)
     if recipe.leave_out != "fa":
         parts["fa"] = feature_affinity_loss(features.flatten(0, 1), teacher_features.flatten(0, 1), recipe.fa_norm)

@@ -8,8 +8,8 @@ import torch
 
 from linksim.data import load_dataset
 from linksim.errors import LinksimError
-from linksim.link.channel import Realisation
 from linksim.link.draws import FreshDraws
+from linksim.link.realisation import Realisation
 from linksim.models import weights
 from linksim.models.batch import Transmission
 from linksim.models.spec import ModelSpec
@@ -47,10 +47,10 @@ def test_its_decoders_show_what_the_source_shows_when_the_orthogonal_symbols_are
     # Under `sum` each user has 1/N of the power in N times the symbols: the same on its own maps.
     wanted = orthogonal_symbols(model, source, images, side) / spec.users**0.5
     assert wanted.abs().square().mean((1, 2)).tolist() == pytest.approx([1 / spec.users] * 3)
-    link = Realisation(h, FreshDraws(3))
-    superposed = link.through(wanted, "noma", torch.zeros(3))
+    link = Realisation(h[:, None, :, None], "noma", FreshDraws(3))
+    superposed = link.through(wanted, torch.zeros(3))[:, 0]
     alone = source.encode(images, side, (1.0,) * spec.users)
-    heard = link.through(alone, "oma", torch.zeros(3))
+    heard = replace(link, access="oma").through(alone, torch.zeros(3))[:, 0]
     torch.testing.assert_close(model.receive(superposed, side), source.receive(heard, side), atol=1e-5, rtol=0)
 
 
