@@ -1,6 +1,13 @@
 """Where networks run, and in what precision."""
 
+import os
+
 from linksim.errors import LinksimError
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device(name: str) -> None:

@@ -6,9 +6,12 @@ import argparse
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from linksim.errors import LinksimError, unknown
+
+if TYPE_CHECKING:
+    from linksim.engine.cluster import Place
 
 #: A sweep's settings as options: what stands for the value, and the help.
 SETTINGS = {
@@ -140,10 +143,25 @@ def own_folder(folder: Path, example: str) -> Path:
 
 
 def add_machine(parser: Parser, workers: bool = True) -> None:
-    """`--device`, and `--workers` where several processes help."""
+    """`--device`, and `--workers` and `--cluster` where several processes help."""
     if workers:
         parser.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+        parser.add_argument(
+            "--cluster", metavar="PLACE",
+            help="work on a cluster of dask: local:4, tcp://HOST:PORT, file:SCHEDULER.json, slurm:jobs=20,time=2h,...",
+        )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+
+
+def cluster(args: argparse.Namespace) -> Place | None:
+    """What `--cluster` asks for. Raises LinksimError."""
+    if args.cluster is None:
+        return None
+    from linksim.engine.cluster import parse_cluster
+
+    if args.workers is not None:
+        raise LinksimError("--cluster says how many workers there are: leave --workers out")
+    return parse_cluster(args.cluster)
 
 
 def whole(text: str | None, option: str) -> int | None:

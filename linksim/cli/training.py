@@ -17,6 +17,7 @@ from linksim.cli.options import (
     add_out,
     add_settings,
     changes,
+    cluster,
     command,
     given_settings,
     print_rows,
@@ -257,7 +258,7 @@ def _tune(args: argparse.Namespace) -> int:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
                 workers=whole(args.workers, "--workers"), device=args.device, replace=args.replace,
-                progress=bar.update, steps=bar.steps,
+                progress=bar.update, steps=bar.steps, pool=cluster(args), tell=bar.tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from linksim.errors import LinksimError, NoWeights
 from linksim.models import weights
 from linksim.models.spec import Spec
+from linksim.paths import here
 from linksim.refine.ddim.model import PRIOR_SIZES, prior
 from linksim.refine.ddim.openai import load_unet
 from linksim.refine.diffusion import OWN_SCHEDULE, Prior, make_scheduler, sample
@@ -137,7 +138,7 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
     read = None
     # A name can be too long for a file system, or name a home that is nobody's.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
-        path = Path(text).expanduser()
+        path = here(Path(text))
         read = _folder if text and path.is_dir() else _checkpoint if path.is_file() else None
     if read is None:
         shown = text if len(text) < _LONG else f"{text[:_LONG]}..."
