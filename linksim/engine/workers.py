@@ -25,6 +25,7 @@ from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
 from linksim.refine.base import Steps, silent
+from linksim.stopping import stop_if_told
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -99,6 +100,7 @@ def run_here(
     writer = JournalWriter(journal)
     try:
         for unit in units:
+            stop_if_told()
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
@@ -174,6 +176,7 @@ def run_workers(
         for pipe in pipes:
             hand_out(pipe)
         while at_work:
+            stop_if_told()
             for ready in wait(list(at_work)):
                 assert isinstance(ready, Connection)
                 try:
@@ -202,3 +205,6 @@ def run_workers(
                 process.terminate()
         for process in pipes.values():
             process.join(10)
+            # Python waits for its children at its end, without a limit.
+            if process.is_alive():
+                process.kill()

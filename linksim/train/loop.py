@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from linksim.devices import trains_in_bfloat16
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.stopping import stop_if_told
 from linksim.train.logs import Logs
 from linksim.train.optimizers import Optimizer
 from linksim.train.task import Task
@@ -187,6 +188,7 @@ def train(
     clock = saved_at = time.perf_counter()
     with Logs(folder, state.step) as logs:
         while state.step < state.steps:
+            stop_if_told()
             window.append(one_step(state.step))
             state.step += 1
             last = state.step % interval == 0 or state.step == state.steps
