@@ -33,7 +33,7 @@ from linksim.engine.sweep import (
     write_tables,
 )
 from linksim.errors import LinksimError, NoWeights, unknown
-from linksim.files import exclusive
+from linksim.files import exclusive, is_part, remove_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,7 +153,7 @@ def reproduce(
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         # Tables that are there keep the provenance of their own until the new ones are.
         if not earlier:
             provenance.write_run(folder, run)
@@ -199,7 +199,7 @@ class _Tables:
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
     """Raises LinksimError where `folder` holds what this figure would take away."""
-    if not folder.is_dir() or not any(path.name != LOCK and not provenance.is_part(path) for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.name != LOCK and not is_part(path) for path in folder.iterdir()):
         return
     way_out = "take another --out, or --force-new to replace it"
     run = provenance.read_run(folder)

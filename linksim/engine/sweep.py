@@ -35,7 +35,7 @@ from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
 from linksim.errors import LinksimError
-from linksim.files import exclusive, write_atomic
+from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link.fading import CHANNELS
 from linksim.metrics import METRICS
 from linksim.refine.base import silent
@@ -109,7 +109,13 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
                 systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
+    writers: dict[str, str] = {}
     for name in config.metrics:
+        first = writers.setdefault(METRICS[name].column, name)
+        if first != name:
+            raise LinksimError(
+                f"metrics {first!r} and {name!r} both write the column {METRICS[name].column!r}: take one of them"
+            )
         columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
         for variant in collect.variants_of(outline):
             if taken := columns & set(dict(variant.params)):
@@ -249,7 +255,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
     (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
     # Shards that start together take turns, and with those that end: what is half-written here is nobody's.
     with FileLock(folder / journal.FOLDER / FINISH_LOCK):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         if provenance.read_run(folder) is None:
             made = provenance.make_run(
                 prepared.config,
@@ -263,7 +269,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
 def _blank(folder: Path) -> bool:
     """Whether a folder holds nothing but what a process leaves that is killed before `run.json` is written."""
     return all(
-        provenance.is_part(path)
+        is_part(path)
         or (path.name == journal.FOLDER and path.is_dir() and all(p.suffix == ".lock" for p in path.iterdir()))
         for path in folder.iterdir()
     )

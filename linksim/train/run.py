@@ -277,7 +277,7 @@ def run_training(
     from linksim import weights
     from linksim.data import load_cifar10_train
     from linksim.data.cifar10 import VALIDATION
-    from linksim.files import exclusive, write_atomic
+    from linksim.files import exclusive, remove_parts, write_atomic
     from linksim.train.loop import BEST, CHECKPOINT, load_checkpoint, train
     from linksim.version import code_version
 
@@ -293,6 +293,7 @@ def run_training(
     weights.ready_to_install()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
+        remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(spec)
         if start.embedded and network is not None:
             assert isinstance(spec, ModelSpec)

@@ -403,6 +403,21 @@ def test_a_damaged_checkpoint_is_named(
     assert str(path) in capsys.readouterr().err
 
 
+def test_what_a_killed_training_left_half_written_goes_at_the_next_start(folder: Path) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--resume")
+    assert train(folder, *words) == 0
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [place / f".{name}.{dead.pid}.part" for place, name in (
+        (folder / "runs" / BASE.name, "checkpoint.pt"), (folder / "weights", f"{BASE.name}.safetensors"),
+    )]  # fmt: skip
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
+    assert train(folder, *words) == 0
+    assert not any(path.exists() for path in left)
+
+
 def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "runs" / BASE.name
     out.mkdir(parents=True)
