@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,11 @@ def sweep(
     from linksim.report.progress import Bar
 
     if not isinstance(workers, int) or workers < 1:
-        raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
+        raise LinksimError(f"workers = {shown(workers)}: give a whole number, 1 or more")
     if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
-        raise LinksimError(f"out = {out!r}: give a folder")
+        raise LinksimError(f"out = {shown(out)}: give a folder")
     if out is not None and Path(out).is_file():
-        raise LinksimError(f"out = {out!r} is a file: give a folder")
+        raise LinksimError(f"out = {shown(out)} is a file: give a folder")
     prepared = prepare(make_config(settings), device)
     folder = Path(out) if out is not None else default_folder(prepared)
     with Bar(shown=progress) as bar:
@@ -101,13 +101,13 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
-            raise LinksimError(f"{name} = {value!r}: give its name")
+            raise LinksimError(f"{name} = {shown(value)}: give its name")
     return paired_differences(load_images(path), baseline, metric, stage)
 
 
 def _folder(path: object) -> Path:
     if not isinstance(path, str | Path):
-        raise LinksimError(f"{path!r} is no path: give a results folder")
+        raise LinksimError(f"{shown(path)} is no path: give a results folder")
     return Path(path)
 
 

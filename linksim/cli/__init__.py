@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from linksim import stopping
 from linksim.cli import inventory, results, simulate, training
 from linksim.cli.options import Parser
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, in_short
 
 
 def _parser() -> Parser:
@@ -39,7 +39,7 @@ def _join_negative(words: Sequence[str]) -> list[str]:
 def _say(text: str) -> None:
     """The one line of an error; where nobody listens the exit code alone tells."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"linksim: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"linksim: {in_short(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def _one_line(message: object, *where: object, **more: object) -> str:

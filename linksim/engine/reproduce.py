@@ -32,7 +32,7 @@ from linksim.engine.sweep import (
     set_aside,
     write_tables,
 )
-from linksim.errors import LinksimError, NoWeights, unknown
+from linksim.errors import LinksimError, NoWeights, shown, unknown
 from linksim.files import exclusive, is_part, remove_parts
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def sweep_file(name: str) -> Path:
             return found
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if not known:
-        raise LinksimError(f"no sweep file {name!r}: give its path, or work in a checkout of linksim")
+        raise LinksimError(f"no sweep file {shown(name)}: give its path, or work in a checkout of linksim")
     raise unknown("figure", name, known)
 
 

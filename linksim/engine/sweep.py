@@ -34,7 +34,7 @@ from linksim.engine.context import (
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.workers import run_here, run_workers, until_means
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link.fading import CHANNELS
 from linksim.metrics import METRICS
@@ -109,13 +109,7 @@ def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
                 systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
-    writers: dict[str, str] = {}
     for name in config.metrics:
-        first = writers.setdefault(METRICS[name].column, name)
-        if first != name:
-            raise LinksimError(
-                f"metrics {first!r} and {name!r} both write the column {METRICS[name].column!r}: take one of them"
-            )
         columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
         for variant in collect.variants_of(outline):
             if taken := columns & set(dict(variant.params)):
@@ -166,7 +160,7 @@ def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
         raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
     if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
         raise LinksimError(
-            f"scheme {variant.label!r} has group_multiple {groups!r}: 1 to {_LARGEST_MULTIPLE} are possible"
+            f"scheme {variant.label!r} has group_multiple {shown(groups)}: 1 to {_LARGEST_MULTIPLE} are possible"
         )
     return groups, facts
 

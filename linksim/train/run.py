@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import TypeAdapter
 
 from linksim.devices import check_device
-from linksim.errors import LinksimError, chosen, unknown
+from linksim.errors import LinksimError, chosen, shown, unknown
 from linksim.link.config import Setting
 from linksim.link.units import channel_uses, parse_rho
 from linksim.schemes.learned import NO_ABLATION, SCRATCH
@@ -46,7 +46,7 @@ def parse_budget(text: str, option: str = "--budget") -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise LinksimError(f"{option} {text!r}: write a time like 40m, 2h or 90s")
+        raise LinksimError(f"{option} {shown(text)}: write a time like 40m, 2h or 90s")
     return min(float(match[1]) * _UNITS[match[2]], _MAX_BUDGET)
 
 
@@ -367,7 +367,7 @@ def find_start(spec: Spec, warm: str | None, out: Path) -> Start:
     saved = Start(began_with(state), state["embedded"])
     if warm not in (None, "auto") and _new_start(spec, warm) != saved:
         began = f"{saved.model}, {EMBEDDED}" if saved.embedded else saved.model or "scratch"
-        raise LinksimError(f"--warm {warm}: the run in {out} began from {began}: take another --out")
+        raise LinksimError(f"--warm {shown(warm)}: the run in {out} began from {began}: take another --out")
     return saved
 
 
