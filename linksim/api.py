@@ -52,7 +52,7 @@ def sweep(
     from linksim.report.progress import Bar
 
     if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
+        raise LinksimError(f"workers = {shown(workers)}: give a whole number, 1 or more")
     if cluster is not None and pool is not None:
         raise LinksimError("give one of pool and cluster")
     where = parse_cluster(cluster) if cluster is not None else pool
@@ -61,9 +61,9 @@ def sweep(
     elif cluster is None and not callable(getattr(pool, "submit", None)):
         raise LinksimError(f"pool = {shown(pool)}: give what has submit(function, *args), like an Executor")
     if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
-        raise LinksimError(f"out = {out!r}: give a folder")
+        raise LinksimError(f"out = {shown(out)}: give a folder")
     if out is not None and Path(out).is_file():
-        raise LinksimError(f"out = {out!r} is a file: give a folder")
+        raise LinksimError(f"out = {shown(out)} is a file: give a folder")
     prepared = prepare(make_config(settings), device, away=cluster is not None)
     folder = Path(out) if out is not None else default_folder(prepared)
     with Bar(shown=progress) as bar:
@@ -123,13 +123,13 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
-            raise LinksimError(f"{name} = {value!r}: give its name")
+            raise LinksimError(f"{name} = {shown(value)}: give its name")
     return paired_differences(load_images(path), baseline, metric, stage)
 
 
 def _folder(path: object) -> Path:
     if not isinstance(path, str | Path):
-        raise LinksimError(f"{path!r} is no path: give a results folder")
+        raise LinksimError(f"{shown(path)} is no path: give a results folder")
     return Path(path)
 
 

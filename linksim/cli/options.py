@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
     from linksim.engine.cluster import Place
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
             used = commands.get(args.command, self)
             if not rest[0].startswith("--"):
-                used.error(f"{rest[0]!r} is too much")
+                used.error(f"{shown(rest[0])} is too much")
             raise unknown(
                 "option", rest[0].partition("=")[0], [o for o in used._option_string_actions if o[:2] == "--"]
             )
@@ -104,7 +104,7 @@ def changes(args: argparse.Namespace) -> dict[str, str]:
     for text in args.set:
         key, equals, value = text.partition("=")
         if not equals:
-            raise LinksimError(f"--set {text!r}: write key=value")
+            raise LinksimError(f"--set {shown(text)}: write key=value")
         values[key.strip()] = value
     return values
 
@@ -131,7 +131,7 @@ def _folder(text: str) -> Path:
     if Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: give a folder")
     if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8: give a folder whose name is")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not UTF-8: give a folder whose name is")
     return Path(text)
 
 
@@ -169,7 +169,7 @@ def whole(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 to 999999999")
+        raise LinksimError(f"{option} {shown(text)}: give a whole number, 1 to 999999999")
     return int(text)
 
 

@@ -34,8 +34,8 @@ from linksim.engine.sweep import (
     write_tables,
 )
 from linksim.engine.tables import without_gaps
-from linksim.errors import LinksimError, NoWeights, unknown
-from linksim.files import exclusive
+from linksim.errors import LinksimError, NoWeights, shown, unknown
+from linksim.files import exclusive, is_part, remove_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def sweep_file(name: str) -> Path:
             return found
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if not known:
-        raise LinksimError(f"no sweep file {name!r}: give its path, or work in a checkout of linksim")
+        raise LinksimError(f"no sweep file {shown(name)}: give its path, or work in a checkout of linksim")
     raise unknown("figure", name, known)
 
 
@@ -155,7 +155,7 @@ def reproduce(
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         # Tables that are there keep the provenance of their own until the new ones are.
         if not earlier:
             provenance.write_run(folder, run)
@@ -198,7 +198,7 @@ class _Tables:
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
     """Raises LinksimError where `folder` holds what this figure would take away."""
-    if not folder.is_dir() or not any(path.name != LOCK and not provenance.is_part(path) for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.name != LOCK and not is_part(path) for path in folder.iterdir()):
         return
     way_out = "take another --out, or --force-new to replace it"
     run = provenance.read_run(folder)

@@ -36,8 +36,8 @@ from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.variants import Variant, is_local, plug_ins
 from linksim.engine.workers import Pool, ProcessPool, run_here, run_pool, until_means
-from linksim.errors import LinksimError
-from linksim.files import exclusive, write_atomic
+from linksim.errors import LinksimError, shown
+from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link import channels
 from linksim.metrics import METRICS, SetMetric, reference_features, require
 from linksim.refine.base import silent
@@ -167,7 +167,7 @@ def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
         raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
     if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
         raise LinksimError(
-            f"scheme {variant.label!r} has group_multiple {groups!r}: 1 to {_LARGEST_MULTIPLE} are possible"
+            f"scheme {variant.label!r} has group_multiple {shown(groups)}: 1 to {_LARGEST_MULTIPLE} are possible"
         )
     return groups, facts
 
@@ -270,7 +270,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
     (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
     # Shards that start together take turns, and with those that end: what is half-written here is nobody's.
     with FileLock(folder / journal.FOLDER / FINISH_LOCK):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         if provenance.read_run(folder) is None:
             made = provenance.make_run(
                 prepared.config,
@@ -284,7 +284,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
 def _blank(folder: Path) -> bool:
     """Whether a folder holds nothing but what a process leaves that is killed before `run.json` is written."""
     return all(
-        provenance.is_part(path)
+        is_part(path)
         or (path.name == journal.FOLDER and path.is_dir() and all(p.suffix == ".lock" for p in path.iterdir()))
         for path in folder.iterdir()
     )

@@ -33,6 +33,7 @@ from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
+from linksim.stopping import stop_if_told
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -114,7 +115,7 @@ class Answer:
     features: Mapping[str, bytes] = field(default_factory=dict)
 
 
-#: Seconds between two looks at whether a pool works at all.
+#: Seconds between two looks at whether this process was told to stop, and whether a pool works at all.
 _LOOKS_S = 2.0
 
 #: Two units at once would change each other's number of threads and default types.
@@ -151,6 +152,7 @@ def run_here(
     writer = JournalWriter(journal)
     try:
         for unit in units:
+            stop_if_told()
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
@@ -211,8 +213,8 @@ def run_pool(
                 on_the_way[pool.executor.submit(pool.call, context, unit)] = unit
             if not on_the_way:
                 return
-            patience = _LOOKS_S if pool.waiting is not None else None
-            done = wait(on_the_way, patience, FIRST_COMPLETED).done
+            stop_if_told()
+            done = wait(on_the_way, _LOOKS_S, FIRST_COMPLETED).done
             if not done and pool.waiting is not None and tell is not None:
                 tell(pool.waiting() or "")
             for future in done:

@@ -308,9 +308,12 @@ def _fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Modu
 
 def ready_to_install() -> None:
     """Makes the user's folder of weights. Raises LinksimError where nothing can be written, before hours are spent."""
+    from linksim.files import remove_stale_parts
+
     folder = weights_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
