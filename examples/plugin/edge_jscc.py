@@ -26,7 +26,7 @@ class EdgeNetwork(Network):
         channels, height, width = self.image_shape = spec.image_shape
         maps, left = divmod(2 * spec.symbols, height * width // 16)
         if left or height % 4 or width % 4:
-            raise LinksimError(f"{spec.symbols} symbols give no whole number of maps: take a rho that is 1/96 or more")
+            raise LinksimError(f"{spec.symbols} symbols give no whole number of maps: take a multiple of 1/96 for rho")
         filters = WIDTHS[spec.size]
         self.feature_shape = maps, height // 4, width // 4
         self.planes = nn.Parameter(torch.randn(spec.users, 1, height, width))

@@ -222,10 +222,10 @@ def _new_start(model: Model, warm: str | None) -> Start:
 def _check_embedding(model: Model, source: Model) -> None:
     """Raises LinksimError where the maps do not divide among the users."""
     assert isinstance(model.spec, ModelSpec)
-    network, orthogonal = model.build(), source.build()
-    assert isinstance(network, Network)
-    assert isinstance(orthogonal, Network)
     try:
+        network, orthogonal = model.build(), source.build()
+        assert isinstance(network, Network)
+        assert isinstance(orthogonal, Network)
         network.embed(orthogonal)
     except LinksimError as error:
         raise LinksimError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
@@ -63,8 +64,17 @@ _SHAPES = {
 }
 
 
-def codec_shape(image_shape: tuple[int, int, int], symbols: int, side_dim: int, size: Size) -> CodecShape:
+def codec_shape(
+    image_shape: tuple[int, int, int], symbols: int, side_dim: int, size: Size, users_apart: int = 1
+) -> CodecShape:
     """The shape that sends `symbols` complex symbols an image.
+
+    Args:
+        image_shape: (C, H, W).
+        symbols: complex symbols of one user.
+        side_dim: D, numbers of side information.
+        size: "paper" or "compact".
+        users_apart: users that share the system's channel uses in turns; for messages.
 
     Raises:
         LinksimError: no table for this image size, or a number of symbols that gives no whole M.
@@ -83,7 +93,7 @@ def codec_shape(image_shape: tuple[int, int, int], symbols: int, side_dim: int, 
     if left or channels < 1:
         raise LinksimError(
             f"{symbols} symbols an image give no whole number of {height}x{width} feature maps: take a rho that is a "
-            f"multiple of 1/{2 * 3 * side * side // (height * width)}"
+            f"multiple of {Fraction(users_apart * height * width, 2 * 3 * side * side)}"
         )
     return replace(shape, channels=channels, side_dim=side_dim)
 

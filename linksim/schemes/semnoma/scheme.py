@@ -40,7 +40,9 @@ class ConvNext(Learned):
         from linksim.schemes.semnoma.codec import codec_shape
         from linksim.schemes.semnoma.network import Transceiver
 
-        shape = codec_shape(spec.image_shape, spec.symbols, spec.side_dim, spec.size)
+        shape = codec_shape(
+            spec.image_shape, spec.symbols, spec.side_dim, spec.size, spec.users if cls.access == "oma" else 1
+        )
         return Transceiver(replace(shape, layer_scale=layer_scale), spec.users, shared_decoder=cls.access == "oma")
 
 

@@ -65,9 +65,9 @@ def test_crosskd_is_that_of_equation_15_and_the_total_that_of_equation_17() -> N
         side = torch.stack([(gamma / 20)[:, None].expand(-1, 2), h.abs(), h.angle() / torch.pi], dim=-1)
         sigma = torch.sqrt(10 ** (-gamma / 10))
         sent = student.encode(batch.images, side, (0.5, 0.5))
-        heard = (h[..., None] * sent).sum(1) + sigma[:, None] * batch.noise
+        heard = (h[..., None] * sent).sum(1) + sigma[:, None] * batch.noise[:, 0]
         taught = teacher.encode(batch.images, side, (1.0, 1.0))
-        apart = h[..., None] * taught + sigma[:, None, None] * batch.teacher_noise
+        apart = h[..., None] * taught + sigma[:, None, None] * batch.teacher_noise[:, 0]
         mae = cross = fa = 0.0
         for user in range(2):
             features = student.received_features(heard)[:, user]
