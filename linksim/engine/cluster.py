@@ -40,6 +40,9 @@ Queue = Literal["slurm", "pbs", "lsf", "sge"]
 #: Threads of what computes, in a worker.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+#: Seconds that a scheduler has to answer.
+_ANSWERS_S = 20
+
 #: Units on their way for each worker: one at work, one that waits, so that none is idle while answers travel.
 _AHEAD = 2
 
@@ -133,7 +136,7 @@ def open_cluster(place: Place, prepared: Prepared, allow_versions: bool = False)
 
     with _scheduler(place) as (address, most):
         try:
-            client = Client(address, set_as_default=False, timeout=20)
+            client = Client(address, set_as_default=False, timeout=_ANSWERS_S)
         except (OSError, TimeoutError, ValueError) as error:
             said = " ".join(str(error).split())[:120]
             raise LinksimError(f"no scheduler answers at {place.text or place.kind} ({said}): start it first") from None
@@ -227,7 +230,7 @@ def _queue(kind: str, asked: QueueParams, folder: Path) -> Any:
         return found(
             cores=1, processes=1, memory=asked.memory, python=sys.executable, security=_keys(folder), protocol="tls://",
             local_directory=None, log_directory=str(folder),
-            scheduler_options={"dashboard": False}, silence_logs=logging.CRITICAL, death_timeout=120,
+            scheduler_options={"dashboard": False, "dashboard_address": ":0"}, silence_logs=logging.CRITICAL, death_timeout=120,
             job_script_prologue=[f"export {name}={value}" for name, value in _ONE_THREAD.items()],
             worker_extra_args=["--no-dashboard", "--lifetime", f"{max(30, asked.seconds - _MARGIN_S)}s",
                                "--lifetime-stagger", "20s"],
