@@ -230,7 +230,8 @@ def _queue(kind: str, asked: QueueParams, folder: Path) -> Any:
         return found(
             cores=1, processes=1, memory=asked.memory, python=sys.executable, security=_keys(folder), protocol="tls://",
             local_directory=None, log_directory=str(folder),
-            scheduler_options={"dashboard": False, "dashboard_address": ":0"}, silence_logs=logging.CRITICAL, death_timeout=120,
+            scheduler_options={"dashboard": False, "dashboard_address": ":0"}, silence_logs=logging.CRITICAL,
+            death_timeout=120,
             job_script_prologue=[f"export {name}={value}" for name, value in _ONE_THREAD.items()],
             worker_extra_args=["--no-dashboard", "--lifetime", f"{max(30, asked.seconds - _MARGIN_S)}s",
                                "--lifetime-stagger", "20s"],
