@@ -297,7 +297,8 @@ def load_weights(name: str) -> Tensors:
     asset = _asset(name)
     content = asset.read(weights)
     asset.verify(content, str(weights))
-    return content
+    found: Tensors = content
+    return found
 
 
 def check(name: str) -> Path:

@@ -129,7 +129,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def _load(self, point: EntryPoint) -> type[T]:
         try:
-            return point.load()
+            found: type[T] = point.load()
+            return found
         except KeyboardInterrupt:
             raise
         # A module can raise anything while it is imported, an exit of its own included.

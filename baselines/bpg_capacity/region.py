@@ -24,13 +24,15 @@ def subset_bounds(gains: NDArray[np.complex128]) -> NDArray[np.float64]:
     if scaled.shape[2] == 1:
         # One antenna: the determinant is a number.
         snr = np.abs(scaled[:, :, 0]) ** 2
-        return np.log2(1 + snr @ chosen.T).mean(axis=1)
+        found: NDArray[np.float64] = np.log2(1 + snr @ chosen.T).mean(axis=1)
+        return found
     identity = np.eye(scaled.shape[2])
     bounds = [
         np.linalg.slogdet(identity + (scaled * members) @ np.conj(np.swapaxes(scaled, -1, -2)))[1] / np.log(2)
         for members in chosen
     ]
-    return np.stack(bounds, axis=-1).mean(axis=1)
+    together: NDArray[np.float64] = np.stack(bounds, axis=-1).mean(axis=1)
+    return together
 
 
 def subsets(users: int) -> NDArray[np.bool_]:
@@ -80,4 +82,5 @@ def orthogonal_rates(gains: NDArray[np.complex128]) -> NDArray[np.float64]:
         gains: g_i = h_i sqrt(p_i) / sigma, [B, M, N, T].
     """
     snr = (np.abs(gains) ** 2).sum(axis=1)
-    return np.log2(1 + snr).mean(axis=-1) / gains.shape[2]
+    found: NDArray[np.float64] = np.log2(1 + snr).mean(axis=-1) / gains.shape[2]
+    return found

@@ -31,7 +31,8 @@ def scrambling(length: int) -> Bits:
     # Sequences of neighbouring identifiers have 2% of agreement too much; of these no two differ from a fair coin.
     identifiers = [40503 * (user + 1) % 65536 for user in range(MAX_USERS)]
     scrambler = TB5GScrambler(n_rnti=identifiers, n_id=[1] * MAX_USERS, device="cpu")
-    return scrambler(torch.zeros(MAX_USERS, length)).numpy().astype(np.uint8)
+    found: Bits = scrambler(torch.zeros(MAX_USERS, length)).numpy().astype(np.uint8)
+    return found
 
 
 class BlockCoder:
@@ -82,7 +83,8 @@ class BlockCoder:
         uint8 [F, blocks, info_bits] to uint8 [F, blocks * coded_bits].
         """
         coded = self._code.encode(info.reshape(-1, self.frame.info_bits)).reshape(len(info), -1)
-        return coded ^ scrambling(coded.shape[1])[users]
+        found: Bits = coded ^ scrambling(coded.shape[1])[users]
+        return found
 
     @functools.cached_property
     def _guess(self) -> tuple[Bits, Bits]:

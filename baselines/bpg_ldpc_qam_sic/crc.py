@@ -46,7 +46,8 @@ class Crc:
         import torch
 
         with torch.inference_mode():
-            return self._encoder(torch.from_numpy(bits.astype(np.float32))).numpy().astype(np.uint8)
+            found: np.ndarray = self._encoder(torch.from_numpy(bits.astype(np.float32))).numpy().astype(np.uint8)
+            return found
 
     def check(self, bits: np.ndarray) -> np.ndarray:
         """Which blocks pass: `bits` uint8 [B, k + length], as `attach` makes them, in; bool [B] out."""
@@ -54,4 +55,5 @@ class Crc:
 
         with torch.inference_mode():
             _, valid = self._decoder(torch.from_numpy(bits.astype(np.float32)))
-            return valid.numpy()[:, 0]
+            found: np.ndarray = valid.numpy()[:, 0]
+            return found

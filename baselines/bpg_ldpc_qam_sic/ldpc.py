@@ -329,7 +329,8 @@ def _fixed_point(llr: np.ndarray) -> np.ndarray:
         raise ValueError("an LLR is NaN: check the noise variance that the demapper was given")
     scaled = np.clip(llr, -_CHANNEL_LIMIT, _CHANNEL_LIMIT)
     scaled *= -_STEPS
-    return np.rint(scaled, out=scaled).astype(np.int16)
+    found: np.ndarray = np.rint(scaled, out=scaled).astype(np.int16)
+    return found
 
 
 def _base_graph(parity_check: Any, lifting: int) -> np.ndarray:
@@ -392,19 +393,23 @@ def _splat(value: int) -> np.ndarray:
 
 
 def _and(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a & b
+    found: np.ndarray = a & b
+    return found
 
 
 def _xor(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a ^ b
+    found: np.ndarray = a ^ b
+    return found
 
 
 def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.clip(a.astype(np.int32) + b, -32768, 32767).astype(np.int16)
+    found: np.ndarray = np.clip(a.astype(np.int32) + b, -32768, 32767).astype(np.int16)
+    return found
 
 
 def _subtract(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.clip(a.astype(np.int32) - b, -32768, 32767).astype(np.int16)
+    found: np.ndarray = np.clip(a.astype(np.int32) - b, -32768, 32767).astype(np.int16)
+    return found
 
 
 def _magnitude(a: np.ndarray) -> np.ndarray:

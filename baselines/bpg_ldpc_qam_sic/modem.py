@@ -31,7 +31,8 @@ class Modem:
 
     def modulate(self, bits: Tensor) -> Tensor:
         """Bits [..., n] (0 or 1) to symbols complex64 [..., n / bits_per_symbol]."""
-        return self._mapper(bits.to(torch.float32)).to(torch.complex64)
+        found: Tensor = self._mapper(bits.to(torch.float32)).to(torch.complex64)
+        return found
 
     def demodulate(self, symbols: Tensor, noise_var: Tensor) -> Tensor:
         """Exact LLRs, log p(1)/p(0), of symbols in circular Gaussian noise.

@@ -45,7 +45,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H', W'] to [B, outputs, H'', W'']."""
-        return self.skip(x) + self.branch(x)
+        found: Tensor = self.skip(x) + self.branch(x)
+        return found
 
 
 class ResidualBlock(_Residual):
@@ -114,7 +115,8 @@ class AttentionFeature(Sided):
         """Features [B, C', H', W'] and side information [B, D] to features [B, C', H', W']."""
         context = features.mean(dim=(2, 3))
         mask = self.mask(torch.cat([context, side.to(context)], dim=1))
-        return features * mask.to(features)[:, :, None, None]
+        found: Tensor = features * mask.to(features)[:, :, None, None]
+        return found
 
 
 class DeepJsccNetwork(Network):
@@ -180,4 +182,5 @@ class DeepJsccNetwork(Network):
         """See `Network.receive`."""
         joint = torch.cat([side[:, 0, :1], side[:, :, 1:].flatten(1)], dim=1)
         shown = self.decoder(to_features(received, self.feature_shape), joint)
-        return shown.float().unflatten(1, (self.users, self.image_shape[0]))
+        found: Tensor = shown.float().unflatten(1, (self.users, self.image_shape[0]))
+        return found

@@ -54,7 +54,8 @@ def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     for key, value in (system.provenance() | plug_ins(type(system))).items():
         if str(value) != known.get(fact_name(variant, channel, rho, str(key)), str(value)):
             raise LinksimError(f"{key} of {variant.label} changed since the sweep began: run the same command again")
-    return system
+    found: System = system
+    return found
 
 
 @functools.lru_cache(maxsize=16)

@@ -176,4 +176,5 @@ def _columns(
 
 
 def _pixels(images: Any) -> NDArray[np.uint8]:
-    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    found: NDArray[np.uint8] = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return found

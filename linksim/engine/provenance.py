@@ -104,7 +104,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     if run is None or not {"identity", "config"} <= set(run) or not isinstance(run["config"].get("scheme", []), list):
         raise LinksimError(f"{folder / RUN_FILE} is damaged: put it right or take it away")
     run["config"] = _of_today(run["config"])
-    return run
+    found: dict[str, Any] | None = run
+    return found
 
 
 def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def _t_quantile(degrees: int) -> float:
 
 def group_means(values: ArrayLike) -> NDArray[np.float64]:
     """Per-image values [groups, users] to the mean of each group [groups]: users of a group share noise and fading."""
-    return np.asarray(values, np.float64).mean(axis=1)
+    found: NDArray[np.float64] = np.asarray(values, np.float64).mean(axis=1)
+    return found
 
 
 def mean_and_half_width(cluster_means: NDArray[np.float64]) -> tuple[float, float]:

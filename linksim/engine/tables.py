@@ -239,7 +239,8 @@ REFINEMENT = ("load_refiner", "refine", "refined_metrics")
 
 
 def _seconds(records: Sequence[Record], without: Sequence[str]) -> float:
-    return sum(value for record in records for lap, value in record["seconds"].items() if lap not in without)
+    found: float = sum(value for record in records for lap, value in record["seconds"].items() if lap not in without)
+    return found
 
 
 def _refinement(result: PointResult, stage: str, users: int) -> dict[str, float]:

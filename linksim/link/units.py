@@ -14,7 +14,8 @@ MAX_RHO = 16
 
 def db_to_linear(value_db: float) -> float:
     """10^(dB / 10)."""
-    return 10.0 ** (value_db / 10.0)
+    found: float = 10.0 ** (value_db / 10.0)
+    return found
 
 
 def noise_variance(snr_db: float) -> float:

@@ -88,7 +88,8 @@ class Ssim(ImageMetric):
         mean_xy, mean_xx, mean_yy = mean_x * mean_y, mean_x * mean_x, mean_y * mean_y
         luminance = (2 * mean_xy + self.C1) / (mean_xx + mean_yy + self.C1)
         structure = (2 * (xy - mean_xy) + self.C2) / (xx - mean_xx + yy - mean_yy + self.C2)
-        return (luminance * structure).flatten(1).mean(1).clamp_max(1).to(reference.dtype)
+        found: torch.Tensor = (luminance * structure).flatten(1).mean(1).clamp_max(1).to(reference.dtype)
+        return found
 
     def _band(self, side: int) -> torch.Tensor:
         """[side - 10, side]: row i holds the window's weights at columns i to i + 10."""

@@ -56,7 +56,8 @@ class _Lpips(ImageMetric):
 
     def loss(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """The distance [B] of images [B, 3, H, W] in [0, 1], with its gradient: for training."""
-        return self._network(reference, image, normalize=True).flatten()
+        found: torch.Tensor = self._network(reference, image, normalize=True).flatten()
+        return found
 
     def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         import torch

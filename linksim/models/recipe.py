@@ -111,7 +111,8 @@ def make_recipe(name: str, changes: Mapping[str, str], kind: type[R], warm: bool
     presets, name = kind.presets(), kind.chosen(name, warm)
     if name not in presets:
         raise unknown("recipe", name, ["fast", *presets])
-    return changed(presets[name], changes)
+    found: R = changed(presets[name], changes)
+    return found
 
 
 def recipe_of(kind: type[R], values: Mapping[str, Any]) -> R:

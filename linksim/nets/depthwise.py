@@ -80,5 +80,6 @@ class DepthwiseConv2d(nn.Conv2d):
             x = x.float()
             if torch.is_grad_enabled() and self.weight.requires_grad:
                 x = x.contiguous(memory_format=torch.channels_last)
-                return _Depthwise.apply(x, self.weight, self.bias)
+                found: Tensor = _Depthwise.apply(x, self.weight, self.bias)
+                return found
             return functional.conv2d(x, self.weight, self.bias, padding=self.padding, groups=self.groups)

@@ -11,7 +11,7 @@ from linksim.nets.depthwise import DepthwiseConv2d
 NORM_EPS = 1e-6
 
 
-class ConvNextBlock(CNBlock):
+class ConvNextBlock(CNBlock):  # type: ignore[misc]
     """ConvNeXt block: depthwise 7x7, LayerNorm, linear to 4C, GELU, linear to C, layer scale, stochastic depth, skip.
 
     Args:
@@ -69,7 +69,8 @@ class AFModule(Sided):
         """Features [B, C', H', W'] and side information [B, D] to features [B, C', H', W']."""
         context = features.mean(dim=(2, 3))
         mask = self.mask(torch.cat([context, self.encode_side(side).to(context)], dim=1))
-        return features * mask.to(features)[:, :, None, None]
+        found: Tensor = features * mask.to(features)[:, :, None, None]
+        return found
 
 
 class _ResidualUnit(nn.Module):
@@ -102,7 +103,8 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C', H', W'] to [B, C', H', W']."""
-        return x + self.trunk(x) * torch.sigmoid(self.gate(x))
+        found: Tensor = x + self.trunk(x) * torch.sigmoid(self.gate(x))
+        return found
 
 
 class Upsample(nn.Sequential):
@@ -125,7 +127,8 @@ class OutputLayer(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] to [B, out_channels, H, W] in [0, 1]."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+            found: Tensor = super().forward(x.float())  # type: ignore[no-untyped-call]
+            return found
 
 
 class Downsample(nn.Sequential):

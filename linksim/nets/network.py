@@ -64,7 +64,8 @@ def to_symbols(features: Tensor) -> Tensor:
 
 def to_features(symbols: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Complex symbols [..., k] back to features [..., M, H', W'] of `shape`; the inverse of `to_symbols`."""
-    return torch.cat([symbols.real, symbols.imag], dim=-1).unflatten(-1, shape)
+    found: Tensor = torch.cat([symbols.real, symbols.imag], dim=-1).unflatten(-1, shape)
+    return found
 
 
 def with_planes(images: Tensor, planes: Tensor) -> Tensor:

@@ -140,7 +140,8 @@ class Refiner(ABC):
                               "on", stacklevel=2)  # fmt: skip
                 continue
             start += size
-        return torch.cat(parts).unflatten(0, images.shape[:2])
+        found: Tensor = torch.cat(parts).unflatten(0, images.shape[:2])
+        return found
 
     def _checked(self, refined: Any, images: Tensor) -> Tensor:
         """What `refine` returned, within [0, 1]. Raises LinksimError for what is no image."""

@@ -58,7 +58,8 @@ class Prior:
         times = torch.full((len(x),), time * self.time_scale, device=x.device)
         with torch.inference_mode():
             told = self.network(x.contiguous(memory_format=torch.channels_last), times).sample
-        return told[:, : x.shape[1]].float()
+        found: Tensor = told[:, : x.shape[1]].float()
+        return found
 
 
 def step_count(start: int, steps: int | Literal["quarter"], total: int) -> int:
@@ -133,4 +134,5 @@ def sample(
             variance_noise=noise() if eta > 0 else None,
         ).prev_sample
         report(done, steps)
-    return ((x + 1) / 2).clamp(0, 1)
+    found: Tensor = ((x + 1) / 2).clamp(0, 1)
+    return found

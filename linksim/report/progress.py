@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ class Bar:
 
     def __init__(self, shown: bool = True, name: str = "sweep") -> None:
         self._shown, self._name = shown and sys.stderr is not None, name
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._interval = WATCHED if self._shown and sys.stderr.isatty() else LOGGED
         self._stepped = 0.0
         self._told = ""
@@ -95,7 +95,7 @@ class Download:
     """A bar over the bytes of a download; quiet where there is nothing to fetch."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._what = ""
 
     def __enter__(self) -> Download:
@@ -136,7 +136,7 @@ class TrainingBar:
 
     def __init__(self, name: str, batch: int, unit: str = "pairs") -> None:
         self._name, self._batch, self._unit = name, batch, unit
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._lines = not sys.stderr.isatty()
         self._told: Mapping[str, float] = {}
         self._begin = (0, 0.0)

@@ -103,7 +103,8 @@ def _log(run: Path) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path).apply(pd.to_numeric)
+        found: pd.DataFrame = pd.read_csv(path).apply(pd.to_numeric)
+        return found
     except (OSError, ValueError, TypeError) as error:
         raise LinksimError(f"{path} cannot be read ({error}): give the folder of a training run") from None
 

@@ -18,7 +18,7 @@ from linksim.link.config import MAX_USERS, LinkConfig, Setting
 from linksim.link.units import parse_rho
 from linksim.models import weights
 from linksim.models.owner import Model
-from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, spec_from_json
+from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, lineage_pairs, spec_from_json
 from linksim.refine.base import Refiner
 from linksim.refine.learned import LearnedRefiner
 from linksim.refine.registry import REFINERS
@@ -224,5 +224,5 @@ def nearest(spec: ModelSpec) -> str | None:
         alike = scheme.network.__func__ is own.network.__func__  # type: ignore[attr-defined]
         apart = scheme.access == "oma"
         if alike and other.size == spec.size and (apart or other.method == spec.method):
-            ranks[name] = other.rho == spec.rho, other.channel == spec.channel, apart, weights.lineage_pairs(card)
+            ranks[name] = other.rho == spec.rho, other.channel == spec.channel, apart, lineage_pairs(card)
     return max(ranks, key=lambda name: ranks[name], default=None)

@@ -47,7 +47,8 @@ class Generator(nn.Module):
             x = level(x)
         for level in self.up:
             x = level(torch.cat([nn.functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
-        return images + self.tail(x).float()
+        found: Tensor = images + self.tail(x).float()
+        return found
 
 
 class Discriminator(nn.Module):
@@ -66,4 +67,5 @@ class Discriminator(nn.Module):
 
     def forward(self, condition: Tensor, images: Tensor) -> Tensor:
         """Condition and images, both [B, 3, H, W] in [0, 1], to logits [B, 1, H', W'], high for real images."""
-        return self.layers(torch.cat([condition, images], 1) * 2 - 1)
+        found: Tensor = self.layers(torch.cat([condition, images], 1) * 2 - 1)
+        return found

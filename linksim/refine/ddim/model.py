@@ -37,7 +37,7 @@ class OwnPrior(Owner):
 
         widths, blocks = _WIDTHS[spec.size]
         levels = len(widths)
-        return UNet2DModel(
+        found: nn.Module = UNet2DModel(
             sample_size=32,
             block_out_channels=widths,
             layers_per_block=blocks,
@@ -47,6 +47,7 @@ class OwnPrior(Owner):
             norm_num_groups=8,
             resnet_time_scale_shift="scale_shift",
         )
+        return found
 
     @classmethod
     def words(cls, spec: PriorSpec) -> list[str]:

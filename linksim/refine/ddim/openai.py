@@ -62,7 +62,8 @@ def convert(
     for name, module in network.named_modules():
         if name.endswith(tuple(f"attentions.{i}" for i in range(9))):
             module.heads = _heads(heads, module.to_q.weight.shape[0], name.startswith("up_blocks."))
-    return network.eval().requires_grad_(False)
+    found: nn.Module = network.eval().requires_grad_(False)
+    return found
 
 
 def _heads(both: str, channels: int, up: bool) -> int:

@@ -228,6 +228,7 @@ def _folder(path: Path, _: Checkpoint, image_shape: tuple[int, int, int]) -> Fou
                     f"{place}: weights and config.json do not belong together ({what.replace('_', ' ')}: "
                     f"{len(facts[what])}, {str(facts[what][0])[:60]}): get it anew"
                 )
-        return network
+        found: nn.Module = network
+        return found
 
     return Found(file_hash([*tensors, schedule_file]), schedule, make)

@@ -72,7 +72,8 @@ class DiffBirMini(LearnedRefiner):
         """See `Owner`."""
         from linksim.refine.diffbir.network import MiniDenoiser, MiniVae, mini_control
 
-        return {VAE: MiniVae, DENOISER: MiniDenoiser, CONTROL: mini_control}[spec.part]()
+        found: nn.Module = {VAE: MiniVae, DENOISER: MiniDenoiser, CONTROL: mini_control}[spec.part]()
+        return found
 
     @classmethod
     def words(cls, spec: RefinerSpec) -> list[str]:

@@ -61,11 +61,13 @@ class MiniVae(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [M, 3, H, W] in [0, 1] to latents [M, 4, H/2, W/2] of unit variance (the posterior's mean)."""
-        return self.vae.encode(2 * images - 1).latent_dist.mean.float() * self.scale
+        found: Tensor = self.vae.encode(2 * images - 1).latent_dist.mean.float() * self.scale
+        return found
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents back to images, not clamped."""
-        return (self.vae.decode(latents / self.scale).sample.float() + 1) / 2
+        found: Tensor = (self.vae.decode(latents / self.scale).sample.float() + 1) / 2
+        return found
 
 
 class MiniDenoiser(nn.Module):
@@ -137,4 +139,5 @@ def denoise(
             torch.cat([noisy, hint], 1), times, encoder_hidden_states=prompt, controlnet_cond=noisy, return_dict=False
         )
         more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-    return unet(noisy, times, encoder_hidden_states=prompt, **more).sample.float()
+    found: Tensor = unet(noisy, times, encoder_hidden_states=prompt, **more).sample.float()
+    return found

@@ -248,7 +248,8 @@ def load_control(path: Path, unet: Mapping[str, Any]) -> nn.Module:
     except (RuntimeError, KeyError, AttributeError, IndexError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
         raise LinksimError(f"{path} is no IRControlNet for this Stable Diffusion ({said})") from None
-    return control
+    found: nn.Module = control
+    return found
 
 
 def _make_captioner(folder: Path, device: str) -> Callable[[Tensor], list[str]]:

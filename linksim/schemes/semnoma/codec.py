@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d
 
 from linksim.errors import LinksimError
 from linksim.nets.layers import (
@@ -19,7 +20,6 @@ from linksim.nets.layers import (
     Conditioned,
     ConvNextBlock,
     Downsample,
-    LayerNorm2d,
     OutputLayer,
     Upsample,
 )
@@ -136,7 +136,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor, side: Tensor) -> Tensor:
         """Images [B, C + 1, H, W] and side information [B, D] to features [B, M, H', W']."""
-        return self.layers(images, side)
+        found: Tensor = self.layers(images, side)
+        return found
 
 
 class Decoder(nn.Module):
@@ -161,4 +162,5 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor, side: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Layers `start` to `stop` (exclusive): from the received features to the image when both are left out."""
-        return self.layers(features, side, start, stop)
+        found: Tensor = self.layers(features, side, start, stop)
+        return found

@@ -55,7 +55,8 @@ class Transceiver(Network):
         """
         if self.shared_decoder:
             out = self.decoders[0](features.flatten(0, 1), side.flatten(0, 1), start, stop)
-            return out.unflatten(0, features.shape[:2])
+            found: Tensor = out.unflatten(0, features.shape[:2])
+            return found
         parts = [decoder(features[:, user], side[:, user], start, stop) for user, decoder in enumerate(self.decoders)]
         return torch.stack(parts, dim=1)
 
