@@ -23,6 +23,7 @@ def sweep(
     figures: bool = False,
     allow_versions: bool = False,
     pool: Executor | None = None,
+    cluster: str | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Runs (or goes on with) a sweep and returns its table, one row a curve point.
@@ -38,26 +39,32 @@ def sweep(
         pool: a `concurrent.futures.Executor` (of dask, of joblib, of your cluster) that evaluates the units in place of
             processes of its own. Its processes have one thread each and see the same files; `workers` is then the
             number of units on their way at once.
+        cluster: `local:4`, `tcp://HOST:PORT`, `slurm:jobs=20,time=2h`, ...: a cluster of dask that evaluates the units
+            (`linksim.engine.cluster`).
         settings: as in a sweep file, see `linksim.engine.config.SweepConfig`: scheme, channel, snr, rho, dataset, ...
 
     Raises:
         LinksimError: anything that the caller can put right, in one line.
     """
+    from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config
     from linksim.engine.sweep import FIGURES, default_folder, prepare, run_sweep
     from linksim.report.progress import Bar
 
     if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise LinksimError(f"workers = {workers!r}: give a whole number, 1 or more")
-    if pool is None:
+        raise LinksimError(f"workers = {shown(workers)}: give a whole number, 1 or more")
+    if cluster is not None and pool is not None:
+        raise LinksimError("give one of pool and cluster")
+    where = parse_cluster(cluster) if cluster is not None else pool
+    if where is None:
         workers = workers or 1
-    elif not callable(getattr(pool, "submit", None)):
+    elif cluster is None and not callable(getattr(pool, "submit", None)):
         raise LinksimError(f"pool = {shown(pool)}: give what has submit(function, *args), like an Executor")
     if out is not None and (not isinstance(out, str | Path) or str(out) == ""):
-        raise LinksimError(f"out = {out!r}: give a folder")
+        raise LinksimError(f"out = {shown(out)}: give a folder")
     if out is not None and Path(out).is_file():
-        raise LinksimError(f"out = {out!r} is a file: give a folder")
-    prepared = prepare(make_config(settings), device)
+        raise LinksimError(f"out = {shown(out)} is a file: give a folder")
+    prepared = prepare(make_config(settings), device, away=cluster is not None)
     folder = Path(out) if out is not None else default_folder(prepared)
     with Bar(shown=progress) as bar:
         table = run_sweep(
@@ -69,7 +76,8 @@ def sweep(
             progress=bar.update,
             steps=bar.steps,
             allow_versions=allow_versions,
-            pool=pool,
+            pool=where,
+            tell=bar.tell,
         )
     assert table is not None, "a sweep without shards ends complete"
     if figures:
@@ -115,13 +123,13 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
-            raise LinksimError(f"{name} = {value!r}: give its name")
+            raise LinksimError(f"{name} = {shown(value)}: give its name")
     return paired_differences(load_images(path), baseline, metric, stage)
 
 
 def _folder(path: object) -> Path:
     if not isinstance(path, str | Path):
-        raise LinksimError(f"{path!r} is no path: give a results folder")
+        raise LinksimError(f"{shown(path)} is no path: give a results folder")
     return Path(path)
 
 

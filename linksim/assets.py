@@ -38,6 +38,7 @@ from PIL import Image
 from linksim.data import cifar10
 from linksim.data.arrays import load_arrays
 from linksim.errors import LinksimError, unknown
+from linksim.files import remove_stale_parts, write_atomic
 from linksim.paths import assets_dir
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -178,7 +179,7 @@ class Weights(Asset[Tensors]):
     def write(self, content: Tensors) -> None:
         from safetensors.numpy import save
 
-        _write_file(self.path, save(content))
+        write_atomic(self.path, save(content))
 
     def _kept(self, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
         kept = (name for name in tensors if re.fullmatch(self.keep, name))
@@ -225,7 +226,7 @@ class Cifar10(Asset[dict[str, bytes]]):
 
     def write(self, content: dict[str, bytes]) -> None:
         for batch in cifar10.SHA1:
-            _write_file(self.path / f"{batch}.bin", content[batch])
+            write_atomic(self.path / f"{batch}.bin", content[batch])
 
 
 def get(name: str, source: Path | None = None, progress: Progress | None = None) -> Path:
@@ -241,6 +242,7 @@ def get(name: str, source: Path | None = None, progress: Progress | None = None)
             that cannot be written.
     """
     asset = _asset(name)
+    remove_stale_parts(*{file.parent for file in asset.files()})
     if source is not None:
         source = source.expanduser()
         if not source.exists():
@@ -352,26 +354,14 @@ def _is_right(asset: Asset[Any]) -> bool:
 
 def _write(asset: Asset[Any], content: Any) -> Path:
     try:
+        for file in asset.files():
+            file.parent.mkdir(parents=True, exist_ok=True)
         asset.write(content)
     except OSError as error:
         raise LinksimError(
             f"cannot write {asset.path} ({_one_line(error)}): free it, or set LINKSIM_ASSETS to another folder"
         ) from error
     return asset.path
-
-
-def _write_file(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _one_line(error: object) -> str:

@@ -1,6 +1,13 @@
 """Where networks run, and in what precision."""
 
-from linksim.errors import LinksimError
+import os
+
+from linksim.errors import LinksimError, shown
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device(name: str) -> None:
@@ -8,14 +15,14 @@ def check_device(name: str) -> None:
     if name == "cpu":
         return
     if name.partition(":")[0] != "cuda":
-        raise LinksimError(f"device {name!r}: cpu and cuda are known")
+        raise LinksimError(f"device {shown(name)}: cpu and cuda are known")
     import torch
 
     if not torch.cuda.is_available():
-        raise LinksimError(f"device {name}: there is no CUDA device here: cpu, the default, works everywhere")
+        raise LinksimError(f"device {name[:80]}: there is no CUDA device here: cpu, the default, works everywhere")
     index = name.partition(":")[2]
     if index and not (index.isdecimal() and int(index) < torch.cuda.device_count()):
-        raise LinksimError(f"device {name}: there are {torch.cuda.device_count()}: cuda:0 is the first")
+        raise LinksimError(f"device {name[:80]}: there are {torch.cuda.device_count()}: cuda:0 is the first")
 
 
 def trains_in_bfloat16(device: str) -> bool:

@@ -19,6 +19,9 @@ class NoWeights(LinksimError):
 #: Characters of a value that a message shows at the most.
 _SHOWN = 80
 
+#: Characters of a message at the most; the longest name what is known.
+_LINE = 5000
+
 
 def shown(value: object) -> str:
     """`repr(value)`, cut short: what a user wrote can be long, and nested values can be longer than any memory.
@@ -33,6 +36,16 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def in_short(line: str) -> str:
+    """A message without its middle where a path of the user's, say, makes it longer than anybody reads.
+
+    Example:
+        >>> len(in_short("a" * 2**20))
+        605
+    """
+    return line if len(line) <= _LINE else f"{line[:300]} ... {line[-300:]}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one."""
     names = sorted(known)
@@ -44,12 +57,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
 def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:
     """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
     if not isinstance(label, str):
-        raise LinksimError(f"{label!r} names no scheme: give its name")
+        raise LinksimError(f"{shown(label)} names no scheme: give its name")
     matches = [known for known in labels if known == label] or [
         known for known in labels if known.partition(":")[0] == label
     ]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise LinksimError(f"{label!r} names several variants: {', '.join(matches)}: give one in full")
+        raise LinksimError(f"{shown(label)} names several variants: {', '.join(matches)}: give one in full")
     raise unknown(kind, label, labels)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from linksim.errors import LinksimError
+
+_PART = re.compile(r"\..+\.([0-9]+)\.part")
+
+#: Seconds in which nobody wrote to a part that is taken away: a process of another machine may still be at it.
+_STALE_SECONDS = 60.0
 
 
 def digest(data: bytes) -> str:
@@ -32,6 +39,39 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is what `write_atomic` leaves when it is killed."""
+    return _PART.fullmatch(path.name) is not None
+
+
+def remove_parts(*folders: Path) -> None:
+    """Takes away what killed processes left half-written. Only for a process that alone writes there."""
+    for folder in folders:
+        for path in filter(is_part, folder.glob(".*.part")):
+            path.unlink(missing_ok=True)
+
+
+def remove_stale_parts(*folders: Path) -> None:
+    """Takes away what killed processes left half-written where others may be writing; what is not to be had stays."""
+    for folder in folders:
+        for path in folder.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                made = _PART.fullmatch(path.name)
+                if made and not _lives(int(made[1])) and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # Another user's.
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -8,6 +8,22 @@ import platformdirs
 #: Where the process was when linksim was first used: a plug-in that changes the folder must not move what is kept.
 START = Path.cwd()
 
+#: Where this process has the files and folders that a sweep names by their place on another machine.
+ELSEWHERE: dict[str, Path] = {}
+
+
+def here(path: Path) -> Path:
+    """Where this process finds a file, or a folder, that a sweep names.
+
+    Example:
+        >>> here(Path("weights/mine.safetensors"))
+        PosixPath('weights/mine.safetensors')
+    """
+    for place in (path, *path.parents):
+        if found := ELSEWHERE.get(str(place)):
+            return found / path.relative_to(place)
+    return path.expanduser()
+
 
 def assets_dir() -> Path:
     """Folder of the assets: `$LINKSIM_ASSETS`, else the user's data folder."""

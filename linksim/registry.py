@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 from linksim.source import source_digest
 
 T = TypeVar("T", bound=object)
@@ -68,7 +68,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
         """
         if not self._fits(found):
-            raise LinksimError(f"{found!r} is no linksim {self._what}")
+            raise LinksimError(f"{shown(found)} is no linksim {self._what}")
         name = self._named(getattr(found, "name", None))
         if name in self.names():
             raise LinksimError(f"a {self.kind} named {name!r} exists: give this one another name")
@@ -122,9 +122,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def _named(self, name: object) -> str:
         if not isinstance(name, str) or not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{re.escape(self._signs)}]*", name):
             signs = ", ".join(f"'{sign}'" for sign in self._signs[:-1])
-            shown = repr(name)[:80]
             raise LinksimError(
-                f"a {self.kind} cannot be named {shown}: use letters, digits, {signs} and '{self._signs[-1]}'"
+                f"a {self.kind} cannot be named {shown(name)}: use letters, digits, {signs} and '{self._signs[-1]}'"
             )
         return name
 

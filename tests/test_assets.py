@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -562,3 +564,21 @@ def test_an_archive_that_holds_more_than_any_asset_is_refused(tmp_path: Path, mo
         files.addfile(member, io.BytesIO(bytes(5000)))
     with pytest.raises(LinksimError, match="holds more than"):
         assets.get("cifar10", tmp_path / "c.tar.gz")
+
+
+def test_what_killed_processes_left_goes_and_what_others_may_write_stays(
+    folder: Path, vgg16: Any, tmp_path: Path
+) -> None:
+    save_file(FULL, source := tmp_path / "vgg.safetensors")
+    folder.mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = f".vgg16.safetensors.{dead.pid}.part", f".vgg16.safetensors.{os.getppid()}.part", ".mine.part"
+    for name in names:
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
+    young = folder / f".lpips.safetensors.{dead.pid}.part"
+    young.touch()
+    assets.get("vgg16", source)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"vgg16.safetensors", *names[1:], young.name}

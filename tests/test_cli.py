@@ -92,6 +92,42 @@ def test_bad_input_gets_one_line_with_the_way_out(
     assert list(tmp_path.iterdir()) == []
 
 
+TRAIN = ["train", "--scheme", "semoma", "--steps", "1"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["sweep", "--bars"],
+        *([*SWEEP, f"--{option}"] for option in (
+            "scheme", "channel", "rho", "users", "snr", "groups", "metrics", "dataset", "power", "split", "mcs", "csi",
+            "until", "shard", "workers", "device", "seed", "set", "max-groups", "dataset=folder:", "data-dir", "out",
+        )),
+        *([*TRAIN, f"--{option}"] for option in (
+            "channel", "rho", "size", "users", "csi", "power", "ablation", "budget", "steps", "recipe", "set", "warm",
+            "seed", "more", "refiner", "prior", "for", "jobs", "device", "data-dir", "set=batch=", "set=loss=",
+        )),
+        ["tune", "--scheme", "kd+ddim", "--starts"],
+        ["reproduce"],
+        ["card"],
+        ["verify"],
+        ["list"],
+        ["show"],
+        ["plot"],
+        ["assets", "get"],
+    ],
+    ids=lambda words: " ".join(words[-2:])[:40],
+)  # fmt: skip
+def test_a_value_of_a_megabyte_gets_a_short_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 2**20
+    joined = [*words[:-1], words[-1] + long] if words and words[-1].endswith((":", "=")) else [*words, long]
+    assert main(joined) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("linksim: ")]
+    assert len(said) == 1
+    assert len(said[0]) < 2000
+
+
 def test_folders_that_cannot_be_used_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in refused([*SWEEP, "--dataset", "folder:empty"], capsys)

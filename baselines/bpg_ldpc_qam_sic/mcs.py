@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from baselines.bpg_ldpc_qam_sic.ldpc import check_code
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 
 BITS_PER_SYMBOL = {"qpsk": 2, "16qam": 4, "64qam": 6}
 
@@ -16,6 +16,10 @@ ENVELOPE = ("qpsk-1/3", "qpsk-1/2", "qpsk-3/4", "16qam-1/2", "16qam-3/4", "64qam
 #: Limits of the 5G LDPC code (TS 38.212, section 5.2.2): information bits of a block, and the code rate.
 _MAX_BLOCK_BITS = 8448
 _RATES = (Fraction(1, 5), Fraction(11, 12))
+
+#: Information bits of a block at the most where the code rate is below that of base graph 1.
+_MAX_LOW_RATE_BITS = 3824
+_LOW_RATE = Fraction(1, 3)
 
 #: Information bits above which a block carries a 24-bit checksum (TS 38.212, section 7.2.1), 16 bits below.
 _LARGE_BLOCK = 3824
@@ -41,9 +45,9 @@ def parse_mcs(text: str) -> Mcs:
     try:
         rate = Fraction(rate_text)
     except (ValueError, ZeroDivisionError):
-        raise LinksimError(f"mcs {text!r}: write modulation-rate, like qpsk-1/2 or 16qam-3/4") from None
+        raise LinksimError(f"mcs {shown(text)}: write modulation-rate, like qpsk-1/2 or 16qam-3/4") from None
     if not _RATES[0] <= rate <= _RATES[1]:
-        raise LinksimError(f"mcs {text!r}: the 5G LDPC code has rates from {_RATES[0]} to {_RATES[1]}")
+        raise LinksimError(f"mcs {shown(text)}: the 5G LDPC code has rates from {_RATES[0]} to {_RATES[1]}: take one")
     return Mcs(modulation, BITS_PER_SYMBOL[modulation], rate)
 
 
@@ -77,13 +81,15 @@ def lay_out(mcs: Mcs, uses: int, images: int) -> Frame:
     """The frame of `images` images with `uses` channel uses each. Raises LinksimError where no code fits."""
     symbols = uses * images
     info = symbols * mcs.bits_per_symbol * mcs.rate
-    blocks = max(1, -(-info.__ceil__() // _MAX_BLOCK_BITS))
+    blocks = max(1, -(-info.__ceil__() // _most_bits(mcs)))
     while symbols % blocks:
         blocks += 1
-    info_bits = int(info / blocks)
-    check_code(info_bits, symbols * mcs.bits_per_symbol // blocks)
+    coded_bits = symbols * mcs.bits_per_symbol // blocks
+    # Rounded down, a block of the lowest rate would be below it.
+    info_bits = max(int(info / blocks), (coded_bits * _RATES[0]).__ceil__())
+    check_code(info_bits, coded_bits)
     crc_bits = 24 if info_bits > _LARGE_BLOCK else 16
-    frame = Frame(images, blocks, info_bits, symbols * mcs.bits_per_symbol // blocks, crc_bits)
+    frame = Frame(images, blocks, info_bits, coded_bits, crc_bits)
     if frame.image_bytes < 1:
         raise LinksimError(
             f"{uses} channel uses leave no whole byte for an image beside its checksum: take a larger rho"
@@ -92,5 +98,9 @@ def lay_out(mcs: Mcs, uses: int, images: int) -> Frame:
 
 
 def joint_images(mcs: Mcs, uses: int) -> int:
-    """Images that share a joint block of 4096 information bits; 1 where an image fills it alone."""
-    return max(1, int(_JOINT_BITS / (uses * mcs.bits_per_symbol * mcs.rate)))
+    """Images that share a joint block of 4096 information bits, or of the most that a low rate has; at least 1."""
+    return max(1, int(min(_JOINT_BITS, _most_bits(mcs)) / (uses * mcs.bits_per_symbol * mcs.rate)))
+
+
+def _most_bits(mcs: Mcs) -> int:
+    return _MAX_BLOCK_BITS if mcs.rate >= _LOW_RATE else _MAX_LOW_RATE_BITS

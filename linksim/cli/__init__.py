@@ -6,14 +6,14 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
+from linksim import stopping
 from linksim.cli import inventory, results, simulate, training
 from linksim.cli.options import Parser
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, in_short
 
 
 def _parser() -> Parser:
@@ -39,12 +39,7 @@ def _join_negative(words: Sequence[str]) -> list[str]:
 def _say(text: str) -> None:
     """The one line of an error; where nobody listens the exit code alone tells."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"linksim: {' '.join(text.split())}", file=sys.stderr, flush=True)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    # Job arrays end a job by SIGTERM: what is done is kept, as after Ctrl-C.
-    raise KeyboardInterrupt
+        print(f"linksim: {in_short(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def _one_line(message: object, *where: object, **more: object) -> str:
@@ -54,7 +49,7 @@ def _one_line(message: object, *where: object, **more: object) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    stopping.listen()
     warnings.formatwarning = _one_line
     # What Pillow thinks of a file's metadata helps nobody here: unreadable images are refused.
     warnings.filterwarnings("ignore", module="PIL")
@@ -89,3 +84,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+    finally:
+        stopping.forget()

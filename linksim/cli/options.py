@@ -6,9 +6,12 @@ import argparse
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
+
+if TYPE_CHECKING:
+    from linksim.engine.cluster import Place
 
 #: A sweep's settings as options: what stands for the value, and the help.
 SETTINGS = {
@@ -55,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
             used = commands.get(args.command, self)
             if not rest[0].startswith("--"):
-                used.error(f"{rest[0]!r} is too much")
+                used.error(f"{shown(rest[0])} is too much")
             raise unknown(
                 "option", rest[0].partition("=")[0], [o for o in used._option_string_actions if o[:2] == "--"]
             )
@@ -101,7 +104,7 @@ def changes(args: argparse.Namespace) -> dict[str, str]:
     for text in args.set:
         key, equals, value = text.partition("=")
         if not equals:
-            raise LinksimError(f"--set {text!r}: write key=value")
+            raise LinksimError(f"--set {shown(text)}: write key=value")
         values[key.strip()] = value
     return values
 
@@ -128,7 +131,7 @@ def _folder(text: str) -> Path:
     if Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} is a file: give a folder")
     if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8: give a folder whose name is")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not UTF-8: give a folder whose name is")
     return Path(text)
 
 
@@ -140,10 +143,25 @@ def own_folder(folder: Path, example: str) -> Path:
 
 
 def add_machine(parser: Parser, workers: bool = True) -> None:
-    """`--device`, and `--workers` where several processes help."""
+    """`--device`, and `--workers` and `--cluster` where several processes help."""
     if workers:
         parser.add_argument("--workers", metavar="N", help="processes (default: one a CPU)")
+        parser.add_argument(
+            "--cluster", metavar="PLACE",
+            help="work on a cluster of dask: local:4, tcp://HOST:PORT, file:SCHEDULER.json, slurm:jobs=20,time=2h,...",
+        )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+
+
+def cluster(args: argparse.Namespace) -> Place | None:
+    """What `--cluster` asks for. Raises LinksimError."""
+    if args.cluster is None:
+        return None
+    from linksim.engine.cluster import parse_cluster
+
+    if args.workers is not None:
+        raise LinksimError("--cluster says how many workers there are: leave --workers out")
+    return parse_cluster(args.cluster)
 
 
 def whole(text: str | None, option: str) -> int | None:
@@ -151,7 +169,7 @@ def whole(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise LinksimError(f"{option} {text[:40]!r}: give a whole number, 1 to 999999999")
+        raise LinksimError(f"{option} {shown(text)}: give a whole number, 1 to 999999999")
     return int(text)
 
 

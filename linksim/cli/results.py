@@ -19,7 +19,7 @@ from linksim.cli.options import (
     own_folder,
     sweep_values,
 )
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 
 _GALLERY = (
     "scheme", "channel", "snr", "rho", "dataset", "data-dir", "image-size", "users", "antennas",
@@ -128,5 +128,5 @@ def _gallery(args: argparse.Namespace) -> int:
 
 def _group(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise LinksimError(f"--groups {text[:40]!r}: give whole numbers from 0, like 0,1,2")
+        raise LinksimError(f"--groups {shown(text)}: give whole numbers from 0, like 0,1,2")
     return int(text)

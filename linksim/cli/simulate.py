@@ -14,6 +14,7 @@ from linksim.cli.options import (
     add_out,
     add_settings,
     changes,
+    cluster,
     command,
     left_out,
     own_folder,
@@ -75,13 +76,14 @@ def _sweep(args: argparse.Namespace) -> int:
     shard = parse_shard(args.shard) if args.shard is not None else (0, 1)
     if args.out is not None:
         own_folder(args.out, "runs/x")
-    prepared = prepare(make_config(values), args.device)
+    pool = cluster(args)
+    prepared = prepare(make_config(values), args.device, away=pool is not None)
     folder = args.out or default_folder(prepared)
     try:
         with Bar(shown=not args.quiet) as bar:
             table = run_sweep(
                 prepared, folder, workers=workers, shard=shard, device=args.device, force_new=args.force_new,
-                progress=bar.update, steps=bar.steps, allow_versions=args.allow_versions,
+                progress=bar.update, steps=bar.steps, allow_versions=args.allow_versions, pool=pool, tell=bar.tell,
             )  # fmt: skip
         if table is not None:
             draw(table, prepared.base / folder / FIGURES)
@@ -112,12 +114,13 @@ def _reproduce(args: argparse.Namespace) -> int:
     only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
     figures = Path.cwd() / folder / FIGURES
-    workers = whole(args.workers, "--workers")
+    workers, pool = whole(args.workers, "--workers"), cluster(args)
     try:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
                 make_config(values), folder, workers=workers, device=args.device, force_new=args.force_new,
                 only=only, progress=bars.of, steps=bars.steps, missing=left_out, allow_versions=args.allow_versions,
+                pool=pool, tell=bars.tell,
             )  # fmt: skip
         draw(done.table, figures)
     except KeyboardInterrupt:

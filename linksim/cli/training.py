@@ -17,12 +17,13 @@ from linksim.cli.options import (
     add_out,
     add_settings,
     changes,
+    cluster,
     command,
     given_settings,
     print_rows,
     whole,
 )
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
     from linksim.models.owner import Model
@@ -104,9 +105,9 @@ def _train(args: argparse.Namespace) -> int:
     if sum(value is not None for value in (args.scheme, args.sweep, args.prior)) != 1:
         raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
     if args.refiner is not None and args.scheme is None:
-        raise LinksimError(f"--refiner {args.refiner}: name the scheme that it refines: --scheme kd")
+        raise LinksimError(f"--refiner {shown(args.refiner)}: name the scheme that it refines: --scheme kd")
     if args.seed is not None and not re.fullmatch(r"[0-9]{1,9}", args.seed):
-        raise LinksimError(f"--seed {args.seed!r}: give a whole number, 0 to 999999999")
+        raise LinksimError(f"--seed {shown(args.seed)}: give a whole number, 0 to 999999999")
     if args.more is not None:
         for option in ("resume", "warm", "sweep", "budget"):
             if getattr(args, option):
@@ -257,7 +258,7 @@ def _tune(args: argparse.Namespace) -> int:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
                 workers=whole(args.workers, "--workers"), device=args.device, replace=args.replace,
-                progress=bar.update, steps=bar.steps,
+                progress=bar.update, steps=bar.steps, pool=cluster(args), tell=bar.tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 from linksim.link.power import TOLERANCE, exceeds_eq2, symbol_power, total_power, user_powers
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def audit_symbols(scheme: Scheme, symbols: Tensor, groups: int) -> tuple[float, 
     if not symbols.is_complex():
         raise LinksimError(f"audit: scheme {name!r} sent real symbols ({symbols.dtype}): send complex ones")
     if scheme.access not in ("noma", "oma"):
-        raise LinksimError(f"audit: scheme {name!r} has access {scheme.access!r}: noma and oma are known")
+        raise LinksimError(f"audit: scheme {name!r} has access {shown(scheme.access)}: noma and oma are known")
     if symbols.dim() != 3 or symbols.shape[:2] != (groups, link.users):
         raise LinksimError(
             f"audit: scheme {name!r} sent symbols of shape {list(symbols.shape)}: "
@@ -42,7 +42,7 @@ def audit_symbols(scheme: Scheme, symbols: Tensor, groups: int) -> tuple[float, 
     users, uses = symbols.shape[1:]
     if not isinstance(scheme.overhead, int) or not 1 <= scheme.overhead <= users:
         raise LinksimError(
-            f"audit: scheme {name!r} has overhead {scheme.overhead!r}: 1 to N times the budget are possible"
+            f"audit: scheme {name!r} has overhead {shown(scheme.overhead)}: 1 to N times the budget are possible"
         )
     system_uses = uses * (users if scheme.access == "oma" else 1)
     budget = scheme.setting.channel_uses * scheme.overhead

@@ -301,7 +301,7 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     texts = scheme_texts(given["scheme"])
     for key, _ in shared:
         if not any(key in find(text.partition(":")[0]).Params.model_fields for text in texts):
-            raise LinksimError(f"none of the schemes has a parameter {key!r}: see `linksim list schemes`")
+            raise LinksimError(f"none of the schemes has a parameter {shown(key)}: see `linksim list schemes`")
     given["scheme"] = [parse(text, shared).label for text in texts]
     try:
         config = SweepConfig(**given)
@@ -333,7 +333,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for index, key in enumerate(keys) if key in keys[:index]]
         if twice:
-            raise yaml.YAMLError(f"the key {twice[0]!r} comes twice")
+            raise yaml.YAMLError(f"the key {shown(twice[0])} comes twice")
         return super().construct_mapping(node, deep)
 
 

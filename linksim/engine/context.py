@@ -8,8 +8,11 @@ from pathlib import Path
 
 from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
-from linksim.engine.variants import Variant
+from linksim.engine.variants import Variant, find
 from linksim.link.config import Setting
+from linksim.models.owner import Model
+from linksim.refine.behind import Refined
+from linksim.schemes.learned import Learned
 
 FEATURES_FOLDER = "features"
 FEATURES_SUFFIX = ".features"
@@ -72,3 +75,25 @@ def features_path(folder: Path, digest: str, name: str) -> Path:
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:
     """What a scheme may know beforehand at one channel and bandwidth ratio of a sweep."""
     return Setting(config.link(channel), data.image_shape, rho, tuple(data.train_mean), device, config.precision)
+
+
+def models_of(config: SweepConfig, shape: tuple[int, int, int]) -> set[Model]:
+    """The models that a sweep's learned schemes and refiners run on, for images of `shape` (C, H, W)."""
+    found: set[Model] = set()
+    for variant in config.variants:
+        system = find(variant.name)
+        params, refined = system.Params(**dict(variant.params)), None
+        if issubclass(system, Refined):
+            refined, all_params = system, params
+            system, params = refined.first_stage, refined.first_params(all_params)
+        if not issubclass(system, Learned):
+            if refined is not None:
+                found |= set(refined.refiner_class.models(None, refined.refiner_params(all_params)))
+            continue
+        for channel in config.channel:
+            for rho in config.rhos:
+                spec = system.model(Setting(config.link(channel), shape, rho), params)
+                found.add(Model(spec, system))
+                if refined is not None:
+                    found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
+    return found

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from linksim.engine.config import SweepConfig
 from linksim.engine.variants import Variant, expand
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 
 #: Image groups of a unit, by the largest image side it is for. Fixed, so that a batch never depends on the machine.
 _UNIT_GROUPS = ((64, 64), (256, 4))
@@ -118,5 +118,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     """`i/n` with i in 0..n-1. Raises LinksimError."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or int(match[1]) >= int(match[2]):
-        raise LinksimError(f"--shard {text!r}: write i/n with i from 0 to n-1, like 0/7")
+        raise LinksimError(f"--shard {shown(text)}: write i/n with i from 0 to n-1, like 0/7")
     return int(match[1]), int(match[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -151,22 +150,6 @@ def make_run(config: SweepConfig, facts: Mapping[str, Any], command: str, **more
         "finished": None,
         **more,
     }
-
-
-_PART = re.compile(r"\..+\.[0-9]+\.part")
-
-
-def is_part(path: Path) -> bool:
-    """Whether a file is what `write_atomic` leaves when it is killed."""
-    return _PART.fullmatch(path.name) is not None
-
-
-def remove_parts(*folders: Path) -> None:
-    """Takes away what killed processes left half-written. Only for a process that alone writes there."""
-    for folder in folders:
-        for path in folder.glob(".*.part"):
-            if is_part(path):
-                path.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

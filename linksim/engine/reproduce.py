@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linksim.engine import provenance
+from linksim.engine.cluster import Place
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER
 from linksim.engine.sweep import (
@@ -32,8 +34,8 @@ from linksim.engine.sweep import (
     write_tables,
 )
 from linksim.engine.tables import without_gaps
-from linksim.errors import LinksimError, NoWeights, unknown
-from linksim.files import exclusive
+from linksim.errors import LinksimError, NoWeights, shown, unknown
+from linksim.files import exclusive, is_part, remove_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +68,7 @@ def sweep_file(name: str) -> Path:
             return found
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if not known:
-        raise LinksimError(f"no sweep file {name!r}: give its path, or work in a checkout of linksim")
+        raise LinksimError(f"no sweep file {shown(name)}: give its path, or work in a checkout of linksim")
     raise unknown("figure", name, known)
 
 
@@ -93,6 +95,8 @@ def reproduce(
     steps: Progress | None = None,
     missing: Callable[[str, str], None] | None = None,
     allow_versions: bool = False,
+    pool: Executor | Place | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Reproduced:
     """Runs what is missing of a figure, leaves out what has no weights, and writes the tables.
 
@@ -100,7 +104,7 @@ def reproduce(
         config: the figure's sweep.
         folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers,
             those of its part or, where that is gone too, those of the tables.
-        workers, device, allow_versions: see `run_sweep`.
+        workers, device, allow_versions, pool, tell: see `run_sweep`.
         force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
         only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
         progress: gives the function that is told the progress of a part.
@@ -130,7 +134,7 @@ def reproduce(
         if only and part.scheme[0] not in only:
             continue
         try:
-            ready[name] = prepare(part, device)
+            ready[name] = prepare(part, device, away=isinstance(pool, Place))
         except NoWeights as error:
             kept = name in others or len(_rows_of(before.points, part)) > 0
             lacking[name] = f"{error}{'; its curve of before stays' if kept else ''}"
@@ -151,7 +155,7 @@ def reproduce(
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, folder):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         # Tables that are there keep the provenance of their own until the new ones are.
         if not earlier:
             provenance.write_run(folder, run)
@@ -160,7 +164,7 @@ def reproduce(
             run_sweep(
                 prepared, folder / PARTS / name, workers=workers, device=device, force_new=True,
                 progress=progress(name) if progress is not None else None, steps=steps,
-                features=folder / FEATURES_FOLDER, allow_versions=allow_versions,
+                features=folder / FEATURES_FOLDER, allow_versions=allow_versions, pool=pool, tell=tell,
             )  # fmt: skip
         # The parts shared them: a first stage that stands before several refiners is looked at once.
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
@@ -194,7 +198,7 @@ class _Tables:
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
     """Raises LinksimError where `folder` holds what this figure would take away."""
-    if not folder.is_dir() or not any(path.name != LOCK and not provenance.is_part(path) for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.name != LOCK and not is_part(path) for path in folder.iterdir()):
         return
     way_out = "take another --out, or --force-new to replace it"
     run = provenance.read_run(folder)

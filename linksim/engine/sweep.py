@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +19,9 @@ from filelock import FileLock
 
 from linksim.cache import array_from_bytes, read_entry
 from linksim.data import DATASETS, Grouping, ImageSet, kind_of
-from linksim.devices import check_device
+from linksim.devices import available_cpus, check_device
 from linksim.engine import journal, provenance, tables
+from linksim.engine.cluster import Place, open_cluster
 from linksim.engine.config import SweepConfig, make_config
 from linksim.engine.context import (
     FEATURES_FOLDER,
@@ -35,9 +35,9 @@ from linksim.engine.context import (
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.variants import Variant, is_local, plug_ins
-from linksim.engine.workers import ProcessPool, run_here, run_pool, until_means
-from linksim.errors import LinksimError
-from linksim.files import exclusive, write_atomic
+from linksim.engine.workers import Pool, ProcessPool, run_here, run_pool, until_means
+from linksim.errors import LinksimError, shown
+from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link import channels
 from linksim.metrics import METRICS, SetMetric, reference_features, require
 from linksim.refine.base import silent
@@ -88,10 +88,15 @@ class Prepared:
     base: Path = field(default_factory=Path.cwd)
 
 
-def prepare(config: SweepConfig, device: str = "cpu") -> Prepared:
-    """Loads the data and builds every scheme; device and metrics have to be there too. Raises LinksimError."""
+def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Prepared:
+    """Loads the data and builds every scheme; device and metrics have to be there too. Raises LinksimError.
+
+    Args:
+        away: the device is that of workers elsewhere, who look for it themselves.
+    """
     base = Path.cwd()
-    check_device(device)
+    if not away:
+        check_device(device)
     require(config.metrics)
     data = open_data(config, base)
     if data.passed_over:
@@ -162,7 +167,7 @@ def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
         raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
     if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
         raise LinksimError(
-            f"scheme {variant.label!r} has group_multiple {groups!r}: 1 to {_LARGEST_MULTIPLE} are possible"
+            f"scheme {variant.label!r} has group_multiple {shown(groups)}: 1 to {_LARGEST_MULTIPLE} are possible"
         )
     return groups, facts
 
@@ -178,11 +183,6 @@ def default_folder(prepared: Prepared) -> Path:
     )
 
 
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_sweep(
     prepared: Prepared,
     folder: Path,
@@ -195,7 +195,8 @@ def run_sweep(
     steps: Progress | None = None,
     features: Path | None = None,
     allow_versions: bool = False,
-    pool: Executor | None = None,
+    pool: Executor | Place | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> pd.DataFrame | None:
     """Runs, or goes on with, a sweep in `folder`.
 
@@ -210,8 +211,9 @@ def run_sweep(
         features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
             this sweep's own, and goes when it is complete.
         allow_versions: go on with what other versions of the packages began.
-        pool: what evaluates the units in place of processes of its own: whatever has `submit`, whose processes see the
-            same files and have one thread each.
+        pool: what evaluates the units in place of processes of its own: a cluster (`linksim.engine.cluster`), or
+            whatever has `submit`, whose processes see the same files and have one thread each.
+        tell: called with what a pool is waiting for.
 
     Returns:
         The table; None when other shards still have work.
@@ -227,8 +229,20 @@ def run_sweep(
     journals = folder / journal.FOLDER
     with exclusive(journals / f"{tag}.lock", folder):
         done = _work(
-            prepared, folder, journals, tag, workers, shard, device, features, progress, steps, allow_versions, pool
-        )
+            prepared,
+            folder,
+            journals,
+            tag,
+            workers,
+            shard,
+            device,
+            features,
+            progress,
+            steps,
+            allow_versions,
+            pool,
+            tell,
+        )  # fmt: skip
     table = finish(prepared, folder, device, features, allow_versions, needed=done)
     if table is None and shard == (0, 1):
         raise LinksimError(f"{folder}: its journal lacks units that were done: run the same command again")
@@ -256,7 +270,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
     (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
     # Shards that start together take turns, and with those that end: what is half-written here is nobody's.
     with FileLock(folder / journal.FOLDER / FINISH_LOCK):
-        provenance.remove_parts(folder, folder / FIGURES)
+        remove_parts(folder, folder / FIGURES)
         if provenance.read_run(folder) is None:
             made = provenance.make_run(
                 prepared.config,
@@ -270,7 +284,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
 def _blank(folder: Path) -> bool:
     """Whether a folder holds nothing but what a process leaves that is killed before `run.json` is written."""
     return all(
-        provenance.is_part(path)
+        is_part(path)
         or (path.name == journal.FOLDER and path.is_dir() and all(p.suffix == ".lock" for p in path.iterdir()))
         for path in folder.iterdir()
     )
@@ -312,7 +326,8 @@ def _work(
     progress: Progress | None,
     steps: Progress | None,
     allow_versions: bool,
-    pool: Executor | None,
+    pool: Executor | Place | None,
+    tell: Callable[[str], None] | None,
 ) -> set[UnitKey]:
     """Works on a shard; returns its units that the journal holds when all went well."""
     config, plan = prepared.config, prepared.plan
@@ -374,8 +389,13 @@ def _work(
             finished = run_here(context, waiting, written, columns, steps or silent)
         else:
             _refuse_local(config, plan)
-            workers_pool = pool or stack.enter_context(ProcessPool(workers, steps or silent))
-            finished = run_pool(workers_pool, context, waiting, written, columns, workers)
+            if isinstance(pool, Place):
+                taking = stack.enter_context(open_cluster(pool, prepared, allow_versions))
+            elif pool is not None:
+                taking = Pool(pool, workers)
+            else:
+                taking = Pool(stack.enter_context(ProcessPool(workers, steps or silent)), workers)
+            finished = run_pool(taking, context, waiting, written, columns, tell)
         stack.enter_context(contextlib.closing(finished))  # type: ignore[type-var]
         told: set[Variant] = set()
         for result in finished:

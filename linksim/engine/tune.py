@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from linksim.engine.cluster import Place
 from linksim.engine.config import make_config
 from linksim.engine.context import setting_of
 from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
@@ -47,6 +49,8 @@ def tune(
     replace: bool = False,
     progress: Progress | None = None,
     steps: Progress | None = None,
+    pool: Executor | Place | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Path, list[Tuned]]:
     """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table of T'.
 
@@ -55,7 +59,7 @@ def tune(
         candidates: T'.
         out: results folder.
         replace: keep what comes out in the place of a T' that is known already.
-        workers, device, progress, steps: see `run_sweep`.
+        workers, device, progress, steps, pool, tell: see `run_sweep`.
 
     Returns:
         the sweep's folder, and what came out for each channel.
@@ -79,7 +83,7 @@ def tune(
     (metric,) = config.metrics if len(config.metrics) == 1 else (None,)
     if metric is None or METRICS[metric].of_a_set or len(config.rhos) > 1:
         raise LinksimError("T' is chosen by one metric of single images and at one rho: --metrics lpips --rho 1/6")
-    prepared = prepare(config, device)
+    prepared = prepare(config, device, away=isinstance(pool, Place))
     stages = {}
     for channel in config.channel:
         built = config.variants[0].build(setting_of(config, prepared.data, channel, config.rhos[0], device))
@@ -87,7 +91,9 @@ def tune(
         assert isinstance(built.refiner, Ddim)
         stages[channel] = built.refiner.stages
     folder = out or default_folder(prepared)
-    table = run_sweep(prepared, folder, workers=workers, device=device, progress=progress, steps=steps)
+    table = run_sweep(
+        prepared, folder, workers=workers, device=device, progress=progress, steps=steps, pool=pool, tell=tell
+    )
     assert table is not None, "a sweep without shards ends complete"
     kind = METRICS[metric]
     found = []

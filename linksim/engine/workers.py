@@ -16,7 +16,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -33,6 +33,7 @@ from linksim.engine.stats import group_means
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
+from linksim.stopping import stop_if_told
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -114,6 +115,9 @@ class Answer:
     features: Mapping[str, bytes] = field(default_factory=dict)
 
 
+#: Seconds between two looks at whether this process was told to stop, and whether a pool works at all.
+_LOOKS_S = 2.0
+
 #: Two units at once would change each other's number of threads and default types.
 _BUSY = threading.Lock()
 
@@ -148,6 +152,7 @@ def run_here(
     writer = JournalWriter(journal)
     try:
         for unit in units:
+            stop_if_told()
             try:
                 record = evaluate_unit(context, unit, report)
                 writer.append(record)
@@ -160,27 +165,42 @@ def run_here(
         writer.close()
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What takes units, and how.
+
+    Args:
+        executor: whatever has `submit(function, *args)` that gives a `concurrent.futures.Future`.
+        at_once: units on their way, at the most.
+        call: what it runs for a unit, with the context before it.
+        waiting: what to tell while nobody works; None while somebody does.
+    """
+
+    executor: Executor
+    at_once: int
+    call: Callable[..., Answer] = evaluate
+    waiting: Callable[[], str | None] | None = None
+
+
 def run_pool(
-    pool: Executor,
+    pool: Pool,
     context: Any,
     units: Iterator[Unit],
     journal: Path,
     columns: Mapping[str, str],
-    at_once: int,
-    call: Callable[..., Answer] = evaluate,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Done]:
     """Evaluates units in a pool; yields them as they end, in no fixed order.
 
-    `units` is asked for the next one only when fewer than `at_once` are on their way, so that a stopping rule can end
-    points meanwhile.
+    `units` is asked for the next one only when fewer than `pool.at_once` are on their way, so that a stopping rule can
+    end points meanwhile.
 
     Args:
-        pool: whatever has `submit(function, *args)` that gives a `concurrent.futures.Future`.
+        pool: where they go.
         context: of the sweep.
         journal: file that the records are written to.
         columns: see `until_means`.
-        at_once: units on their way, at the most.
-        call: what the pool runs, with `context` and a unit.
+        tell: told what the pool is waiting for.
 
     Raises:
         LinksimError: a scheme failed, a worker was lost, or the journal could not be written.
@@ -189,13 +209,17 @@ def run_pool(
     on_the_way: dict[Future[Answer], Unit] = {}
     try:
         while True:
-            while len(on_the_way) < at_once and (unit := next(units, None)) is not None:
-                on_the_way[pool.submit(call, context, unit)] = unit
+            while len(on_the_way) < pool.at_once and (unit := next(units, None)) is not None:
+                on_the_way[pool.executor.submit(pool.call, context, unit)] = unit
             if not on_the_way:
                 return
-            for future in wait(on_the_way, return_when=FIRST_COMPLETED).done:
+            stop_if_told()
+            done = wait(on_the_way, _LOOKS_S, FIRST_COMPLETED).done
+            if not done and pool.waiting is not None and tell is not None:
+                tell(pool.waiting() or "")
+            for future in done:
                 unit = on_the_way.pop(future)
-                answer = future.result()
+                answer = _answer(future)
                 if answer.record is None:
                     raise LinksimError(answer.message) from RuntimeError(f"in a worker:\n{answer.trace}")
                 try:
@@ -214,6 +238,19 @@ def run_pool(
         for future in on_the_way:
             future.cancel()
         writer.close()
+
+
+def _answer(future: Future[Answer]) -> Answer:
+    """What came back. Raises LinksimError where the pool itself failed, which is none of the scheme's doing."""
+    try:
+        return future.result()
+    except (WorkerLost, BrokenExecutor):
+        raise
+    except (Exception, CancelledError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise LinksimError(
+            f"the pool lost a unit ({said}): what is done is kept; the same command goes on with it"
+        ) from error
 
 
 class ProcessPool(Executor):

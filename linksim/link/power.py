@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 from linksim.link.config import Access, PowerConvention
 from linksim.link.units import P_AVG
 
@@ -60,11 +60,11 @@ def parse_split(text: str, users: int) -> tuple[float, ...]:
         try:
             parts = [float(part) for part in text.split("/")]
         except ValueError:
-            raise LinksimError(f"split {text!r}: write one share a user, like 0.8/0.2, or equal, or sic") from None
+            raise LinksimError(f"split {shown(text)}: write one share a user, like 0.8/0.2, or equal, or sic") from None
     # Written so that a share that is no number fails too; beyond a millionth of another a share is a slip of the pen.
     if len(parts) != users or not 0 < max(parts) <= 1e6 * min(parts) <= 1e12:
         raise LinksimError(
-            f"split {text!r}: {users} users need {users} positive shares, like 0.8/0.2, or equal, or sic"
+            f"split {shown(text)}: {users} users need {users} positive shares, like 0.8/0.2, or equal, or sic"
         )
     return tuple(part / sum(parts) for part in parts)
 

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 
 #: Average power that every definition is relative to (the paper's P_avg).
 P_AVG = 1.0
@@ -25,16 +25,15 @@ def noise_variance(snr_db: float) -> float:
 
 def parse_rho(text: str | float | Fraction) -> Fraction:
     """A bandwidth ratio from `1/6`, `0.25` or a number; positive."""
-    shown = str(text)[:40]
     try:
         # An exponent would let a few letters stand for a number that takes minutes to write out.
         if isinstance(text, str) and (len(text) > 40 or "e" in text.lower()):
             raise ValueError
         rho = Fraction(text) if not isinstance(text, float) else Fraction(text).limit_denominator(10**6)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-        raise LinksimError(f"rho {shown!r} is no ratio: write it as 1/6 or 0.25") from None
+        raise LinksimError(f"rho {shown(text)} is no ratio: write it as 1/6 or 0.25") from None
     if not 0 < rho <= MAX_RHO:
-        raise LinksimError(f"rho {shown} must be positive and at most {MAX_RHO}: write it as 1/6 or 0.25")
+        raise LinksimError(f"rho {str(text)[:40]} must be positive and at most {MAX_RHO}: write it as 1/6 or 0.25")
     return rho
 
 

@@ -109,9 +109,13 @@ def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | 
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises LinksimError where a name is unknown or the weights that it needs are not installed."""
+    """Raises LinksimError where a name is unknown, two write one column, or weights are not installed."""
+    writers: dict[str, str] = {}
     for name in names:
-        asset = METRICS.find(name).asset
+        asset, column = METRICS.find(name).asset, METRICS.find(name).column
+        first = writers.setdefault(column, name)
+        if first != name:
+            raise LinksimError(f"metrics {first!r} and {name!r} both write the column {column!r}: take one of them")
         if asset is not None:
             assets.path(asset)
 

@@ -22,7 +22,7 @@ from linksim.files import digest, write_atomic
 from linksim.models.checkpoint import BEST, load_checkpoint
 from linksim.models.owner import Model
 from linksim.models.spec import ModelSpec, lineage_pairs, spec_from_json
-from linksim.paths import weights_dir
+from linksim.paths import here, weights_dir
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -258,7 +258,7 @@ def choose(model: Model, text: str) -> Chosen:
     elif text in cards():
         found = cards()[text]
     else:
-        return _in_file(model, Path(text).expanduser())
+        return _in_file(model, here(Path(text)))
     snr_db = found.get("settings", {}).get("snr_db")
     chosen = Chosen(
         " ".join(found["files"].values()), lineage_pairs(found), lambda: load(model, found),
@@ -308,9 +308,12 @@ def _fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Modu
 
 def ready_to_install() -> None:
     """Makes the user's folder of weights. Raises LinksimError where nothing can be written, before hours are spent."""
+    from linksim.files import remove_stale_parts
+
     folder = weights_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -25,6 +25,7 @@ class Bar:
         self._bar: tqdm[Any] | None = None
         self._interval = WATCHED if self._shown and sys.stderr.isatty() else LOGGED
         self._stepped = 0.0
+        self._told = ""
 
     def __enter__(self) -> Bar:
         return self
@@ -51,6 +52,12 @@ class Bar:
             self._stepped = now
             self._bar.set_postfix_str(f"refining: step {done} of {total}")
 
+    def tell(self, text: str) -> None:
+        """Shows what the work is waiting for; nothing where the text is empty."""
+        if self._bar is not None and text != self._told:
+            self._told = text
+            self._bar.set_postfix_str(text)
+
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -75,6 +82,10 @@ class Bars:
     def steps(self, done: int, total: int) -> None:
         """Shows the steps of the refinement that is at work."""
         self._bar.steps(done, total)
+
+    def tell(self, text: str) -> None:
+        """Shows what the work is waiting for."""
+        self._bar.tell(text)
 
     def __exit__(self, *error: object) -> None:
         self._bar.__exit__()

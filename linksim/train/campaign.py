@@ -23,6 +23,7 @@ from linksim.errors import LinksimError, unknown
 from linksim.models import weights
 from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
+from linksim.stopping import held, stop_if_told
 from linksim.train.models import asked_model
 from linksim.train.parallel import launch, stop
 from linksim.train.run import set_aside
@@ -206,30 +207,35 @@ def run_campaign(
     stood: Counter[Goal] = Counter()
     failed: list[Goal] = []
     before = {goal: standing(goal, out) for goal in goals}
-    try:
-        while True:
-            idle = [goal for goal in goals if goal not in running and goal not in failed and stood[goal] < _STANDS]
-            while len(running) < jobs and (goal := most_behind(idle, before)) is not None:
-                idle.remove(goal)
-                print(_words(goal, before[goal]), flush=True)
-                running[goal] = launch([*_turn(goal, out, slice_words), "--out", str(out), *options], one_thread=True)
-            if not running:
-                break
-            time.sleep(_POLL_SECONDS)
-            for goal, process in list(running.items()):
-                if (code := process.poll()) is None:
-                    continue
-                del running[goal]
-                now = standing(goal, out)
-                if code:
-                    failed.append(goal)
-                elif (now.score or 0.0) < (before[goal].score or -math.inf) + _STANDS_DB:
-                    stood[goal] += 1
-                else:
-                    stood[goal] = 0
-                before[goal] = now
-    finally:
-        stop(running.values())
+    # An exception while a process is started would leave it without a parent.
+    with held():
+        try:
+            while True:
+                stop_if_told()
+                idle = [goal for goal in goals if goal not in running and goal not in failed and stood[goal] < _STANDS]
+                while len(running) < jobs and (goal := most_behind(idle, before)) is not None:
+                    idle.remove(goal)
+                    print(_words(goal, before[goal]), flush=True)
+                    running[goal] = launch(
+                        [*_turn(goal, out, slice_words), "--out", str(out), *options], one_thread=True
+                    )
+                if not running:
+                    break
+                time.sleep(_POLL_SECONDS)
+                for goal, process in list(running.items()):
+                    if (code := process.poll()) is None:
+                        continue
+                    del running[goal]
+                    now = standing(goal, out)
+                    if code:
+                        failed.append(goal)
+                    elif (now.score or 0.0) < (before[goal].score or -math.inf) + _STANDS_DB:
+                        stood[goal] += 1
+                    else:
+                        stood[goal] = 0
+                    before[goal] = now
+        finally:
+            stop(running.values())
     for goal in goals:
         print(_words(goal, before[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
     if failed:

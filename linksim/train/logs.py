@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from linksim.files import write_atomic
 
@@ -26,7 +29,13 @@ class Logs:
         self._folder = folder
         for name in (LOSSES, VALIDATION):
             _cut(folder / name, step)
-        self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        # Not by a SummaryWriter, which hands events on through locks, a queue and two threads: where a signal comes
+        # between, closing it waits for ever.
+        self._events = RecordWriter(str(folder / f"events.out.tfevents.{time.time_ns()}"))
+        self._event(Event(file_version="brain.Event:2"))
+        if step:
+            # TensorBoard drops what earlier files have from there on.
+            self._event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def __enter__(self) -> Logs:
         return self
@@ -34,14 +43,21 @@ class Logs:
     def losses(self, step: int, means: Mapping[str, float]) -> None:
         """Means over the steps since the last call."""
         self._row(LOSSES, step, means)
-        for name, value in means.items():
-            self._events.add_scalar(f"loss/{name}", value, step)
+        self._scalars("loss", step, means)
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
         """The figures of a validation by name."""
         self._row(VALIDATION, step, figures)
-        for name, value in figures.items():
-            self._events.add_scalar(f"validation/{name}", value, step)
+        self._scalars("validation", step, figures)
+        self._events.flush()
+
+    def _scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._event(Event(step=step, summary=scalar(f"{kind}/{name}", value)))
+
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
 
     def _row(self, name: str, step: int, values: Mapping[str, float]) -> None:
         path = self._folder / name

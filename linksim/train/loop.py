@@ -22,6 +22,7 @@ from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_che
 from linksim.models.recipe import BaseRecipe
 from linksim.models.task import Task
 from linksim.nets.optimizers import Optimizer
+from linksim.stopping import stop_if_told
 from linksim.train.logs import Logs
 
 SETTINGS = "settings.json"
@@ -161,6 +162,7 @@ def train(
     clock = saved_at = time.perf_counter()
     with Logs(folder, state.step) as logs:
         while state.step < state.steps:
+            stop_if_told()
             window.append(one_step(state.step))
             state.step += 1
             last = state.step % interval == 0 or state.step == state.steps

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from linksim.data import load_dataset
 from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.engine.config import SweepConfig
-from linksim.engine.variants import find
+from linksim.engine.context import models_of
 from linksim.errors import LinksimError, unknown
 from linksim.link.channels import CHANNELS
 from linksim.link.config import MAX_USERS, LinkConfig, Setting
@@ -20,7 +20,6 @@ from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, lineage_pairs, spec_from_json
 from linksim.refine.base import Refiner
-from linksim.refine.behind import Refined
 from linksim.refine.learned import LearnedRefiner
 from linksim.refine.registry import REFINERS
 from linksim.schemes.learned import Learned, learned, transceiver
@@ -159,24 +158,7 @@ def with_system_rho(command: str, name: str) -> str:
 
 def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Model]:
     """The models that a sweep's learned schemes and refiners run on, in the order in which they are trained."""
-    found: set[Model] = set()
-    for variant in config.variants:
-        system = find(variant.name)
-        params, refined = system.Params(**dict(variant.params)), None
-        if issubclass(system, Refined):
-            refined, all_params = system, params
-            system, params = refined.first_stage, refined.first_params(all_params)
-        if not issubclass(system, Learned):
-            if refined is not None:
-                found |= set(refined.refiner_class.models(None, refined.refiner_params(all_params)))
-            continue
-        for channel in config.channel:
-            for rho in config.rhos:
-                spec = system.model(Setting(config.link(channel), shape, rho), params)
-                found.add(Model(spec, system))
-                if refined is not None:
-                    found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
-    return [model for wave in waves(found) for model in wave]
+    return [model for wave in waves(models_of(config, shape)) for model in wave]
 
 
 def with_prerequisites(models: Iterable[Model]) -> list[Model]:

@@ -11,6 +11,12 @@ from collections.abc import Iterable, Sequence
 from linksim.errors import LinksimError
 from linksim.models.owner import Model
 from linksim.models.spec import ModelSpec
+from linksim.stopping import held, stop_if_told
+
+_POLL_SECONDS = 0.2
+
+#: Seconds that a training has to stop after it is told, and after it is told once more.
+_GRACE_SECONDS = (60.0, 15.0)
 
 
 def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: int, warm: str | None) -> None:
@@ -19,25 +25,32 @@ def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: in
     Args:
         waves: models that wait for those of the waves before.
         options: of `linksim train`, the same for all.
-        warm: start of the transceivers.
         jobs: processes; several have one thread each, since spinning threads would slow all of them down.
+        warm: start of the transceivers.
 
     Raises:
         LinksimError: a model failed, after those that ran beside it ended.
     """
     running: dict[Model, subprocess.Popen[bytes]] = {}
-    try:
-        for wave in waves:
-            waiting = list(wave)
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    model = waiting.pop(0)
-                    start = ["--warm", warm] if warm is not None and isinstance(model.spec, ModelSpec) else []
-                    running[model] = launch([*model.words, *options, *start], one_thread=jobs > 1)
-                _reap(running)
-                time.sleep(0.2)
-    finally:
-        stop(running.values())
+    # An exception while a process is started would leave it without a parent.
+    with held():
+        try:
+            for wave in waves:
+                waiting = list(wave)
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        model = waiting.pop(0)
+                        start = ["--warm", warm] if warm is not None and isinstance(model.spec, ModelSpec) else []
+                        running[model] = launch([*model.words, *options, *start], one_thread=jobs > 1)
+                    if failed := _ended(running):
+                        while running:
+                            _ended(running)
+                        raise LinksimError(
+                            f"{failed[0].name} could not be trained (its own line is above); the same command goes on "
+                            "from here"
+                        )
+        finally:
+            stop(running.values())
 
 
 def launch(words: Sequence[str], one_thread: bool) -> subprocess.Popen[bytes]:
@@ -46,25 +59,42 @@ def launch(words: Sequence[str], one_thread: bool) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "linksim.cli", *words], env=environment, stdin=subprocess.DEVNULL)
 
 
-def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Ends trainings; each keeps its last checkpoint."""
-    waiting = list(processes)
-    for process in waiting:
-        process.terminate()
-    for process in waiting:
-        process.wait()
+def stop(processes: Iterable[subprocess.Popen[bytes]], grace: Sequence[float] = _GRACE_SECONDS) -> None:
+    """Ends trainings within a bounded time; each keeps its last checkpoint, which is never written by halves.
+
+    Args:
+        grace: seconds that they have after each request; those that are left then are killed, and so they are where
+            this process is itself told once more.
+    """
+    left = list(processes)
+    try:
+        for number, seconds in enumerate(grace):
+            if number and left:
+                _say(left, "does not stop: it is told once more")
+            for process in left:
+                process.terminate()
+            until = time.monotonic() + seconds
+            while (left := [process for process in left if process.poll() is None]) and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+    finally:
+        if left:
+            _say(left, "does not stop and is killed: its last checkpoint is kept")
+        for process in left:
+            process.kill()
+        for process in left:
+            process.wait()
 
 
-def _reap(running: dict[Model, subprocess.Popen[bytes]]) -> None:
-    for model, process in list(running.items()):
-        code = process.poll()
-        if code is None:
-            continue
+def _say(processes: Sequence[subprocess.Popen[bytes]], what: str) -> None:
+    for process in processes:
+        print(f"note: training process {process.pid} {what}", file=sys.stderr, flush=True)
+
+
+def _ended(running: dict[Model, subprocess.Popen[bytes]]) -> list[Model]:
+    """Waits a moment, takes out what has ended, and returns what failed of it."""
+    stop_if_told()
+    time.sleep(_POLL_SECONDS)
+    ended = {model: process.returncode for model, process in running.items() if process.poll() is not None}
+    for model in ended:
         del running[model]
-        if code:
-            for other in running.values():
-                other.wait()
-            running.clear()
-            raise LinksimError(
-                f"{model.name} could not be trained (its own line is above); the same command goes on from here"
-            )
+    return [model for model, code in ended.items() if code]

@@ -17,8 +17,8 @@ from torch import nn
 from linksim.data import load_cifar10_train
 from linksim.data.cifar10 import VALIDATION
 from linksim.devices import check_device
-from linksim.errors import LinksimError, chosen
-from linksim.files import digest, exclusive, write_atomic
+from linksim.errors import LinksimError, chosen, shown
+from linksim.files import digest, exclusive, remove_parts, write_atomic
 from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
@@ -47,7 +47,7 @@ def parse_budget(text: str, option: str = "--budget") -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise LinksimError(f"{option} {text!r}: write a time like 40m, 2h or 90s")
+        raise LinksimError(f"{option} {shown(text)}: write a time like 40m, 2h or 90s")
     return min(float(match[1]) * _UNITS[match[2]], _MAX_BUDGET)
 
 
@@ -118,6 +118,7 @@ def run_training(
     weights.ready_to_install()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out):
+        remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
         task = model.task(recipe, images, seed, device, network)
         task.embedded = start.embedded and network is not None
@@ -186,7 +187,7 @@ def find_start(model: Model, warm: str | None, out: Path) -> Start:
     saved = Start(began_with(state), state["embedded"])
     if warm not in (None, "auto") and _new_start(model, warm) != saved:
         began = f"{saved.model}, {EMBEDDED}" if saved.embedded else saved.model or "scratch"
-        raise LinksimError(f"--warm {warm}: the run in {out} began from {began}: take another --out")
+        raise LinksimError(f"--warm {shown(warm)}: the run in {out} began from {began}: take another --out")
     return saved
 
 

@@ -33,6 +33,10 @@ from linksim.link.units import noise_variance
         ("qpsk-1/2", 512, 8, Frame(8, 1, 4096, 8192, 24), 63),
         ("qpsk-1/2", 1024, 4, Frame(4, 1, 4096, 8192, 24), 127),
         ("64qam-5/6", 4096, 1, Frame(1, 4, 5120, 6144, 24), 2548),
+        # No code has 204 of 1024 bits, nor a rate below 1/3 with more than 3824.
+        ("qpsk-1/5", 512, 1, Frame(1, 1, 205, 1024, 16), 23),
+        ("qpsk-1/5", 512, 18, Frame(18, 1, 3687, 18432, 16), 25),
+        ("qpsk-1/5", 16384, 1, Frame(1, 2, 3277, 16384, 16), 815),
     ],
 )
 def test_images_are_laid_out_in_code_blocks(mcs: str, uses: int, images: int, frame: Frame, image_bytes: int) -> None:
@@ -43,6 +47,7 @@ def test_images_are_laid_out_in_code_blocks(mcs: str, uses: int, images: int, fr
 
 def test_joint_blocks_take_eight_images_at_one_sixth_and_four_at_one_third() -> None:
     assert [joint_images(parse_mcs("qpsk-1/2"), uses) for uses in (512, 1024, 4096, 8192)] == [8, 4, 1, 1]
+    assert [joint_images(parse_mcs("qpsk-1/5"), uses) for uses in (512, 1024, 16384)] == [18, 9, 1]
 
 
 @pytest.mark.parametrize("mcs", ["qpsk", "bpsk-1/2", "qpsk-1/0", "qpsk-x", "qpsk-1", "qpsk-1/6", "256qam-1/2"])
@@ -63,6 +68,8 @@ def test_bytes_survive_packing_coding_and_unpacking() -> None:
         ("qpsk-1/2", 512, 8),
         ("64qam-5/6", 4096, 1),
         ("16qam-3/4", 1024, 3),
+        ("qpsk-1/5", 512, 1),
+        ("qpsk-1/5", 512, 18),
     ):
         frame = lay_out(parse_mcs(mcs), uses, images)
         coder = BlockCoder(frame, 20, "numba", "cpu")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from linksim.errors import LinksimError
-from linksim.metrics import METRICS, conventions, make_metric, require
+from linksim.metrics import METRICS, Psnr, conventions, make_metric, require
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,13 @@ def test_an_unknown_metric_gets_the_nearest_name() -> None:
     for ask in (lambda: require(["psnrr"]), lambda: make_metric("psnrr")):
         with pytest.raises(LinksimError, match="did you mean 'psnr'"):
             ask()
+
+
+def test_two_metrics_that_write_one_column_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(Psnr):
+        name = "mine"
+
+    monkeypatch.setitem(METRICS._registered, "mine", Mine)
+    require(["psnr", "psnr", "ssim"])
+    with pytest.raises(LinksimError, match=r"^metrics 'psnr' and 'mine' both write the column 'psnr_db': take one"):
+        require(["psnr", "ssim", "mine"])

@@ -1,16 +1,18 @@
 """A campaign trains its models in turns, the one furthest behind its bar first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from linksim import LinksimError
+from linksim.cli import main
 from linksim.engine.config import read_sweep_file
 from linksim.models import weights
 from linksim.models.spec import lineage_pairs
 from linksim.train.campaign import Goal, Standing, goals_of, most_behind, run_campaign, standing
 from tests.conftest import ROOT
-from tests.train.test_command import OFFICIAL, folder, train
+from tests.train.test_command import folder, train
 
 __all__ = ["folder"]
 
@@ -42,25 +44,34 @@ def test_a_model_whose_pairs_are_spent_ends_and_one_waits_for_what_it_starts_as(
     assert most_behind([student], {student: Standing(20.0, 100)}) is None
 
 
-@pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
+class Here:
+    """In place of a training's process: the same command, run in this one to its end."""
+
+    def __init__(self, words: Sequence[str], one_thread: bool) -> None:
+        self.code = main(list(words))
+
+    def poll(self) -> int:
+        return self.code
+
+
 def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("linksim.train.campaign.launch", Here)
     small = {"set": {"batch": 2, "embed_steps": 2, "learning_rate": 1e-6}}
     goals = goals_of({"models": [{**BASE, "rho": "1/24", **small}]})
-    words = ["--steps", "1"], ["--data-dir", str(OFFICIAL)]
-    run_campaign(goals, tmp_path / "runs", *words, jobs=1)
+    words = ["--steps", "1"], ["--data-dir", str(folder / "data")]
+    run_campaign(goals, folder / "runs", *words, jobs=1)
     # The first turn gives it weights; two more at a rate of nothing stand.
     assert lineage_pairs(weights.cards()[goals[0].model.name]) >= 2
-    assert standing(goals[0], tmp_path / "runs").pairs == 6
+    assert standing(goals[0], folder / "runs").pairs == 6
     assert "6 pairs of its own, and stands there" in capsys.readouterr().out
     spent = [Goal(goals[0].model, 40.0, 6, goals[0].options)]
-    run_campaign(spent, tmp_path / "runs", *words, jobs=1)
-    assert standing(goals[0], tmp_path / "runs").pairs == 6
+    run_campaign(spent, folder / "runs", *words, jobs=1)
+    assert standing(goals[0], folder / "runs").pairs == 6
     broken = goals_of({"models": [{**BASE, "set": {"learning_rate": 1e6, "warmup": 0, "clip": 0, "batch": 2}}]})
     with pytest.raises(LinksimError, match="semoma_awgn_1-24_n2_own_sum_32px_compact failed"):
-        run_campaign(broken, tmp_path / "runs", ["--steps", "30"], ["--data-dir", str(tmp_path / "none")], jobs=1)
+        run_campaign(broken, folder / "runs", ["--steps", "30"], ["--data-dir", str(folder / "none")], jobs=1)
 
 
 def test_the_campaign_of_the_papers_figures_can_be_read() -> None:
@@ -93,8 +104,6 @@ def test_a_list_that_is_none_is_refused_in_one_line(values: dict[str, object], h
 def test_what_the_list_says_for_each_model_is_not_said_for_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    from linksim.cli import main
-
     file = tmp_path / "list.yaml"
     file.write_text("models: [{scheme: semoma, rho: 1/12, bar: 30}]\n")
     assert main(["train", "--for", str(file), "--steps", "1", *words]) == 2

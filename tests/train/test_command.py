@@ -194,15 +194,16 @@ def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
 def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/24\n")
-    words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
-    words += [*EMBED, "--data-dir", str(OFFICIAL), "--out", "runs"]
+    words = ["train", "--for", "mine.yaml", "--steps", "1", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
+    words += ["--set", "embed_steps=2", "--data-dir", str(OFFICIAL), "--out", "runs"]
     environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights")}
 
     def start() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "linksim.cli", *words], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
+        # Into a file: nobody reads a pipe while the process runs, and a full one would stop it.
+        with (tmp_path / "said").open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "linksim.cli", *words], cwd=tmp_path, env=environment, stdout=said, stderr=said
+            )
 
     process = start()
     deadline = time.monotonic() + 1000
@@ -211,10 +212,8 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(600) == 130
-    again = start()
-    _, said = again.communicate(timeout=3000)
-    assert again.returncode == 0, said
+    assert process.wait(600) == 130, (tmp_path / "said").read_text()
+    assert start().wait(3000) == 0, (tmp_path / "said").read_text()
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
     shipped = began_with(cards[BASE.name])
     assert weights.cards()[shipped]["model"]["method"] == "semoma"
@@ -403,6 +402,21 @@ def test_a_damaged_checkpoint_is_named(
     capsys.readouterr()
     assert train(folder, *words) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_what_a_killed_training_left_half_written_goes_at_the_next_start(folder: Path) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--resume")
+    assert train(folder, *words) == 0
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [place / f".{name}.{dead.pid}.part" for place, name in (
+        (folder / "runs" / BASE.name, "checkpoint.pt"), (folder / "weights", f"{BASE.name}.safetensors"),
+    )]  # fmt: skip
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
+    assert train(folder, *words) == 0
+    assert not any(path.exists() for path in left)
 
 
 def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,11 @@
 """The training loop: it learns, goes on where it was cut, and refuses what cannot work."""
 
+import contextlib
 import csv
+import itertools
+import signal
+import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from linksim import stopping
 from linksim.errors import LinksimError
 from linksim.models import task
 from linksim.models.checkpoint import State
@@ -20,6 +26,7 @@ from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.schemes.semnoma.training import ConvNextTask, taught_losses
 from linksim.schemes.training import compile_networks, fidelity
 from linksim.train import loop
+from linksim.train.logs import Logs
 from linksim.train.models import asked_model
 from linksim.train.run import parse_budget
 from tests.models.build import build
@@ -115,6 +122,60 @@ def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Pat
     assert [int(row["step"]) for row in logged] == sorted({*range(6, 61, 6), 50})
     assert set(logged[0]) == {"step", "mae", "total"}
     assert [path.name for path in tmp_path.glob("events.out.tfevents.*")]
+
+
+def test_logs_close_wherever_a_signal_cut_them(tmp_path: Path) -> None:
+    """An exception at every line that runs while a row is written, as a signal raises it."""
+
+    def cut_at(line: int) -> bool:
+        left = line
+
+        def trace(frame: Any, event: str, given: object) -> Any:
+            nonlocal left
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        with Logs(tmp_path, 0) as logs:
+            try:
+                sys.settrace(trace)
+                logs.losses(1, {"total": 1.0})
+                logs.validation(1, {"psnr_0db": 1.0})
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(None)
+        return False
+
+    lines: list[int] = []
+    work = threading.Thread(target=lambda: lines.extend(itertools.takewhile(cut_at, itertools.count())), daemon=True)
+    work.start()
+    work.join(300)
+    assert not work.is_alive()
+    assert len(lines) > 50
+
+
+def test_a_training_that_lost_the_exception_of_a_signal_stops_after_its_step(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    stopping.listen()
+
+    def dropped(state: loop.State, losses: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(SPEC, TINY, images, tmp_path, steps=50, report=dropped)
+    finally:
+        stopping.forget()
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "validation.csv").exists()
 
 
 def test_a_checkpoint_of_another_run_is_refused(images: np.ndarray, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ network is built is read off its checkpoint, but for the number of heads, which 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def convert(
     try:
         plan = _plan(state)
         network = UNet2DModel(sample_size=image_shape[-1], in_channels=image_shape[0], **plan["config"])
+        _reshape(network, plan)
         renamed = _renamed(state, plan, heads, qkv)
         network.load_state_dict(renamed)
     except Exception as error:
@@ -94,23 +96,63 @@ def _entries(state: State, side: str) -> list[dict[str, list[int]]]:
     return [{kind: sorted(places) for kind, places in entry.items()} for entry in found]
 
 
+def _blocks(inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> list[int]:
+    """Residual blocks of each level, by the layers that change the resolution; those that pool hold no tensors."""
+    pools = _pools(inputs)
+    ups = [i for i, entry in enumerate(outputs) if entry["conv"] or len(entry["res"]) > 1]
+    if pools:
+        blocks = [end - begin - 1 for begin, end in itertools.pairwise([0, *pools, len(inputs)])]
+    else:
+        blocks = [end - begin - 1 for begin, end in itertools.pairwise([-1, *ups, len(outputs) - 1])][::-1]
+    if len(outputs) != len(inputs) or min(blocks) < 1 or len(inputs) != sum(blocks) + len(blocks) or (pools and ups):
+        raise ValueError(f"{len(inputs)} entries down and {len(outputs)} up on {len(blocks)} levels")
+    return blocks
+
+
+def _pools(inputs: list[dict[str, list[int]]]) -> list[int]:
+    """Entries without a tensor; the first is the first convolution."""
+    return [i for i, entry in enumerate(inputs) if i and not any(entry.values())]
+
+
+def _places(blocks: Iterable[int]) -> list[tuple[int, int]]:
+    """Level and place in it of each entry; a level has one more than its residual blocks."""
+    return [(level, place) for level, count in enumerate(blocks) for place in range(count + 1)]
+
+
+def _reshape(network: Any, plan: Mapping[str, Any]) -> None:
+    """Makes of diffusers' network, whose levels are alike and convolve where they resample, the one of the plan."""
+    from diffusers.models.upsampling import Upsample2D
+    from torch import nn
+
+    for down, count in zip(network.down_blocks, plan["blocks"], strict=True):
+        for layers in _rows(down):
+            del layers[count:]
+        if plan["pools"] and down.downsamplers:
+            down.downsamplers = nn.ModuleList([nn.AvgPool2d(2)])
+    for up, count in zip(network.up_blocks, reversed(plan["blocks"]), strict=True):
+        for layers in _rows(up):
+            # The first and the last have inputs of their own widths.
+            del layers[1 : len(layers) - count]
+        if plan["pools"] and up.upsamplers:
+            up.upsamplers = nn.ModuleList([Upsample2D(up.resnets[-1].out_channels)])
+
+
+def _rows(block: Any) -> list[Any]:
+    return [block.resnets, *([block.attentions] if hasattr(block, "attentions") else [])]
+
+
 def _plan(state: State) -> dict[str, Any]:
     """How the network is built, and where each of its layers goes."""
     if "label_emb.weight" in state:
         raise ValueError("class-conditional")
     inputs, outputs = _entries(state, "input_blocks"), _entries(state, "output_blocks")
-    ups = [i for i, entry in enumerate(outputs) if entry["conv"] or len(entry["res"]) > 1]
-    resnet = any(len(outputs[i]["res"]) > 1 for i in ups)
-    levels = len(ups) + 1
-    per_level, rest = divmod(len(inputs), levels)
-    blocks = per_level - 1
-    if rest or blocks < 1 or len(outputs) != len(inputs):
-        raise ValueError(f"{len(inputs)} entries on {levels} levels")
+    blocks = _blocks(inputs, outputs)
+    resnet = any(len(entry["res"]) > 1 for entry in outputs)
     widths, attention = [], []
-    for level in range(levels):
-        first = 1 + level * per_level
-        widths.append(state[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0])
-        attention.append(bool(inputs[first]["attn"]))
+    for first, (_, place) in enumerate(_places(blocks), 1):
+        if place == 0:
+            widths.append(state[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0])
+            attention.append(bool(inputs[first]["attn"]))
     plain = "ResnetDownsampleBlock2D" if resnet else "DownBlock2D"
     plain_up = "ResnetUpsampleBlock2D" if resnet else "UpBlock2D"
     base = state["input_blocks.0.0.weight"].shape[0]
@@ -120,7 +162,7 @@ def _plan(state: State) -> dict[str, Any]:
     config = {
         "out_channels": state["out.2.weight"].shape[0],
         "block_out_channels": tuple(widths),
-        "layers_per_block": blocks,
+        "layers_per_block": max(blocks),
         "down_block_types": tuple("AttnDownBlock2D" if a else plain for a in attention),
         "up_block_types": tuple("AttnUpBlock2D" if a else plain_up for a in reversed(attention)),
         "downsample_type": "resnet" if resnet else "conv",
@@ -131,7 +173,7 @@ def _plan(state: State) -> dict[str, Any]:
         "norm_eps": 1e-5,
         "resnet_time_scale_shift": "scale_shift" if scale_shift else "default",
     }
-    return {"config": config, "levels": levels, "per_level": per_level, "inputs": inputs, "outputs": outputs}
+    return {"config": config, "blocks": blocks, "pools": bool(_pools(inputs)), "inputs": inputs, "outputs": outputs}
 
 
 _RES = {
@@ -173,12 +215,9 @@ def _renamed(state: State, plan: Mapping[str, Any], heads: str, qkv: str) -> dic
     leaf("input_blocks.0.0", "conv_in")
     leaf("out.0", "conv_norm_out")
     leaf("out.2", "conv_out")
-    per_level = plan["per_level"]
-    for index, entry in enumerate(plan["inputs"][1:]):
-        level, place = divmod(index, per_level)
-        here = f"down_blocks.{level}"
-        old = f"input_blocks.{index + 1}"
-        if place == per_level - 1:
+    for index, (level, place) in enumerate(_places(plan["blocks"])[:-1], 1):
+        entry, here, old = plan["inputs"][index], f"down_blocks.{level}", f"input_blocks.{index}"
+        if place == plan["blocks"][level]:
             if entry["conv"]:
                 leaf(f"{old}.0.op", f"{here}.downsamplers.0.conv")
             else:
@@ -190,8 +229,8 @@ def _renamed(state: State, plan: Mapping[str, Any], heads: str, qkv: str) -> dic
     res("middle_block.0", "mid_block.resnets.0")
     attention("middle_block.1", "mid_block.attentions.0")
     res("middle_block.2", "mid_block.resnets.1")
-    for index, entry in enumerate(plan["outputs"]):
-        level, place = divmod(index, per_level)
+    for index, (level, place) in enumerate(_places(reversed(plan["blocks"]))):
+        entry = plan["outputs"][index]
         here, old = f"up_blocks.{level}", f"output_blocks.{index}"
         res(f"{old}.0", f"{here}.resnets.{place}")
         for position in entry["attn"]:

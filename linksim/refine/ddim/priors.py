@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linksim.errors import LinksimError, NoWeights
+from linksim.errors import LinksimError, NoWeights, shown
 from linksim.models import weights
 from linksim.models.spec import Spec
+from linksim.paths import here
 from linksim.refine.ddim.model import PRIOR_SIZES, prior
 from linksim.refine.ddim.openai import load_unet
 from linksim.refine.diffusion import OWN_SCHEDULE, Prior, make_scheduler, sample
@@ -137,7 +138,7 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
     read = None
     # A name can be too long for a file system, or name a home that is nobody's.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
-        path = Path(text).expanduser()
+        path = here(Path(text))
         read = _folder if text and path.is_dir() else _checkpoint if path.is_file() else None
     if read is None:
         shown = text if len(text) < _LONG else f"{text[:_LONG]}..."
@@ -190,7 +191,7 @@ def _folder(path: Path, _: Checkpoint, image_shape: tuple[int, int, int]) -> Fou
         raise LinksimError(f"{path} has no scheduler/scheduler_config.json with num_train_timesteps")
     steps = schedule["num_train_timesteps"]
     if not isinstance(steps, int) or not 1 <= steps <= _MOST_STEPS:
-        raise LinksimError(f"{schedule_file}: num_train_timesteps {steps!r}: 1 to {_MOST_STEPS} are possible")
+        raise LinksimError(f"{schedule_file}: num_train_timesteps {shown(steps)}: 1 to {_MOST_STEPS} are possible")
     if schedule.get("_class_name") not in _SCHEDULERS:
         raise LinksimError(f"{path} has a {schedule.get('_class_name')}: one of {', '.join(_SCHEDULERS)} is wanted")
     schedule = {key: value for key, value in schedule.items() if not key.startswith("_")}

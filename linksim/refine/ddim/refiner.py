@@ -12,6 +12,7 @@ from pydantic import Field
 from linksim.errors import LinksimError
 from linksim.models.owner import Model, Owner
 from linksim.models.spec import ModelSpec, PriorSpec
+from linksim.paths import here
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.ddim.model import PRIOR_SIZES, OwnPrior, prior
 from linksim.refine.ddim.priors import Checkpoint, find_prior
@@ -59,7 +60,7 @@ class Ddim(Refiner):
     def __init__(self, setting: Setting, params: DdimParams, first: Scheme) -> None:
         super().__init__(setting, params, first)
         how = Checkpoint(params.prior_schedule, params.prior_steps, params.prior_heads, params.prior_qkv)
-        if how != Checkpoint() and not Path(params.prior).expanduser().is_file():
+        if how != Checkpoint() and not here(Path(params.prior)).is_file():
             raise LinksimError(
                 f"prior={params.prior}: prior_schedule, prior_steps, ... are of a checkpoint: leave them out"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import Field
 
 from linksim.errors import LinksimError, NoWeights
-from linksim.paths import assets_dir
+from linksim.paths import assets_dir, here
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.diffbir.restorer import Restorer, check_steps, noise_of, recoloured, restore
 from linksim.refine.files import file_hash, model_files, read_checkpoint
@@ -64,8 +64,8 @@ class DiffBir(Refiner):
         super().__init__(setting, params, first)
         check_steps(params.steps)
         home = assets_dir() / "diffbir"
-        self._base = Path(params.base).expanduser() if params.base else home / _BASE.partition("/")[2]
-        self._control = Path(params.control).expanduser() if params.control else home / _CONTROL.rpartition("/")[2]
+        self._base = here(Path(params.base)) if params.base else home / _BASE.partition("/")[2]
+        self._control = here(Path(params.control)) if params.control else home / _CONTROL.rpartition("/")[2]
         try:
             import transformers  # noqa: F401
         except ImportError:
@@ -80,7 +80,7 @@ class DiffBir(Refiner):
                 f"diffbir needs IRControlNet: download {_CONTROL} to {self._control}, or say where it is: "
                 "diffbir:control=FILE"
             )
-        if params.caption and not (Path(params.caption).expanduser() / "config.json").is_file():
+        if params.caption and not (here(Path(params.caption)) / "config.json").is_file():
             raise NoWeights(
                 f"caption={params.caption}: no folder of a transformers model (no config.json): download one, like "
                 "llava-hf/llava-1.5-7b-hf, or leave caption out"
@@ -91,7 +91,7 @@ class DiffBir(Refiner):
         folders = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
         parts = {"control": [self._control], "base": [f for name in folders for f in model_files(self._base / name)]}
         if self.params.caption:
-            parts["caption"] = model_files(Path(self.params.caption).expanduser())
+            parts["caption"] = model_files(here(Path(self.params.caption)))
         return {name: file_hash(files) for name, files in parts.items()}
 
     def evaluations(self, snr_db: float) -> int:
@@ -110,7 +110,7 @@ class DiffBir(Refiner):
     def _captioner(self) -> Callable[[Tensor], list[str]]:
         if not self.params.caption:
             return lambda images: [""] * len(images)
-        return _make_captioner(Path(self.params.caption).expanduser(), self.setting.device)
+        return _make_captioner(here(Path(self.params.caption)), self.setting.device)
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""

@@ -74,6 +74,16 @@ class Up(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0))
 
 
+class Pool(nn.Module):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2)
+
+
+class Repeat(nn.Module):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0)
+
+
 class First(nn.Conv2d):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x)
@@ -87,15 +97,19 @@ class Row(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """`heads` is a number, or a text like "32c", channels a head; "2/4" has others on the way up."""
+    """`heads` is a number, or a text like "32c", channels a head; "2/4" has others on the way up.
+
+    `blocks` is one number, or one of each level; `convolve` is theirs `conv_resample`.
+    """
 
     def __init__(
-        self, base: int, mult: tuple[int, ...], blocks: int, attention: tuple[int, ...], heads: str, order: str,
-        scale_shift: bool, updown: bool, out: int,
+        self, base: int, mult: tuple[int, ...], blocks: int | tuple[int, ...], attention: tuple[int, ...],
+        heads: str, order: str, scale_shift: bool, updown: bool, out: int, convolve: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         emb = 4 * base
         self.base = base
+        each = (blocks,) * len(mult) if isinstance(blocks, int) else blocks
         self.time_embed = nn.Sequential(nn.Linear(base, emb), nn.SiLU(), nn.Linear(emb, emb))
 
         def attend(channels: int, up: bool = False) -> Attention:
@@ -105,14 +119,15 @@ class UNet(nn.Module):
         self.input_blocks = nn.ModuleList([Row(First(3, base, 3, padding=1))])
         kept, channels, ds = [base], base, 1
         for level, factor in enumerate(mult):
-            for _ in range(blocks):
+            for _ in range(each[level]):
                 row: list[nn.Module] = [Res(channels, factor * base, emb, scale_shift)]
                 channels = factor * base
                 row += [attend(channels)] if ds in attention else []
                 self.input_blocks.append(Row(*row))
                 kept.append(channels)
             if level != len(mult) - 1:
-                down = Res(channels, channels, emb, scale_shift, "down") if updown else Down(channels)
+                plain = Down(channels) if convolve else Pool()
+                down = Res(channels, channels, emb, scale_shift, "down") if updown else plain
                 self.input_blocks.append(Row(down))
                 kept.append(channels)
                 ds *= 2
@@ -121,12 +136,13 @@ class UNet(nn.Module):
         )
         self.output_blocks = nn.ModuleList()
         for level, factor in reversed(list(enumerate(mult))):
-            for index in range(blocks + 1):
+            for index in range(each[level] + 1):
                 row = [Res(channels + kept.pop(), factor * base, emb, scale_shift)]
                 channels = factor * base
                 row += [attend(channels, up=True)] if ds in attention else []
-                if level and index == blocks:
-                    row.append(Res(channels, channels, emb, scale_shift, "up") if updown else Up(channels))
+                if level and index == each[level]:
+                    plain = Up(channels) if convolve else Repeat()
+                    row.append(Res(channels, channels, emb, scale_shift, "up") if updown else plain)
                     ds //= 2
                 self.output_blocks.append(Row(*row))
         self.out = nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))

@@ -39,6 +39,10 @@ def network(**changes: Any) -> UNet:
         {"mult": (1, 2), "attention": (), "blocks": 2, "heads": "2"},
         {"heads": "2/4", "blocks": 1},
         {"heads": "32c/16c", "blocks": 1, "order": "new"},
+        {"blocks": (1, 3, 2, 1)},
+        {"blocks": (2, 1, 3), "mult": (1, 2, 3), "updown": True},
+        {"convolve": False, "blocks": 1},
+        {"convolve": False, "blocks": (1, 2, 3, 1), "attention": (1, 4)},
     ],
     ids=[
         "cifar10",
@@ -48,6 +52,10 @@ def network(**changes: Any) -> UNet:
         "attention in the middle alone",
         "other heads on the way up",
         "other widths of heads on the way up",
+        "other numbers of blocks",
+        "other numbers of blocks, guided",
+        "no convolution where it resamples",
+        "no convolution, other numbers of blocks",
     ],
 )
 def test_a_converted_checkpoint_computes_what_its_own_network_does(changes: dict[str, Any]) -> None:
@@ -117,6 +125,10 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     for state in ({}, {"weight": torch.zeros(2)}, {**good, "label_emb.weight": torch.zeros(10, 128)}):
         with pytest.raises(LinksimError, match="no unconditional UNet"):
             convert(state, "4", "legacy", SHAPE)
+    # A level without a block, and ways down and up that are not each other's.
+    for entry in ("input_blocks.1.", "output_blocks.0."):
+        with pytest.raises(LinksimError, match="no unconditional UNet"):
+            convert({name: value for name, value in good.items() if not name.startswith(entry)}, "4", "legacy", SHAPE)
     for heads in ("0", "four", "-4", "7", "33c", "4/7", "4/", "4/8/2"):
         with pytest.raises(LinksimError, match="prior_heads"):
             convert(good, heads, "legacy", SHAPE)

@@ -1,0 +1,287 @@
+"""Units on dask: the rows of one process, wherever they were evaluated, whatever ended meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import linksim
+from linksim import LinksimError
+from linksim.engine import journal
+from linksim.engine.cluster import parse_cluster
+from linksim.models import weights
+from linksim.train.models import model_of_card
+from tests.conftest import ROOT
+
+SETTINGS: dict[str, Any] = {
+    "scheme": "bpg-capacity", "channel": "rayleigh", "snr": "0,10", "groups": 160, "metrics": "psnr"
+}  # fmt: skip
+
+BROKEN = """
+from pathlib import Path
+from linksim import Received, Scheme
+
+class Broken(Scheme):
+    name, summary = "broken", "for tests"
+
+    def transmit(self, images, side):
+        with (Path(__file__).parent / "tries").open("a") as file:
+            file.write("x")
+        raise ValueError("on purpose")
+
+    def receive(self, received, side):
+        raise NotImplementedError
+"""
+
+
+@dataclass
+class Running:
+    """A scheduler with two workers, started by hand."""
+
+    file: Path
+    cache: Path
+    plugin: Path
+
+    @property
+    def place(self) -> str:
+        return f"file:{self.file}"
+
+    @property
+    def address(self) -> str:
+        return str(json.loads(self.file.read_text())["address"])
+
+
+def module(name: str, *words: str, **more: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.{name}", *words], stderr=subprocess.DEVNULL, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("cluster")
+    info = folder / "plugin" / "broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "broken_scheme.py").write_text(BROKEN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[linksim.schemes]\nbroken = broken_scheme:Broken\n")
+    file = folder / "scheduler.json"
+    # Elsewhere: no folder of this process's is known there.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LINKSIM")}
+    env |= {"LINKSIM_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(info.parent), os.environ.get("PYTHONPATH")]))
+    scheduler = module(
+        "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard",
+        env=env, cwd=folder,
+    )  # fmt: skip
+    workers = module(
+        "dask_worker", "--scheduler-file", str(file), "--nworkers", "2", "--nthreads", "1", "--no-dashboard",
+        "--local-directory", str(folder), env=env, cwd=folder,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300
+        while not file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield Running(file, folder / "cache", info.parent)
+    finally:
+        workers.terminate()
+        workers.wait(60)
+        scheduler.kill()
+        scheduler.wait(60)
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    drop = [column for column in one.columns if "seconds" in column]
+    pd.testing.assert_frame_equal(one.drop(columns=drop), other.drop(columns=drop))
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    return {**SETTINGS, **more}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("moon:3", "unknown cluster 'moon'"),
+        ("local:0", "write local, or local:N"),
+        ("local:many", "write local, or local:N"),
+        ("tcp://nowhere", "write tcp://HOST:PORT"),
+        ("file:none.json", "no such file"),
+        ("slurm:time=2h", "say how many jobs there may be"),
+        ("slurm:jobs=0", "greater than or equal to 1"),
+        ("slurm:jobs=2,time=soon", "time: String should match pattern"),
+        ("slurm:jobs=2,colour=red", "unknown parameter of slurm 'colour'"),
+        ("slurm:jobs=2,jobs=3", "given twice"),
+        ("", "unknown cluster ''"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_before_any_work(text: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match=hint):
+        linksim.sweep(tmp_path / "x", cluster=text, progress=False, **settings())
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_queue_is_asked_for_what_was_written() -> None:
+    asked = parse_cluster("pbs:jobs=20,partition=gpu,time=90m,memory=8GB,gpu=1,account=me").queue
+    assert asked is not None
+    assert (asked.jobs, asked.partition, asked.seconds, asked.gpu, asked.account) == (20, "gpu", 5400, 1, "me")
+
+
+def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linksim.engine.cluster._ANSWERS_S", 2)
+    with pytest.raises(LinksimError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
+        linksim.sweep(tmp_path / "x", cluster="tcp://127.0.0.1:9", progress=False, **settings())
+
+
+def test_workers_that_share_nothing_give_the_rows_of_one_process(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of the user's own and a folder of images travel; the workers know neither place."""
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    card = weights.cards()["semoma_awgn_1-12_n2_own_sum_32px_compact"]
+    model = model_of_card(card)
+    torch.manual_seed(3)
+    facts = {key: value for key, value in card.items() if key not in ("files", "folder", "model")}
+    weights.install(model, model.build(), facts)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(12):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{index:02d}.png")
+    asked = settings(scheme="semoma,bpg-capacity", channel="awgn", dataset=f"folder:{pictures}", groups=6)
+    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+    away_rows = linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked)
+    same(alone, away_rows)
+    delivered = {path.name for path in running.cache.rglob("*") if path.is_file()}
+    assert {"images.npy", weights.MANIFEST} <= delivered
+    records = [r for r in journal.read_folder(tmp_path / "away" / journal.FOLDER) if "point" in r]
+    assert all(record["cpu"] and record["versions"]["torch"] for record in records)
+
+
+def test_a_worker_that_is_killed_changes_nothing(running: Running, tmp_path: Path) -> None:
+    asked = settings(scheme="bpg-ldpc-qam-sic", groups=256, snr="0:15:5")
+    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+
+    def kill() -> None:
+        from distributed import Client
+
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            records = list(journal.read_folder(tmp_path / "away" / journal.FOLDER))
+            if any("point" in record for record in records):
+                break
+            time.sleep(0.05)
+        with Client(running.address, set_as_default=False) as client:
+            victim = next(iter(client.run(os.getpid).values()))
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    away_rows = linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked)
+    killer.join()
+    same(alone, away_rows)
+
+
+def test_stopping_at_a_width_is_the_same_on_a_cluster(running: Running, tmp_path: Path) -> None:
+    asked = {
+        key: value for key, value in settings(until="psnr=0.9", min_groups=64, snr="0,20").items() if key != "groups"
+    }
+    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+    same(alone, linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked))
+    assert (alone["n_groups"] < 256).any()
+
+
+def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_path: Path) -> None:
+    words = [
+        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
+        "0:15:5", "--groups", "256", "--metrics", "psnr", "--quiet", "--cluster", running.address, "--out", "x",
+    ]  # fmt: skip
+    process = subprocess.Popen(words, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not any("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait(60)
+    before = sum("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER))
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=600)
+    records = [record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER) if "point" in record]
+    assert 0 < before < len(records) == 16
+    asked = settings(scheme="bpg-ldpc-qam-sic", groups=256, snr="0:15:5")
+    same(linksim.sweep(tmp_path / "alone", progress=False, **asked), linksim.load(tmp_path / "x"))
+
+
+def test_what_a_scheme_raises_comes_back_in_one_line_and_is_not_tried_again(running: Running, tmp_path: Path) -> None:
+    words = [
+        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "broken", "--groups", "4", "--snr", "5", "--out", "x",
+        "--quiet", "--cluster", running.place,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(running.plugin), str(ROOT)])
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("linksim: scheme 'broken' raised ValueError: on purpose")
+    assert (running.plugin / "tries").read_text() == "x"
+
+
+def test_workers_of_several_threads_or_of_other_versions_are_refused(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linksim.engine.cluster.numeric_versions", lambda: {"torch": "0.1"})
+    with pytest.raises(LinksimError, match=r"has torch .*, here it is 0\.1: install the same, or --allow-versions"):
+        linksim.sweep(tmp_path / "x", cluster=running.place, progress=False, **settings(groups=4))
+    monkeypatch.undo()
+    monkeypatch.setattr("linksim.engine.away.code_version", lambda: "0.0.0+other")
+    with pytest.raises(LinksimError, match=r"this sweep is from 0\.0\.0"):
+        linksim.sweep(tmp_path / "y", cluster=running.place, progress=False, **settings(groups=4))
+    monkeypatch.undo()
+    crowded = module(
+        "dask_worker", running.address, "--nworkers", "1", "--nthreads", "2", "--no-dashboard", "--name", "crowded"
+    )
+    try:
+        from distributed import Client
+
+        with Client(running.address, set_as_default=False) as client:
+            client.wait_for_workers(3, timeout=120)
+        with pytest.raises(LinksimError, match="a worker has 2 threads"):
+            linksim.sweep(tmp_path / "z", cluster=running.place, progress=False, **settings(groups=4))
+    finally:
+        crowded.terminate()
+        crowded.wait(60)
+
+
+@pytest.mark.slurm
+@pytest.mark.skipif("SLURM_CONF" not in os.environ, reason="no SLURM: SLURM_CONF is not set")
+def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    alone = linksim.sweep(tmp_path / "alone", progress=False, **settings())
+    place = "slurm:jobs=2,time=10m,memory=1500MB"
+    same(alone, linksim.sweep(tmp_path / "jobs", cluster=place, progress=False, **settings()))
+    # Shards in a job array, by a script of the user's own.
+    script = tmp_path / "array.sh"
+    words = "sweep --scheme bpg-capacity --channel rayleigh --snr 0,10 --groups 160 --metrics psnr --workers 1 --quiet"
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output=log-%a.txt\n"
+        f"cd {tmp_path}\n{sys.executable} -m linksim.cli {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
+    )
+    subprocess.run(["sbatch", "--wait", str(script)], check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "linksim.cli", "merge", "array"], check=True, timeout=600)
+    same(alone, linksim.load(tmp_path / "array"))
+    assert not list(tmp_path.glob(".linksim-cluster-*"))
