@@ -8,7 +8,7 @@ from linksim.engine.away import Delivery, receive
 from linksim.errors import LinksimError
 
 
-class Deliver(WorkerPlugin):
+class Deliver(WorkerPlugin):  # type: ignore[misc]
     """Puts a delivery into a worker's cache.
 
     Args:
