@@ -53,7 +53,7 @@ def test_curves_come_as_their_weights_do_and_none_runs_twice(tmp_path: Path) -> 
     told: list[str] = []
     first = reproduce(CONFIG, folder, workers=1, missing=lambda name, why: told.append(f"{name}: {why}"))
     assert [line.partition(":")[0] for line in told] == ["semoma_rayleigh_1-12"] == list(first.lacking)
-    assert "linksim train --scheme semoma --channel rayleigh --rho 1/24" in told[0]
+    assert "linksim train --scheme semoma --channel rayleigh --rho 1/12" in told[0]
     assert len(first.table) == 9
     before = finished(folder)
 
