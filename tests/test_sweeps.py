@@ -1,8 +1,6 @@
 """The sweep files of the papers' figures, and the notebook that reads their results."""
 
 import json
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,8 +55,8 @@ def faces(tmp_path: Path) -> Path:
     return tmp_path / "faces"
 
 
-def test_figure_8_runs_on_a_folder_of_256x256_images(cli: Cli, faces: Path, tmp_path: Path) -> None:
-    done = cli(
+def test_figure_8_runs_on_a_folder_of_256x256_images(here: Cli, faces: Path, tmp_path: Path) -> None:
+    done = here(
         "sweep", str(ROOT / "sweeps" / "fig08.yaml"), "--dataset", "folder:faces", "--scheme", "bpg-ldpc-qam-sic",
         "--snr", "3,6,9", "--channel", "awgn", "--workers", "1", "--out", "fig08", "--quiet",
     )  # fmt: skip
@@ -70,7 +68,7 @@ def test_figure_8_runs_on_a_folder_of_256x256_images(cli: Cli, faces: Path, tmp_
 
 
 def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
-    cli: Cli, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Cli, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random numbers for weights: the transceiver and the generator for 256x256, a prior of the published structure."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
@@ -85,11 +83,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     torch.save(prior.state_dict(), tmp_path / "priors" / "ffhq256.pt")
     schemes = "kdd:prior=priors/ffhq256.pt,prior_heads=32c,start=12,kd+cgan,kd,semnoma,kd+diffbir"
     words = ["--set", f"dataset=folder:{faces}", "--set", "metrics=psnr,lpips-alex", "--set", f"scheme={schemes}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "linksim.cli", "reproduce", "fig10", *words, "--set", "snr=-5", "--set", "channel=awgn",
-         "--workers", "1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
+    done = here("reproduce", "fig10", *words, "--set", "snr=-5", "--set", "channel=awgn", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "left out  semnoma_awgn_1-48" in done.stdout
     assert "stable-diffusion-2-1-base" in done.stdout
@@ -98,10 +92,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
         ("kdd", "first"), ("kdd", "ddim"), ("kd+cgan", "first"), ("kd+cgan", "cgan"), ("kd", "first")
     ]  # fmt: skip
     assert table["refine_steps"].tolist()[1] == 3
-    grid = subprocess.run(
-        [sys.executable, "-m", "linksim.cli", "gallery", str(ROOT / "sweeps" / "fig11.yaml"), *words, "--groups", "0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
+    grid = here("gallery", str(ROOT / "sweeps" / "fig11.yaml"), *words, "--groups", "0")
     assert grid.returncode == 0, grid.stderr
     assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000
 

@@ -57,14 +57,14 @@ def test_four_workers_give_the_rows_of_one(whole: Path, cli: Cli, tmp_path: Path
     assert_same(whole, tmp_path / "four")
 
 
-def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, cli: Cli, tmp_path: Path) -> None:
+def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, here: Cli, tmp_path: Path) -> None:
     for index in range(7):
-        done = cli(*COMMAND, "--workers", "1", "--shard", f"{index}/7", "--out", f"shard{index % 2}")
+        done = here(*COMMAND, "--workers", "1", "--shard", f"{index}/7", "--out", f"shard{index % 2}")
         assert done.returncode == 0, done.stderr
-    early = cli("merge", "shard0", "--out", "half")
+    early = here("merge", "shard0", "--out", "half")
     assert early.returncode == 2
     assert "run the shards that are missing" in early.stderr
-    done = cli("merge", "shard0", "shard1", "--out", "merged")
+    done = here("merge", "shard0", "shard1", "--out", "merged")
     assert done.returncode == 0, done.stderr
     assert_same(whole, tmp_path / "merged")
 
@@ -168,7 +168,7 @@ def test_per_image_rows_average_to_the_table(whole: Path) -> None:
     assert sorted(first["image"]) == [*range(160), *range(256, 416)]
 
 
-def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: Path, cli: Cli) -> None:
+def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: Path, here: Cli) -> None:
     before = (whole / "table.csv").read_bytes()
     for change, words in (
         (["--seed", "1"], "seed: 0 there, 1 here"),
@@ -176,7 +176,7 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: P
         (["--power", "per-ue"], "power: sum there, per-ue here"),
         (["--groups", "128"], "groups: 160 there, 128 here"),
     ):
-        done = cli(*COMMAND, *change, "--out", str(whole))
+        done = here(*COMMAND, *change, "--out", str(whole))
         assert done.returncode == 2
         assert words in done.stderr
         assert "--force-new" in done.stderr
@@ -184,10 +184,10 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: P
     assert (whole / "table.csv").read_bytes() == before
 
 
-def test_a_folder_that_holds_something_else_is_never_written_to(cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_never_written_to(here: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    done = cli(*COMMAND, "--out", "mine")
+    done = here(*COMMAND, "--out", "mine")
     assert done.returncode == 2
     assert "no run.json" in done.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
