@@ -11,6 +11,7 @@ from linksim.errors import LinksimError
 from linksim.link.channels import register as register_channel
 from linksim.link.config import LinkConfig, Setting, SideInfo
 from linksim.link.fading import Channel, ChannelParams
+from linksim.metrics import ImageMetric, SetMetric
 from linksim.metrics import register as register_metric
 from linksim.refine.base import Refiner
 from linksim.refine.registry import register as register_refiner
@@ -20,6 +21,7 @@ from linksim.version import __version__
 __all__ = [
     "Channel",
     "ChannelParams",
+    "ImageMetric",
     "LinkConfig",
     "LinksimError",
     "Params",
@@ -27,6 +29,7 @@ __all__ = [
     "Reference",
     "Refiner",
     "Scheme",
+    "SetMetric",
     "Setting",
     "SideInfo",
     "__version__",

@@ -96,7 +96,7 @@ class Darkness(ImageMetric):
     summary = "for tests"
     convention = "1 - mean"
 
-    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         return 1 - image.flatten(1).mean(1)
 
 
@@ -214,3 +214,38 @@ def test_unknown_names_get_the_nearest() -> None:
             registry.find(name)
     with pytest.raises(LinksimError, match="did you mean 'cifar10'"):
         load_dataset("cifar-10")
+
+
+def test_the_example_metric_is_that_of_its_paper(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(plugin_path)
+    from gradient_similarity import Gmsd
+
+    images = torch.from_numpy(load_dataset("cifar10-mini").images[:6]).float() / 255
+    assert Gmsd()(images, images).abs().max() == 0
+    noisy = (images + 0.1 * torch.randn(images.shape, generator=torch.manual_seed(0))).clamp(0, 1)
+
+    def luma(image: torch.Tensor) -> np.ndarray:
+        y = 255 * np.tensordot([0.299, 0.587, 0.114], image.numpy(), 1)
+        return y.reshape(16, 2, 16, 2).mean((1, 3))
+
+    def magnitude(y: np.ndarray) -> np.ndarray:
+        out = np.empty((14, 14))
+        kernel = np.array([[1, 0, -1]] * 3) / 3
+        for row, column in np.ndindex(14, 14):
+            window = y[row : row + 3, column : column + 3]
+            out[row, column] = np.hypot((window * kernel).sum(), (window * kernel.T).sum())
+        return out
+
+    for index, found in enumerate(Gmsd()(images, noisy)):
+        one, other = magnitude(luma(images[index])), magnitude(luma(noisy[index]))
+        expected = ((2 * one * other + 170) / (one**2 + other**2 + 170)).std()
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_example_metric_is_a_column_beside_the_others(cli: Cli, tmp_path: Path) -> None:
+    words = ("--scheme", "bpg-capacity", "--snr", "0,10", "--groups", "8", "--metrics", "psnr,gmsd", "--quiet")
+    done = cli("sweep", *words, "--out", "x")
+    assert done.returncode == 0, done.stderr
+    table = linksim.load(tmp_path / "x").set_index("snr_db")
+    assert table.loc[10, "gmsd"] < table.loc[0, "gmsd"]
+    assert (tmp_path / "x" / "figures" / "gmsd_awgn.png").is_file()

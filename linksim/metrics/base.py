@@ -110,7 +110,7 @@ class ImageMetric(Metric):
                 f"{self.name} needs images of {self.min_side}x{self.min_side} or more, "
                 f"these are {reference.shape[-1]}x{reference.shape[-2]}: take it out of --metrics"
             )
-        measured = self._measure(reference.to(self.device), image.to(self.device))
+        measured = self.measure(reference.to(self.device), image.to(self.device))
         if tuple(measured.shape) != (len(reference),) or not bool(measured.isfinite().all()):
             raise LinksimError(
                 f"metric {self.name!r} gave values of shape {list(measured.shape)}: "
@@ -119,8 +119,12 @@ class ImageMetric(Metric):
         return measured
 
     @abstractmethod
-    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """The metric [B] of checked images."""
+    def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """The metric of checked images, each float32 [B, C, H, W] in [0, 1] on the metric's device.
+
+        Returns:
+            float [B], one finite value an image.
+        """
 
 
 class SetMetric(Metric):

@@ -48,7 +48,8 @@ class Psnr(ImageMetric):
         """See `ImageMetric`."""
         return psnr_from_mse_array(mean_squared_error)
 
-    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """See `ImageMetric`."""
         return psnr_from_mse(mse(reference, image))
 
 
@@ -76,7 +77,8 @@ class Ssim(ImageMetric):
     C2 = 0.03**2
     min_side = WINDOW
 
-    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """See `ImageMetric`."""
         import torch
 
         # A variance here is the small difference of two large numbers: in single precision flat bright images were 4e-4

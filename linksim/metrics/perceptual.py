@@ -59,7 +59,8 @@ class _Lpips(ImageMetric):
         found: torch.Tensor = self._network(reference, image, normalize=True).flatten()
         return found
 
-    def _measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """See `ImageMetric`."""
         import torch
 
         with torch.inference_mode():

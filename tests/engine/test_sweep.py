@@ -740,12 +740,12 @@ def test_a_table_that_lacks_columns_is_refused_in_one_line(tmp_path: Path) -> No
 def test_an_installed_channel_runs_in_sweeps_and_is_listed(cli: Cli, tmp_path: Path) -> None:
     listed = cli("list", "channels")
     assert re.search(r"suzuki +example plug-in", listed.stdout)
-    words = ("--scheme", "bpg-capacity", "--channel", "rayleigh,suzuki", "--snr", "10", "--groups", "48")
+    words = ("--scheme", "bpg-capacity", "--channel", "rayleigh,suzuki:spread_db=8", "--snr", "10", "--groups", "48")
     done = cli("sweep", *words, "--workers", "2", "--out", "s")
     assert done.returncode == 0, done.stderr
     table = linksim.load(tmp_path / "s").set_index("channel")
     # Deep shadows cost more than what is gained outside them.
-    assert table.loc["suzuki", "psnr_db"] < table.loc["rayleigh", "psnr_db"]
+    assert table.loc["suzuki:spread_db=8.0", "psnr_db"] < table.loc["rayleigh", "psnr_db"]
 
 
 def test_any_executor_evaluates_the_units_with_the_rows_of_one_process(tmp_path: Path) -> None:
