@@ -12,7 +12,7 @@ from linksim.data import load_dataset
 from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import models_of
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, shown, unknown
 from linksim.link.channels import CHANNELS
 from linksim.link.config import MAX_USERS, LinkConfig, Setting
 from linksim.link.units import parse_rho
@@ -114,6 +114,9 @@ def asked_model(
         "power": (power, ["sum", "per-ue"]),
         "ablation": (ablation, [NO_ABLATION, *system.ablations]),
     }
+    name = channel.partition(":")[0]
+    if name in CHANNELS and (serving := CHANNELS.find(name).trained_as) is not None:
+        raise LinksimError(f"--channel {shown(channel)}: there the weights of {serving} serve: train those")
     for what, (word, known) in choices.items():
         if word not in known:
             raise unknown(what, word, known)
