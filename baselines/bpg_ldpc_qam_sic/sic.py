@@ -12,7 +12,7 @@ from torch import Tensor
 from baselines.bpg_ldpc_qam_sic.blocks import BlockCoder
 from baselines.bpg_ldpc_qam_sic.modem import Modem
 from linksim.link.config import Detector
-from linksim.link.detection import equalise, joint_llrs
+from linksim.link.detection import at_least, equalise, joint_llrs
 from linksim.link.power import normalise
 
 
@@ -120,11 +120,13 @@ def _hear(received: Tensor, gain: Tensor, others: Tensor, noise_var: Tensor) -> 
     """
     from sionna.phy.mimo import lmmse_equalizer
 
-    between = others.movedim(-1, 2)
-    white = noise_var[..., None, None, None] * torch.eye(received.shape[2], device=received.device)
+    between = others.movedim(-1, 2).to(torch.complex128)
+    power = gain.abs().square().sum(dim=2).mean(dim=-1) + others.abs().square().sum(dim=(2, 3)).mean(dim=-1)
+    noise = at_least(noise_var, power)
+    white = noise[..., None, None, None] * torch.eye(received.shape[2], device=received.device)
     covariance = between @ between.mH + white
-    found, error_var = lmmse_equalizer(received.mT, gain.mT[..., None], covariance)
-    return found[..., 0], error_var[..., 0]
+    found, error_var = lmmse_equalizer(received.mT, gain.mT[..., None], covariance, precision="double")
+    return found[..., 0].to(torch.complex64), error_var[..., 0].float()
 
 
 def decode_apart(

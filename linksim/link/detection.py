@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Joint hypotheses of all users' symbols, at the most.
 MAX_HYPOTHESES = 4096
 
+#: Noise below this share of all users' power is taken for it: no matrix is inverted that double precision cannot.
+NEGLIGIBLE = 1e-12
+
 #: Numbers that joint detection holds at once.
 _TOGETHER = 1 << 24
 
@@ -127,19 +130,30 @@ def equalise(
     antennas, users = h.shape[1:3]
     amplitudes = torch.tensor(powers, device=h.device).sqrt()
     scaled = (h[..., : received.shape[-1]] * amplitudes[:, None]).movedim(-1, 1)
-    noise = noise_var[:, None, None, None] * torch.eye(antennas, device=h.device)
+    power = scaled.abs().square().sum(dim=(2, 3)).mean(dim=1)
+    noise = at_least(noise_var, power)[:, None, None, None] * torch.eye(antennas, device=h.device)
     if access == "oma":
         # A system of one user for each user: [B, T, N, M, 1].
         signal, scaled, noise = received.permute(0, 3, 2, 1), scaled.mT[..., None], noise[:, None]
-        found, error_var = lmmse_equalizer(*_alike(signal, scaled, noise))
+        found, error_var = lmmse_equalizer(*_alike(signal, scaled, noise), precision="double")
         found, error_var = found[..., 0], error_var[..., 0]
     else:
         _check_detector(detector, antennas, users)
         known: dict[str, Any] = {"lmmse": lmmse_equalizer, "zf": zf_equalizer, "mf": mf_equalizer}
-        found, error_var = known[detector](*_alike(received.mT, scaled, noise))
+        found, error_var = known[detector](*_alike(received.mT, scaled, noise), precision="double")
     # Sionna's users have unit power.
-    symbols = (found * amplitudes).movedim(1, -1)
-    return Equalised(symbols, (error_var * amplitudes.square()).movedim(1, -1), tuple(powers))
+    symbols = (found * amplitudes).movedim(1, -1).to(torch.complex64)
+    return Equalised(symbols, (error_var * amplitudes.square()).movedim(1, -1).float(), tuple(powers))
+
+
+def at_least(noise_var: Tensor, power: Tensor) -> Tensor:
+    """Noise that is not negligible beside the power of what is received; all of one shape.
+
+    Example:
+        >>> at_least(torch.tensor([0.0, 0.5]), torch.tensor([4.0, 4.0])).log10().tolist()
+        [-11.397939682006836, -0.3010300099849701]
+    """
+    return torch.maximum(noise_var, NEGLIGIBLE * power)
 
 
 def check_detector(link: LinkConfig) -> None:

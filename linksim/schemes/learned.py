@@ -269,7 +269,7 @@ class Learned(Scheme, Owner):
         if self.flat:
             signal = received[:, 0]
         else:
-            signal, gain = self.equalise(received, side).as_orthogonal(side.noise_var)
+            signal, gain = self.equalise(received, side).as_orthogonal(_told_noise(side))
             if not channel_class(self.spec.channel).fades:
                 signal = signal / gain.clamp_min(1e-12)[..., None]
         return Received(self._in_parts(self._model.receive, signal, self._told(snr_db, h)).clamp(0, 1))
@@ -286,7 +286,7 @@ class Learned(Scheme, Owner):
 
         from linksim.link.detection import gains
 
-        gain = gains(side.h, self.noise(side), side.noise_var, self.powers, self.access, self.setting.link.detector)
+        gain = gains(side.h, self.noise(side), _told_noise(side), self.powers, self.access, self.setting.link.detector)
         if channel_class(self.spec.channel).fades:
             return side.snr_db, gain.to(side.h.dtype)
         return side.snr_db[:, None] + 20 * gain.clamp_min(1e-6).log10(), torch.ones_like(gain)
@@ -320,3 +320,10 @@ def learned(name: str) -> type[Learned]:
 def transceiver(spec: ModelSpec) -> Model:
     """A transceiver's model with the scheme that owns it. Raises LinksimError where that is not installed."""
     return Model(spec, learned(spec.method))
+
+
+def _told_noise(side: SideInfo) -> Tensor:
+    """sigma^2 as detected signals are scaled to it, float32 [B]; what detectors take for nothing is none here."""
+    from linksim.link.detection import NEGLIGIBLE
+
+    return side.noise_var.clamp_min(NEGLIGIBLE)

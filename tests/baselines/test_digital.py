@@ -304,7 +304,8 @@ def test_joint_detection_tells_users_of_equal_power_apart_where_cancellation_can
 def test_without_noise_every_image_arrives_over_any_channel_and_number_of_antennas() -> None:
     for channel in ("rayleigh", "rayleigh-fast", "tdl-c"):
         for receiver in ("sic", "linear", "ml"):
-            assert lost(channel, 3, 60.0, receiver=receiver) == 0, (channel, receiver)
+            for snr_db in (60.0, 200.0):
+                assert lost(channel, 3, snr_db, receiver=receiver) == 0, (channel, receiver)
 
 
 def test_fast_fading_is_averaged_over_a_code_word() -> None:

@@ -162,6 +162,23 @@ def test_side_information_of_several_antennas_is_no_single_coefficient() -> None
         _ = side.h_flat
 
 
+@pytest.mark.parametrize("detector", ["lmmse", "zf", "mf"])
+@pytest.mark.parametrize("antennas", [2, 3])
+def test_far_above_and_below_the_noise_everything_stays_finite(detector: Detector, antennas: int) -> None:
+    found = link("rayleigh", 2, antennas, 8)
+    sent = torch.ones(GROUPS, 2, 8) + 0j
+    for snr_db in (-200.0, -60.0, 90.0, 200.0):
+        noise_var = torch.full((GROUPS,), 10 ** (-snr_db / 10))
+        heard = equalise(found.through(sent, noise_var), found.h, noise_var, (1.0, 1e-6), "noma", detector)
+        signal, a = heard.as_orthogonal(noise_var)
+        assert torch.isfinite(torch.view_as_real(signal)).all()
+        assert (heard.noise_var > 0).all()
+        assert torch.isfinite(a).all()
+    if detector == "zf":
+        heard = equalise(found.through(sent, noise_var), found.h, noise_var, (1.0, 1.0), "noma", detector)
+        assert float((heard.symbols - sent).abs().max()) < 1e-3
+
+
 def test_a_user_without_power_is_heard_as_silence() -> None:
     found = Equalised(torch.zeros(1, 2, 4) + 0j, torch.tensor([[[0.5], [0.5]]]), (1.0, 0.0))
     signal, a = found.as_orthogonal(torch.ones(1))
