@@ -111,7 +111,7 @@ def test_a_run_can_be_made_longer_and_shorter_but_not_undone(images: np.ndarray,
 
 
 def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Path) -> None:
-    state = train(SPEC, replace(TINY, batch=8, learning_rate=3e-3), images, tmp_path, steps=60)
+    state = train(SPEC, replace(TINY, batch=8, learning_rate=1e-3), images, tmp_path, steps=60)
     with (tmp_path / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     first, last = float(rows[0]["psnr_10db"]), float(rows[-1]["psnr_10db"])
