@@ -32,7 +32,7 @@ from linksim.schemes.semnoma.network import Transceiver
 from linksim.schemes.semnoma.recipe import RECIPES
 from linksim.schemes.semnoma.training import taught_losses
 from linksim.schemes.training import compile_networks, fidelity
-from linksim.train.loop import Average
+from linksim.train.loop import averaged
 from linksim.train.models import asked_model
 
 PLAIN_BATCH = 32
@@ -74,7 +74,7 @@ def training_step(
     """One step of the loop, or of the plain loop."""
     recipe = replace(RECIPES["adamw"], batch=batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fast)
-    average = Average(network, recipe.ema)
+    average = averaged(network, recipe.ema)
     step = 0
 
     def run() -> None:
@@ -92,7 +92,7 @@ def training_step(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
-        average.update(network, step)
+        average.update_parameters(network)
 
     return run
 

@@ -1,5 +1,6 @@
 """Encodings kept on disk, so that an image is encoded once for all budgets, points and runs."""
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -8,11 +9,12 @@ import threading
 import time
 import warnings
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from cachetools import LRUCache
 
 from baselines.codecs.codec import Image
 from linksim.paths import cache_dir
@@ -86,15 +88,13 @@ class StreamCache:
 
     def __init__(self, path: Path | None, memory_bytes: int = 256 << 20) -> None:
         self.path = path
-        self._memory_bytes = memory_bytes
-        self._memory: OrderedDict[tuple[str, bytes, int], dict[int, Row]] = OrderedDict()
-        self._held_bytes = 0
+        self._memory: LRUCache[tuple[str, bytes, int], dict[int, Row]] = LRUCache(memory_bytes, _size)
         self._connection: sqlite3.Connection | None = None
         self._owner = (0, 0)
         self._readable = self._writable = path is not None
 
     def __reduce__(self) -> tuple[type["StreamCache"], tuple[Path | None, int]]:
-        return StreamCache, (self.path, self._memory_bytes)
+        return StreamCache, (self.path, int(self._memory.maxsize))
 
     def get(self, settings: str, image: bytes, scale: int) -> Rows:
         """What is known of an image (its `image_key`) at a scale; later `put` calls do not change the answer."""
@@ -103,8 +103,6 @@ class StreamCache:
         if rows is None:
             rows = self._read(settings, image, scale)
             self._remember(key, rows)
-        else:
-            self._memory.move_to_end(key)
         return dict(rows)
 
     def put(self, settings: str, rows: Iterable[tuple[bytes, int, int, Row]]) -> None:
@@ -125,12 +123,9 @@ class StreamCache:
             self._connection = None
 
     def _remember(self, key: tuple[str, bytes, int], rows: dict[int, Row]) -> None:
-        self._held_bytes -= _size(self._memory.pop(key, {}))
-        self._memory[key] = rows
-        self._held_bytes += _size(rows)
-        while self._held_bytes > self._memory_bytes and len(self._memory) > 1:
-            _, dropped = self._memory.popitem(last=False)
-            self._held_bytes -= _size(dropped)
+        # What is larger than all of the room is not kept.
+        with contextlib.suppress(ValueError):
+            self._memory[key] = rows
 
     def _read(self, settings: str, image: bytes, scale: int) -> dict[int, Row]:
         if not self._readable:

@@ -1,12 +1,12 @@
 """Rate control: the best encoding of an image among those that fit the bytes a channel gives."""
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 from PIL import Image as PilImage
 
 from baselines.codecs.cache import Row, StreamCache, image_key
@@ -48,29 +48,12 @@ class Encoding:
         return len(self.stream)
 
 
-class _Memo(Generic[V]):
-    """A dictionary that holds a bounded number of bytes; the least recently used entries go first."""
+def _chosen_size(encoding: Encoding | None) -> int:
+    return _OVERHEAD_BYTES + (0 if encoding is None else encoding.n_bytes)
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._held = 0
-        self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._entries
-
-    def __getitem__(self, key: Hashable) -> V:
-        self._entries.move_to_end(key)
-        return self._entries[key][0]
-
-    def put(self, key: Hashable, value: V, n_bytes: int) -> None:
-        if key in self._entries:
-            self._held -= self._entries.pop(key)[1]
-        self._entries[key] = (value, n_bytes)
-        self._held += n_bytes
-        while self._held > self._max_bytes and len(self._entries) > 1:
-            _, (_, dropped) = self._entries.popitem(last=False)
-            self._held -= dropped
+def _decoded_size(image: Image | None) -> int:
+    return _OVERHEAD_BYTES + (0 if image is None else image.nbytes)
 
 
 class RateController:
@@ -94,8 +77,8 @@ class RateController:
         self.codec = codec
         self.cache = cache
         self.search = search
-        self._chosen: _Memo[Encoding | None] = _Memo(_CHOSEN_BYTES)
-        self._decoded: _Memo[Image | None] = _Memo(_DECODED_BYTES)
+        self._chosen: LRUCache[tuple[bytes, int], Encoding | None] = LRUCache(_CHOSEN_BYTES, _chosen_size)
+        self._decoded: LRUCache[tuple[bytes, tuple[int, int]], Image | None] = LRUCache(_DECODED_BYTES, _decoded_size)
 
     def fit(self, images: Image, max_bytes: npt.NDArray[np.integer] | int) -> list[Encoding | None]:
         """The encodings of images [B, H, W, 3] that fit their budgets.
@@ -115,7 +98,7 @@ class RateController:
         for part in _parts(list(missing.items()), images.shape):
             for want, encoding in self._search([(*want, image) for want, image in part]).items():
                 found[want] = encoding
-                self._chosen.put(want, encoding, _OVERHEAD_BYTES + (encoding.n_bytes if encoding else 0))
+                self._chosen[want] = encoding
         return [found[want] for want in wanted]
 
     def decode(self, streams: Sequence[bytes | None], size: tuple[int, int]) -> list[Image | None]:
@@ -134,7 +117,7 @@ class RateController:
                 image = _resized(self.codec.decode(stream, size), size, PilImage.Resampling.BICUBIC)
             except CodecError:
                 image = None
-            self._decoded.put(key, image, len(stream) + _OVERHEAD_BYTES + (0 if image is None else image.nbytes))
+            self._decoded[key] = image
         return self._decoded[key]
 
     def _search(self, wanted: list[tuple[bytes, int, Image]]) -> dict[tuple[bytes, int], Encoding | None]:

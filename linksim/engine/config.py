@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, CollectionNode
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import Node
 
 from linksim.engine.variants import Variant, find, parse
 from linksim.errors import LinksimError, shown, unknown
@@ -324,51 +326,35 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
 _FILE_BYTES, _FILE_VALUES = 1 << 18, 10_000
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without its surprises: 5:20:5 stays text (no number to base 60), so do 010 and yes; no key comes twice."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for index, key in enumerate(keys) if key in keys[:index]]
-        if twice:
-            raise yaml.YAMLError(f"the key {shown(twice[0])} comes twice")
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"(?:~|null|)$", ["~", "n", ""]),
-    ("bool", r"(?:true|false)$", list("tf")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
-    ("float", r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-
-
 def _parse_yaml(text: str) -> Any:
-    """The values of a document. Raises anything for one that is none, or that aliases blow up."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _count(node, {}, ())
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
+    """The values of a document of YAML 1.2: 5:20:5 and yes are text, no key comes twice.
+
+    Raises anything for one that is none, or that aliases blow up.
+    """
+    node = YAML(typ="safe", pure=True).compose(text)
+    if node is None:
+        return None
+    _count(node, {}, ())
+    return YAML(typ="safe", pure=True).load(text)
 
 
-def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Values of a node with its aliases written out. Raises yaml.YAMLError beyond _FILE_VALUES."""
+def _problem(error: Exception) -> str:
+    """What is wrong with a document, and where, in a short line."""
+    if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {' '.join(error.problem.split())[:160]}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _count(node: Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values of a node with its aliases written out. Raises YAMLError beyond _FILE_VALUES."""
     if id(node) in above:
-        raise yaml.YAMLError("a value holds itself")
+        raise YAMLError("a value holds itself")
     if id(node) not in known:
-        pairs = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = node.value if isinstance(node, CollectionNode) else []
         parts = [part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,))]
         known[id(node)] = 1 + sum(_count(part, known, (*above, id(node))) for part in parts)
     if known[id(node)] > _FILE_VALUES:
-        raise yaml.YAMLError(f"it holds more than {_FILE_VALUES} values, its aliases written out")
+        raise YAMLError(f"it holds more than {_FILE_VALUES} values, its aliases written out")
     return known[id(node)]
 
 
@@ -385,8 +371,7 @@ def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> d
         values = _parse_yaml(content.decode("utf-8"))
     # A tag like !!bool before what it does not fit raises almost any type.
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise LinksimError(f"sweep file {path} is no YAML: {said}") from None
+        raise LinksimError(f"sweep file {path} is no YAML: {_problem(error)}") from None
     if not isinstance(values, dict):
         raise LinksimError(f"sweep file {path} holds no settings: write lines like `scheme: bpg-ldpc-qam-sic`")
     return {**values, **(overrides or {})}

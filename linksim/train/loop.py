@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from linksim.devices import trains_in_bfloat16
 from linksim.errors import LinksimError
@@ -25,8 +25,13 @@ from linksim.nets.optimizers import Optimizer
 from linksim.stopping import stop_if_told
 from linksim.train.logs import Logs
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 SETTINGS = "settings.json"
 _CALIBRATION_STEPS = 12
+
+#: Weights in an average before the first step, those of the start; PyTorch would begin with those after it.
+_BEFORE = 1
 
 #: Steps between two validations, at the most.
 _INTERVAL = 500
@@ -101,7 +106,7 @@ def train(
             for parameters in task.clipped(model):
                 nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step(recipe.rate(step, max(state.steps, 1)))
-        average.update(model, step)
+        average.update_parameters(model)
         return {name: value.detach() for name, value in losses.items()}
 
     def stop_if_diverged(value: float) -> None:
@@ -116,14 +121,13 @@ def train(
             "identity": identity,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "average": average.state(),
+            "average": average.module.state_dict(),
             "state": asdict(state),
         }
         save_atomic(checkpoint, content)
 
     def check() -> None:
-        averaged = average.model(model).eval()
-        found = task.validate(averaged)
+        found = task.validate(average.module.eval())
         mean = task.score(found)
         stop_if_diverged(mean)
         logs.validation(state.step, found)
@@ -134,19 +138,20 @@ def train(
             )
         if mean > state.best:
             state.best, state.validation = mean, found
-            best = {"identity": identity, "model": averaged.state_dict(), "state": asdict(state)}
+            best = {"identity": identity, "model": average.module.state_dict(), "state": asdict(state)}
             save_atomic(folder / BEST, best)
         save()
 
-    optimizer, average = new_optimizer(), Average(model, recipe.ema)
+    optimizer, average = new_optimizer(), averaged(model, recipe.ema)
     if saved is not None:
         try:
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
-            average.load(saved["average"])
+            average.module.load_state_dict(saved["average"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(checkpoint, error) from None
         state = State(**saved["state"])
+        average.n_averaged.fill_(_BEFORE + state.step)
         state.steps = max(steps or state.steps, state.step)
     else:
         write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
@@ -154,7 +159,7 @@ def train(
         state.prepared = task.prepare(model)
         state.seconds = time.perf_counter() - begin
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
-        optimizer, average = new_optimizer(), Average(model, recipe.ema)
+        optimizer, average = new_optimizer(), averaged(model, recipe.ema)
         save()
     interval = max(1, min(_INTERVAL, state.steps // 10))
     window: list[dict[str, Tensor]] = []
@@ -185,39 +190,20 @@ def train(
     return state
 
 
-class Average:
-    """Exponential moving average of a model's weights; with decay 0 the weights themselves.
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights; with decay 0 the weights themselves.
 
     The decay rises to its value over the first steps, so that the start is forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._values = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._spare: nn.Module | None = None
-
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes the model's weights after `step` into the average."""
-        decay = min(self._decay, (1 + step) / (10 + step)) if self._decay else 0.0
-        values = model.state_dict()
-        torch._foreach_lerp_(list(self._values.values()), [values[name] for name in self._values], 1 - decay)
+    def take(average: Tensors, now: Tensors, taken: Tensor | int) -> None:
+        done = int(taken) - _BEFORE
+        torch._foreach_lerp_(average, now, 1 - (min(decay, (1 + done) / (10 + done)) if decay else 0.0))
 
-    def model(self, like: nn.Module) -> nn.Module:
-        """A model with the averaged weights."""
-        if self._spare is None:
-            self._spare = copy.deepcopy(like)
-        self._spare.load_state_dict(self._values)
-        return self._spare
-
-    def state(self) -> dict[str, Tensor]:
-        """The averaged weights."""
-        return self._values
-
-    def load(self, values: dict[str, Tensor]) -> None:
-        """Takes averaged weights from a checkpoint."""
-        for name, value in values.items():
-            self._values[name].copy_(value)
+    found = AveragedModel(model, multi_avg_fn=take, use_buffers=True)
+    found.n_averaged.fill_(_BEFORE)
+    return found
 
 
 def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Module, device: str) -> int:

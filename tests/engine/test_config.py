@@ -128,7 +128,7 @@ def test_yaml_has_no_surprises(tmp_path: Path) -> None:
     assert config.snr == (5, 10, 15, 20)
     assert config.seed == 10
     file.write_text("scheme: bpg-capacity\nseed: 1\nseed: 2\n")
-    with pytest.raises(LinksimError, match="twice"):
+    with pytest.raises(LinksimError, match='line 3: found duplicate key "seed"'):
         read_sweep_file(file)
 
 
