@@ -46,6 +46,16 @@ def _one_line(message: object, *where: object, **more: object) -> str:
     return f"note: {message}\n"
 
 
+def _let_go_of_stderr() -> None:
+    """Keeps a bar or a note that cannot be written from deciding the exit code: Python flushes once more at its end."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
@@ -86,3 +96,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         stopping.forget()
+        _let_go_of_stderr()

@@ -405,7 +405,7 @@ def test_a_damaged_checkpoint_is_named(
 
 
 def test_what_a_killed_training_left_half_written_goes_at_the_next_start(folder: Path) -> None:
-    words = ("--scheme", "semoma", "--rho", "1/24", "--steps", "1", "--resume")
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1", "--resume")
     assert train(folder, *words) == 0
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import pytest
-from linksim.train.spec import ModelSpec
 
 from linksim import stopping
 from linksim.errors import LinksimError
+from linksim.models.spec import ModelSpec
+from linksim.schemes.learned import transceiver
 from linksim.stopping import Stopped
 from linksim.train import parallel
 from linksim.train.parallel import stop, train_all
 
 Process = subprocess.Popen[bytes]
 
-SPECS = [ModelSpec("semoma", "compact", channel, Fraction(1, 24)) for channel in ("awgn", "rayleigh")]
+MODELS = [transceiver(ModelSpec("semoma", "compact", channel, Fraction(1, 24))) for channel in ("awgn", "rayleigh")]
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_signal_while_a_process_is_started_leaves_none_without_its_parent(
 
     monkeypatch.setattr(parallel, "launch", launch)
     with pytest.raises(Stopped):
-        train_all([SPECS], [], jobs=1, warm=None)
+        train_all([MODELS], [], jobs=1, warm=None)
     assert [process.returncode for process in begun] == [130]
 
 
@@ -107,6 +108,6 @@ def test_a_training_that_fails_ends_the_rest_after_those_beside_it(
         return process
 
     monkeypatch.setattr(parallel, "launch", launch)
-    with pytest.raises(LinksimError, match=f"{SPECS[0].name} could not be trained"):
-        train_all([SPECS, SPECS], [], jobs=2, warm=None)
+    with pytest.raises(LinksimError, match=f"{MODELS[0].name} could not be trained"):
+        train_all([MODELS, MODELS], [], jobs=2, warm=None)
     assert [process.returncode for process in begun] == [2, 0]
