@@ -192,9 +192,10 @@ def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -
 
 def test_a_sweep_goes_on_when_nobody_can_see_its_bar(cli_env: dict[str, str], tmp_path: Path) -> None:
     words = [sys.executable, "-m", "linksim.cli", *SWEEP[:-1], "--workers", "1"]
+    env = {name: value for name, value in cli_env.items() if name != "PYTHONUNBUFFERED"}
     for number, redirect in enumerate(("2>&-", "2>/dev/full")):
         line = f"{' '.join(words)} --out x{number} {redirect}"
-        done = subprocess.run(line, shell=True, cwd=tmp_path, env=cli_env, capture_output=True, text=True, timeout=1200)
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, redirect
         assert (tmp_path / f"x{number}" / "table.csv").exists()
 
@@ -203,7 +204,8 @@ def test_a_note_that_nobody_can_see_does_not_decide_the_exit_code(cli_env: dict[
     # Whatever says something of its own, a font cache that is built: it is in the buffer when the command ends.
     code = "import sys; sys.stderr.write('a note'); from linksim.cli import main; sys.exit(main(['list', 'metrics']))"
     line = f'{sys.executable} -c "{code}" 2>/dev/full'
-    done = subprocess.run(line, shell=True, cwd=tmp_path, env=cli_env, capture_output=True, text=True, timeout=1200)
+    env = {name: value for name, value in cli_env.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0
     assert "psnr" in done.stdout
 
