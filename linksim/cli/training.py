@@ -78,6 +78,9 @@ def add_commands(commands: Commands[Parser]) -> None:
     train.add_argument("--seed", metavar="SEED", help="of every draw (default 0; one more with --more)")
     add_machine(train, workers=False)
     train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
+    train.add_argument(
+        "--cluster", metavar="PLACE", help="with --for: on a cluster of dask, in slices of ten minutes: slurm:jobs=8"
+    )  # fmt: skip
 
     tune = command(commands, "tune", _tune, "find the T' of a diffusion refiner on validation images")
     add_settings(tune, ["scheme", *_TUNE, "groups", "metrics"])
@@ -116,8 +119,9 @@ def _train(args: argparse.Namespace) -> int:
         seconds = parse_budget(args.more, "--more") if args.more else None
     if args.sweep:
         return _train_for(args)
-    if args.jobs is not None:
-        raise LinksimError("--jobs is for --for: one model is one process")
+    for option in ("jobs", "cluster"):
+        if getattr(args, option) is not None:
+            raise LinksimError(f"--{option} is for --for: one model is one process")
     model = _model(args)
     out = args.out / model.name
     seed = int(args.seed or "0")
@@ -177,10 +181,12 @@ def _model(args: argparse.Namespace) -> Model:
 
 def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
+    from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.models import weights
     from linksim.train.models import image_shape, models_for, waves, with_prerequisites
     from linksim.train.parallel import train_all
+    from linksim.train.slices import train_on
 
     for option in _MODEL:
         if getattr(args, option) is not None:
@@ -188,8 +194,13 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.replace:
         raise LinksimError("--for trains what has no weights: leave --replace out")
     jobs = whole(args.jobs or "1", "--jobs") or 1
+    if args.cluster is not None and args.jobs is not None:
+        raise LinksimError("--cluster says how many models are trained side by side: leave --jobs out")
+    place = parse_cluster(args.cluster) if args.cluster is not None else None
     values = read_sweep_file(args.sweep)
     if "models" in values:
+        if place is not None:
+            raise LinksimError("--cluster: a list is trained in turns here; give a sweep file")
         return _campaign(args, values, jobs)
     config = make_config(values)
     if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
@@ -205,10 +216,15 @@ def _train_for(args: argparse.Namespace) -> int:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for model in lacking:
         model.make_recipe(args.recipe, changes(args), warm=False)
-    words = ["--resume", "--recipe", args.recipe, "--out", str(args.out), *_machine_words(args, "seed")]
-    words += _length_words(args)
+    words = ["--recipe", args.recipe, *_length_words(args), "--device", args.device]
+    words += ["--seed", args.seed] if args.seed is not None else []
     words += [word for change in args.set for word in ("--set", change)]
-    train_all(waves(lacking), words, jobs, warm=args.warm)
+    if place is not None:
+        data_dir = Path(args.data_dir) if args.data_dir is not None else None
+        train_on(place, waves(lacking), words, args.out, args.warm, data_dir)
+        return 0
+    here = ["--data-dir", args.data_dir] if args.data_dir is not None else []
+    train_all(waves(lacking), [*words, "--resume", "--out", str(args.out), *here], jobs, warm=args.warm)
     return 0
 
 
@@ -234,13 +250,9 @@ def _length_words(args: argparse.Namespace) -> list[str]:
             for word in (f"--{option}", value)]  # fmt: skip
 
 
-def _machine_words(args: argparse.Namespace, *more: str) -> list[str]:
-    """Where trainings run and find their data, and further options by name, as they were given."""
-    found = ["--device", args.device]
-    for option in ("data_dir", *more):
-        if (value := getattr(args, option)) is not None:
-            found += [f"--{option.replace('_', '-')}", value]
-    return found
+def _machine_words(args: argparse.Namespace) -> list[str]:
+    """Where trainings run and find their data, as it was given."""
+    return ["--device", args.device, *(["--data-dir", args.data_dir] if args.data_dir is not None else [])]
 
 
 def _tune(args: argparse.Namespace) -> int:

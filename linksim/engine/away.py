@@ -91,8 +91,18 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
         if found := _named_files(prepared.base, value):
             named[value] = f"{_NAMED}/{digest(value.encode())[:16]}"
             files |= {f"{named[value]}/{inside}".rstrip("/."): content for inside, content in found.items()}
+    return delivery_of(files, data, named, versions)
+
+
+def delivery_of(
+    files: Mapping[str, bytes],
+    data: ImageSet | None = None,
+    named: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Delivery:
+    """A delivery, named by its content."""
     hashes = "".join(sorted(f"{place} {digest(content)}\n" for place, content in files.items()))
-    return Delivery(digest(hashes.encode()), files, data, named, versions, code_version())
+    return Delivery(digest(hashes.encode()), files, data, named or {}, versions, code_version())
 
 
 def _named_files(base: Path, value: str) -> dict[str, bytes]:
@@ -106,6 +116,13 @@ def _named_files(base: Path, value: str) -> dict[str, bytes]:
         if sum(path.stat().st_size for path in inside) <= MOST_BYTES:
             return {path.relative_to(place).as_posix(): path.read_bytes() for path in inside}
     return {}
+
+
+def received(name: str) -> Path:
+    """The folder of a delivery that this process has. Raises LinksimError where it has none of that name."""
+    if name not in _RECEIVED:
+        raise LinksimError(f"a worker on {platform.node()} lacks what the work needs: start it anew")
+    return _RECEIVED[name][1]
 
 
 #: Deliveries that this process has, by name.

@@ -21,19 +21,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from linksim.devices import available_cpus
-from linksim.engine.away import evaluate_away, pack
+from linksim.engine.away import Delivery, evaluate_away
 from linksim.engine.workers import Pool
 from linksim.errors import LinksimError, shown, unknown
 from linksim.grammar import settled, written_params
-from linksim.version import numeric_versions
-
-if TYPE_CHECKING:
-    from linksim.engine.sweep import Prepared
 
 Queue = Literal["slurm", "pbs", "lsf", "sge"]
 
@@ -122,8 +118,8 @@ def parse_cluster(text: str) -> Place:
 
 
 @contextlib.contextmanager
-def open_cluster(place: Place, prepared: Prepared, allow_versions: bool = False) -> Iterator[Pool]:
-    """A cluster whose workers, those that come later too, have what a sweep needs.
+def open_cluster(place: Place, delivery: Delivery) -> Iterator[Pool]:
+    """A cluster whose workers, those that come later too, have what the work needs.
 
     Raises:
         LinksimError: dask is not installed, no scheduler answers, a worker has several threads or another version.
@@ -141,7 +137,6 @@ def open_cluster(place: Place, prepared: Prepared, allow_versions: bool = False)
             said = " ".join(str(error).split())[:120]
             raise LinksimError(f"no scheduler answers at {place.text or place.kind} ({said}): start it first") from None
         with client:
-            delivery = pack(prepared, None if allow_versions else numeric_versions())
             try:
                 client.register_plugin(Deliver(delivery), name=f"linksim-{delivery.name}")
             except LinksimError:

@@ -21,6 +21,7 @@ from linksim.cache import array_from_bytes, read_entry
 from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import available_cpus, check_device
 from linksim.engine import journal, provenance, tables
+from linksim.engine.away import pack
 from linksim.engine.cluster import Place, open_cluster
 from linksim.engine.config import SweepConfig, make_config
 from linksim.engine.context import (
@@ -390,7 +391,8 @@ def _work(
         else:
             _refuse_local(config, plan)
             if isinstance(pool, Place):
-                taking = stack.enter_context(open_cluster(pool, prepared, allow_versions))
+                versions = None if allow_versions else numeric_versions()
+                taking = stack.enter_context(open_cluster(pool, pack(prepared, versions)))
             elif pool is not None:
                 taking = Pool(pool, workers)
             else:

@@ -22,7 +22,7 @@ from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_che
 from linksim.models.recipe import BaseRecipe
 from linksim.models.task import Task
 from linksim.nets.optimizers import Optimizer
-from linksim.stopping import stop_if_told
+from linksim.stopping import Stopped, held, stop_if_told
 from linksim.train.logs import Logs
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -165,9 +165,15 @@ def train(
     window: list[dict[str, Tensor]] = []
     shown: dict[str, float] = {}
     clock = saved_at = time.perf_counter()
-    with Logs(folder, state.step) as logs:
+    with Logs(folder, state.step) as logs, held():
         while state.step < state.steps:
-            stop_if_told()
+            try:
+                stop_if_told()
+            except Stopped:
+                # Between two steps all is of one state; the losses since the last line of the log are not in it.
+                state.seconds += time.perf_counter() - clock
+                save()
+                raise
             window.append(one_step(state.step))
             state.step += 1
             last = state.step % interval == 0 or state.step == state.steps

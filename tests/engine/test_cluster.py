@@ -20,10 +20,13 @@ from PIL import Image
 
 import linksim
 from linksim import LinksimError
+from linksim.cli import main
 from linksim.engine import journal
 from linksim.engine.cluster import parse_cluster
 from linksim.models import weights
+from linksim.models.checkpoint import load_checkpoint
 from linksim.train.models import model_of_card
+from linksim.train.slices import train_slice
 from tests.conftest import ROOT
 
 SETTINGS: dict[str, Any] = {
@@ -285,3 +288,47 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
     subprocess.run([sys.executable, "-m", "linksim.cli", "merge", "array"], check=True, timeout=600)
     same(alone, linksim.load(tmp_path / "array"))
     assert not list(tmp_path.glob(".linksim-cluster-*"))
+
+
+@pytest.mark.skipif("LINKSIM_TEST_CIFAR10" not in os.environ, reason="LINKSIM_TEST_CIFAR10 is not set")
+def test_models_are_trained_in_slices_and_come_out_as_on_one_machine(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Users that superpose, whose start the worker gets from the user's own weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("scheme: semnoma\nchannel: awgn\nrho: 1/24\n")
+    words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--set", "embed_steps=2"]
+    words += ["--data-dir", os.environ["LINKSIM_TEST_CIFAR10"]]
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    assert main([*words, "--out", "here"]) == 0
+    cards = weights.cards()
+    (student,) = (name for name in cards if name.startswith("semnoma_awgn_1-24"))
+    files = cards[student]["files"]
+    for name in files:
+        (tmp_path / "weights" / name).unlink()
+    assert main([*words, "--out", "there", "--cluster", running.place]) == 0
+    assert weights.cards()[student]["files"] == files
+    assert (tmp_path / "there" / student / "checkpoint.pt").is_file()
+
+
+@pytest.mark.skipif("LINKSIM_TEST_CIFAR10" not in os.environ, reason="LINKSIM_TEST_CIFAR10 is not set")
+def test_a_slice_gives_back_what_it_has_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Path(os.environ["LINKSIM_TEST_CIFAR10"])
+    monkeypatch.setattr("linksim.train.slices.received", lambda name: tmp_path)
+    (tmp_path / "data").symlink_to(data)
+    words = ["--scheme", "semoma", "--rho", "1/12", "--steps", "100000", "--set", "batch=2"]
+    name = "semoma_awgn_1-24_n2_own_sum_32px_compact"
+    files: dict[str, bytes] = {}
+    steps = [0]
+    # Seconds go into starting, as many as the machine needs.
+    for seconds in (20.0, 40.0, 80.0, 160.0, 320.0):
+        found = train_slice("any", words, name, files, {}, seconds)
+        files = dict(found.files)
+        assert found.code is None
+        if "checkpoint.pt" in files:
+            (tmp_path / "checkpoint.pt").write_bytes(files["checkpoint.pt"])
+            steps.append(load_checkpoint(tmp_path / "checkpoint.pt")["state"]["step"])
+        if steps[-1] > steps[-2 if len(steps) > 1 else -1] > 0:
+            break
+    assert steps == sorted(steps)
+    assert len({step for step in steps if step}) >= 2

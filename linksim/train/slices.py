@@ -1,0 +1,184 @@
+"""Training on a cluster, in slices: a worker goes on with a run for some minutes and gives it back.
+
+A slice takes the run's folder, checkpoint and logs, and returns it as it is then. No worker is bound to a model, no
+disk is shared, and a job that ends takes a slice with it at the most. The process that asked keeps the folders in their
+usual place, decides what is trained when, and installs what has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from linksim.data.cifar10 import TRAIN_BATCHES, read_batch
+from linksim.engine.away import delivery_of, received
+from linksim.engine.cluster import Place, open_cluster
+from linksim.engine.workers import Pool
+from linksim.errors import LinksimError
+from linksim.files import write_atomic
+from linksim.models import weights
+from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
+from linksim.models.spec import ModelSpec
+from linksim.paths import assets_dir
+from linksim.stopping import stop_if_told
+from linksim.train.parallel import launch, stop
+from linksim.train.run import find_start
+
+#: Seconds of a slice.
+SLICE_S = 600.0
+
+#: Seconds between two looks at whether this process was told to stop.
+_LOOKS_S = 2.0
+
+_DATA = "data"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run as it is after a slice.
+
+    Args:
+        files: of its folder, by name.
+        code: exit code of the training; None where its time was over first.
+        said: the last line that it printed.
+    """
+
+    files: Mapping[str, bytes]
+    code: int | None
+    said: str
+
+
+def train_slice(
+    delivery: str, words: Sequence[str], name: str, files: Mapping[str, bytes], own: Mapping[str, bytes], seconds: float
+) -> Slice:
+    """Goes on with a run, on a worker.
+
+    Args:
+        delivery: name of what was delivered: the training data.
+        words: of `linksim train`, without the places of data and run.
+        name: of the model, and so of the run's folder.
+        files: of the run's folder.
+        own: the weights that it starts from and learns from, and their cards, as files of a folder of weights.
+        seconds: at the most.
+    """
+    data = received(delivery) / _DATA
+    with tempfile.TemporaryDirectory(prefix="linksim-slice-") as there:
+        run, folder = Path(there) / "runs" / name, Path(there) / "weights"
+        for place, content in ((run, files), (folder, own)):
+            place.mkdir(parents=True)
+            for inside, data_of in content.items():
+                (place / inside).write_bytes(data_of)
+        output = Path(there) / "output"
+        environment = {**os.environ, "LINKSIM_WEIGHTS": str(folder), "OMP_NUM_THREADS": "1"}
+        places = ["--resume", "--out", str(run.parent), "--data-dir", str(data)]
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "linksim.cli", "train", *words, *places],
+                env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                stop([process])
+        lines = output.read_text(errors="replace").strip().splitlines()
+        return Slice(_files(run), code, lines[-1] if lines else "")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What a run's folder holds, its locks apart."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def _own_weights(models: Sequence[str]) -> dict[str, bytes]:
+    """Those of these models that are the user's own, as files of a folder of weights."""
+    known, found = weights.cards(), {}
+    for name in models:
+        card = known.get(name)
+        if card is not None and card["folder"] != str(weights.SHIPPED) and weights.present(card):
+            for file in (*card["files"], weights.MANIFEST):
+                found[file] = (Path(card["folder"]) / file).read_bytes()
+    return found
+
+
+def train_on(
+    place: Place, waves: Sequence[Sequence[Model]], options: Sequence[str], out: Path, warm: str | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
+    """Trains models wave by wave on a cluster.
+
+    Args:
+        place: the cluster.
+        waves: models that wait for those of the waves before.
+        options: of `linksim train`, the same for all: recipe, length, device.
+        out: folder of the runs.
+        warm: start of the transceivers.
+        data_dir: of CIFAR-10; None takes the asset.
+
+    Raises:
+        LinksimError: no data, no cluster, or a model that failed, after those that ran beside it ended.
+    """
+    source = data_dir if data_dir is not None else assets_dir() / "cifar10"
+    files = {f"{_DATA}/{batch}.bin": read_batch(source, batch) for batch in TRAIN_BATCHES}
+    delivery = delivery_of(files)
+    with open_cluster(place, delivery) as pool:
+        for wave in waves:
+            _train_wave(pool, delivery.name, wave, options, out, warm, source)
+
+
+def _train_wave(
+    pool: Pool, delivery: str, wave: Sequence[Model], options: Sequence[str], out: Path, warm: str | None, source: Path,
+) -> None:  # fmt: skip
+    def begin(model: Model) -> Future[Slice]:
+        folder = out / model.name
+        start = find_start(model, warm if isinstance(model.spec, ModelSpec) else None, folder)
+        word = EMBEDDED if start.embedded else start.model or FROM_SCRATCH
+        words = [*model.words[1:], *options, *(["--warm", word] if isinstance(model.spec, ModelSpec) else [])]
+        source_name = [model.begins_as.name] if model.begins_as is not None else []
+        own = _own_weights([start.model, *source_name, *(part.name for part in model.parts.values())])
+        return pool.executor.submit(train_slice, delivery, words, model.name, _files(folder), own, SLICE_S)
+
+    on_the_way = {begin(model): model for model in wave}
+    failed: list[str] = []
+    try:
+        while on_the_way:
+            stop_if_told()
+            for future in wait(on_the_way, _LOOKS_S, FIRST_COMPLETED).done:
+                model = on_the_way.pop(future)
+                found = future.result()
+                folder = out / model.name
+                folder.mkdir(parents=True, exist_ok=True)
+                for name, content in found.files.items():
+                    write_atomic(folder / name, content)
+                print(f"{model.name}: {found.said}" if model.name not in found.said else found.said, flush=True)
+                if found.code is None:
+                    on_the_way[begin(model)] = model
+                elif found.code or not _install(model, options, out, source):
+                    failed.append(model.name)
+    finally:
+        for future in on_the_way:
+            future.cancel()
+    if failed:
+        raise LinksimError(
+            f"{failed[0]} could not be trained (its own line is above); the same command goes on from here"
+        )
+
+
+def _install(model: Model, options: Sequence[str], out: Path, source: Path) -> bool:
+    """Installs the weights of a run that has ended, by the command that would go on with it."""
+    process = launch(
+        [*model.words, *options, "--resume", "--out", str(out), "--data-dir", str(source)], one_thread=False
+    )
+    try:
+        return process.wait() == 0
+    finally:
+        stop([process])
