@@ -120,12 +120,17 @@ def install(real_assets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 def here(plugin_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs the command line as `cli` does, without the seconds that a process of its own takes to begin."""
     from linksim.cli import main
+    from linksim.data import DATASETS
+    from linksim.link.channels import CHANNELS
+    from linksim.metrics import METRICS
+    from linksim.refine.registry import REFINERS
     from linksim.schemes.registry import SCHEMES
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(plugin_path)
-    # Installed plug-ins are looked up once a process.
-    monkeypatch.setattr(SCHEMES, "_points", None)
+    # Installed plug-ins are looked up once a process: what is found here is not there for the next test.
+    for registry in (SCHEMES, REFINERS, CHANNELS, METRICS, DATASETS):
+        monkeypatch.setattr(registry, "_points", None)
 
     def run(*words: str, timeout: float = 0) -> "subprocess.CompletedProcess[str]":
         code = main(words)

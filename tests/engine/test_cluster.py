@@ -247,7 +247,7 @@ def test_what_a_scheme_raises_comes_back_in_one_line_and_is_not_tried_again(runn
 def test_workers_of_several_threads_or_of_other_versions_are_refused(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linksim.engine.cluster.numeric_versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr("linksim.engine.sweep.numeric_versions", lambda: {"torch": "0.1"})
     with pytest.raises(LinksimError, match=r"has torch .*, here it is 0\.1: install the same, or --allow-versions"):
         linksim.sweep(tmp_path / "x", cluster=running.place, progress=False, **settings(groups=4))
     monkeypatch.undo()
