@@ -4,6 +4,9 @@ import os
 
 from linksim.errors import LinksimError, shown
 
+#: Environment of a process whose numeric libraries have one thread each.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
 
 def available_cpus() -> int:
     """CPUs that this process may use."""

@@ -36,6 +36,16 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def said(error: BaseException, most: int = 300) -> str:
+    """What an error of another's code says, with its type, in one line of `most` characters.
+
+    Example:
+        >>> said(ValueError("no\\nway"))
+        'ValueError: no way'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+
+
 def in_short(line: str) -> str:
     """A message without its middle where a path of the user's, say, makes it longer than anybody reads.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from linksim.errors import LinksimError, shown, unknown
+from linksim.errors import LinksimError, said, shown, unknown
 from linksim.source import source_digest
 
 T = TypeVar("T", bound=object)
@@ -135,9 +135,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             raise
         # A module can raise anything while it is imported, an exit of its own included.
         except BaseException as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise LinksimError(
-                f"the plug-in of {self.kind} {point.name!r} ({point.value}) does not import: {said}"
+                f"the plug-in of {self.kind} {point.name!r} ({point.value}) does not import: {said(error)}"
             ) from error
 
     def _fits(self, found: object) -> bool:

@@ -11,7 +11,7 @@ import functools
 import io
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,13 +76,8 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
         np.save(content, np.ascontiguousarray(prepared.data.images[np.arange(count)]))
         files[_DATA] = content.getvalue()
         data = replace(prepared.data, images=np.empty((0, *shape), np.uint8))
-    known = weights.cards()
-    for model in models_of(config, shape):
-        found = known.get(model.name)
-        if found is not None and found["folder"] != str(weights.SHIPPED) and weights.present(found):
-            folder = Path(found["folder"])
-            for file in (*found["files"], weights.MANIFEST):
-                files[f"{_WEIGHTS}/{file}"] = (folder / file).read_bytes()
+    own = own_weights(model.name for model in models_of(config, shape))
+    files |= {f"{_WEIGHTS}/{file}": content for file, content in own.items()}
     for name in config.metrics:
         if (asset := METRICS[name].asset) is not None:
             path = assets.path(asset)
@@ -92,6 +87,17 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
             named[value] = f"{_NAMED}/{digest(value.encode())[:16]}"
             files |= {f"{named[value]}/{inside}".rstrip("/."): content for inside, content in found.items()}
     return delivery_of(files, data, named, versions)
+
+
+def own_weights(models: Iterable[str]) -> dict[str, bytes]:
+    """Those of these models that are the user's own, and the cards, as files of a folder of weights."""
+    known = weights.cards()
+    found = {}
+    for card in (known[name] for name in models if name in known):
+        if card["folder"] != str(weights.SHIPPED) and weights.present(card):
+            for file in (*card["files"], weights.MANIFEST):
+                found[file] = (Path(card["folder"]) / file).read_bytes()
+    return found
 
 
 def delivery_of(
@@ -118,15 +124,18 @@ def _named_files(base: Path, value: str) -> dict[str, bytes]:
     return {}
 
 
-def received(name: str) -> Path:
-    """The folder of a delivery that this process has. Raises LinksimError where it has none of that name."""
-    if name not in _RECEIVED:
-        raise LinksimError(f"a worker on {platform.node()} lacks what the work needs: start it anew")
-    return _RECEIVED[name][1]
-
-
 #: Deliveries that this process has, by name.
 _RECEIVED: dict[str, tuple[Delivery, Path]] = {}
+
+#: Where this process keeps its assets when none came to it.
+_OWN_ASSETS = os.environ.get("LINKSIM_ASSETS")
+
+
+def received(name: str) -> tuple[Delivery, Path]:
+    """A delivery that this process has, and its folder. Raises LinksimError where it has none of that name."""
+    if name not in _RECEIVED:
+        raise LinksimError(f"{platform.node()} lacks what the work needs: start its workers anew")
+    return _RECEIVED[name]
 
 
 def receive(delivery: Delivery) -> None:
@@ -168,16 +177,20 @@ def evaluate_away(name: str, context: Context, unit: Unit) -> Answer:
     """One unit on a worker that received the delivery `name`; see `linksim.engine.workers.evaluate`."""
     from linksim.engine import evaluate as evaluation
 
-    if name not in _RECEIVED:
-        return Answer(None, f"a worker on {platform.node()} lacks what the sweep needs: start it anew")
-    delivery, folder = _RECEIVED[name]
     try:
+        delivery, folder = received(name)
         check_device(context.device)
     except LinksimError as error:
         return Answer(None, f"a worker on {platform.node()}: {error}")
-    for variable, place in (("LINKSIM_WEIGHTS", _WEIGHTS), ("LINKSIM_ASSETS", _ASSETS)):
-        if (folder / place).is_dir():
-            os.environ[variable] = str(folder / place)
+    # Nothing of another sweep's delivery, nor weights of the worker's own: the one who asks decides.
+    os.environ["LINKSIM_WEIGHTS"] = str(folder / _WEIGHTS)
+    if (folder / _ASSETS).is_dir():
+        os.environ["LINKSIM_ASSETS"] = str(folder / _ASSETS)
+    elif _OWN_ASSETS is not None:
+        os.environ["LINKSIM_ASSETS"] = _OWN_ASSETS
+    else:
+        os.environ.pop("LINKSIM_ASSETS", None)
+    paths.ELSEWHERE.clear()
     paths.ELSEWHERE.update({written: folder / place for written, place in delivery.named.items()})
     if delivery.data is not None:
         images = np.load(folder / _DATA, mmap_mode="r")

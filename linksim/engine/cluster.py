@@ -25,16 +25,13 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from linksim.devices import available_cpus
+from linksim.devices import ONE_THREAD, available_cpus
 from linksim.engine.away import Delivery, evaluate_away
 from linksim.engine.workers import Pool
-from linksim.errors import LinksimError, shown, unknown
+from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import settled, written_params
 
 Queue = Literal["slurm", "pbs", "lsf", "sge"]
-
-#: Threads of what computes, in a worker.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 #: Seconds that a scheduler has to answer.
 _ANSWERS_S = 20
@@ -134,16 +131,19 @@ def open_cluster(place: Place, delivery: Delivery) -> Iterator[Pool]:
         try:
             client = Client(address, set_as_default=False, timeout=_ANSWERS_S)
         except (OSError, TimeoutError, ValueError) as error:
-            said = " ".join(str(error).split())[:120]
-            raise LinksimError(f"no scheduler answers at {place.text or place.kind} ({said}): start it first") from None
+            words = " ".join(str(error).split())[:120]
+            raise LinksimError(
+                f"no scheduler answers at {place.text or place.kind} ({words}): start it first"
+            ) from None
         with client:
             try:
                 client.register_plugin(Deliver(delivery), name=f"linksim-{delivery.name}")
             except LinksimError:
                 raise
             except Exception as error:
-                said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise LinksimError(f"a worker cannot take part ({said}): install linksim there as it is here") from None
+                raise LinksimError(
+                    f"a worker cannot take part ({said(error)}): install linksim there as it is here"
+                ) from None
             known = len(_workers(client))
             yield Pool(
                 client.get_executor(pure=False),
@@ -177,7 +177,7 @@ def _scheduler(place: Place) -> Iterator[tuple[Any, int | None]]:
         workers = int(place.text or available_cpus())
         with LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
-            env=_ONE_THREAD, silence_logs=logging.CRITICAL,
+            env=ONE_THREAD, silence_logs=logging.CRITICAL,
         ) as cluster:  # fmt: skip
             yield cluster, workers
     else:
@@ -227,11 +227,10 @@ def _queue(kind: str, asked: QueueParams, folder: Path) -> Any:
             local_directory=None, log_directory=str(folder),
             scheduler_options={"dashboard": False, "dashboard_address": ":0"}, silence_logs=logging.CRITICAL,
             death_timeout=120,
-            job_script_prologue=[f"export {name}={value}" for name, value in _ONE_THREAD.items()],
+            job_script_prologue=[f"export {name}={value}" for name, value in ONE_THREAD.items()],
             worker_extra_args=["--no-dashboard", "--lifetime", f"{max(30, asked.seconds - _MARGIN_S)}s",
                                "--lifetime-stagger", "20s"],
             **options,
         )  # fmt: skip
     except (ImportError, ValueError, OSError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise LinksimError(f"--cluster {kind}: {said}") from None
+        raise LinksimError(f"--cluster {kind}: {' '.join(str(error).split())[:200]}") from None

@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
 from linksim.engine.variants import Variant, find, parse
-from linksim.errors import LinksimError, shown, unknown
+from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import split_list
 from linksim.link.channels import channel_label
 from linksim.link.config import MAX_ANTENNAS, MAX_USERS, Detector, LinkConfig, PowerConvention, Precision
@@ -342,7 +342,7 @@ def _problem(error: Exception) -> str:
     """What is wrong with a document, and where, in a short line."""
     if isinstance(error, MarkedYAMLError) and error.problem and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {' '.join(error.problem.split())[:160]}"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return said(error, 200)
 
 
 def _count(node: Node, known: dict[int, int], above: tuple[int, ...]) -> int:

@@ -37,7 +37,7 @@ from linksim.engine.plan import Plan, Point, in_shard, make_plan
 from linksim.engine.stats import units_needed
 from linksim.engine.variants import Variant, is_local, plug_ins
 from linksim.engine.workers import Pool, ProcessPool, run_here, run_pool, until_means
-from linksim.errors import LinksimError, shown
+from linksim.errors import LinksimError, said, shown
 from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link import channels
 from linksim.metrics import METRICS, SetMetric, reference_features, require
@@ -164,8 +164,7 @@ def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
     except (LinksimError, OSError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said} (--debug: traceback)") from error
+        raise LinksimError(f"scheme {variant.label!r} cannot be set up: {said(error)} (--debug: traceback)") from error
     if not isinstance(groups, int) or not 1 <= groups <= _LARGEST_MULTIPLE:
         raise LinksimError(
             f"scheme {variant.label!r} has group_multiple {shown(groups)}: 1 to {_LARGEST_MULTIPLE} are possible"

@@ -26,19 +26,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linksim.devices import ONE_THREAD
 from linksim.engine.audit import low_power_note
 from linksim.engine.journal import JournalWriter
 from linksim.engine.plan import Unit
 from linksim.engine.stats import group_means
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, said
 from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
 from linksim.stopping import stop_if_told
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Answer:
 
 
 #: Seconds between two looks at whether this process was told to stop, and whether a pool works at all.
-_LOOKS_S = 2.0
+LOOKS_S = 2.0
 
 #: Two units at once would change each other's number of threads and default types.
 _BUSY = threading.Lock()
@@ -214,7 +213,7 @@ def run_pool(
             if not on_the_way:
                 return
             stop_if_told()
-            done = wait(on_the_way, _LOOKS_S, FIRST_COMPLETED).done
+            done = wait(on_the_way, LOOKS_S, FIRST_COMPLETED).done
             if not done and pool.waiting is not None and tell is not None:
                 tell(pool.waiting() or "")
             for future in done:
@@ -247,9 +246,8 @@ def _answer(future: Future[Answer]) -> Answer:
     except (WorkerLost, BrokenExecutor):
         raise
     except (Exception, CancelledError) as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise LinksimError(
-            f"the pool lost a unit ({said}): what is done is kept; the same command goes on with it"
+            f"the pool lost a unit ({said(error)}): what is done is kept; the same command goes on with it"
         ) from error
 
 
@@ -267,8 +265,8 @@ class ProcessPool(Executor):
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._processes: list[SpawnProcess] = []
         self._threads: list[threading.Thread] = []
-        before = {name: os.environ.get(name) for name in _ONE_THREAD}
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update(ONE_THREAD)
         try:
             for _ in range(workers):
                 here, there = spawn.Pipe()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from linksim.errors import LinksimError
-from linksim.link.channels import make_channel
+from linksim.link.channels import channel_class
 from linksim.link.config import Access, Setting, SideInfo
 from linksim.link.power import equal_split, user_powers
 
@@ -118,7 +118,7 @@ class Scheme(System):
     def flat(self) -> bool:
         """Whether every user's signal meets one coefficient: one antenna, and block fading (or none)."""
         link = self.setting.link
-        return link.antennas == 1 and make_channel(link).block
+        return link.antennas == 1 and channel_class(link.channel).block
 
     @property
     def group_multiple(self) -> int:

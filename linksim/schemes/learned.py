@@ -256,7 +256,14 @@ class Learned(Scheme, Owner):
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
-        told = self._told(*self._link_as_trained(side))
+        if self.flat:
+            told = self._told(side.snr_db, side.h_flat)
+        else:
+            from linksim.link.detection import gains
+
+            link, noise = self.setting.link, self.noise(side)
+            gain = gains(side.h, noise, _told_noise(side), self.powers, self.access, link.detector)
+            told = self._told(*self._as_trained(side, gain))
         return self._in_parts(lambda part, of: self._model.encode(part, of, self.powers), images, told)
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
@@ -265,28 +272,27 @@ class Learned(Scheme, Owner):
         The networks hear one antenna and one coefficient a user. Over any other channel the link's detector tells the
         users apart first, and each decoder hears its user alone (`Equalised.as_orthogonal`).
         """
-        snr_db, h = self._link_as_trained(side)
         if self.flat:
-            signal = received[:, 0]
+            signal, told = received[:, 0], self._told(side.snr_db, side.h_flat)
         else:
             signal, gain = self.equalise(received, side).as_orthogonal(_told_noise(side))
             if not channel_class(self.spec.channel).fades:
                 signal = signal / gain.clamp_min(1e-12)[..., None]
-        return Received(self._in_parts(self._model.receive, signal, self._told(snr_db, h)).clamp(0, 1))
+            told = self._told(*self._as_trained(side, gain))
+        return Received(self._in_parts(self._model.receive, signal, told).clamp(0, 1))
 
-    def _link_as_trained(self, side: SideInfo) -> tuple[Tensor, Tensor]:
+    def _as_trained(self, side: SideInfo, gain: Tensor) -> tuple[Tensor, Tensor]:
         """gamma in dB, [B] or [B, N], and a coefficient a user, complex [B, N], in the terms of the training.
 
-        Where the users are detected, that is the gain a_i of `Equalised.as_orthogonal`, which both ends know from h;
-        weights that know gamma alone are told the effective SNR.
+        The coefficient of a user that is detected is its gain; weights that know gamma alone are told the effective
+        SNR.
+
+        Args:
+            side: of one end.
+            gain: a_i of `Equalised.as_orthogonal`, which both ends know from h, real [B, N].
         """
-        if self.flat:
-            return side.snr_db, side.h_flat
         import torch
 
-        from linksim.link.detection import gains
-
-        gain = gains(side.h, self.noise(side), _told_noise(side), self.powers, self.access, self.setting.link.detector)
         if channel_class(self.spec.channel).fades:
             return side.snr_db, gain.to(side.h.dtype)
         return side.snr_db[:, None] + 20 * gain.clamp_min(1e-6).log10(), torch.ones_like(gain)

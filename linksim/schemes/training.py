@@ -15,6 +15,7 @@ from linksim.models.spec import ModelSpec
 from linksim.models.task import Task, split
 from linksim.nets.layers import Conditioned
 from linksim.nets.network import Network
+from linksim.nets.precision import laid_out
 from linksim.schemes.recipe import TransceiverRecipe
 
 if TYPE_CHECKING:
@@ -56,10 +57,7 @@ class TransceiverTask(Task):
         super().__init__(recipe, seed, device)
         self.owner, self.spec, self.start = owner, spec, start
         self.transmission = owner.transmission(spec)
-        self.frozen = {
-            name: network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-            for name, network in (frozen or {}).items()
-        }
+        self.frozen = {name: laid_out(network, device) for name, network in (frozen or {}).items()}
         pool, self.held_out = split(images)
         self.pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
 

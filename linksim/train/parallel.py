@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO
 
 from linksim.errors import LinksimError
 from linksim.models.owner import Model
@@ -53,10 +54,24 @@ def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: in
             stop(running.values())
 
 
-def launch(words: Sequence[str], one_thread: bool) -> subprocess.Popen[bytes]:
-    """`linksim` with these words, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if one_thread else None
-    return subprocess.Popen([sys.executable, "-m", "linksim.cli", *words], env=environment, stdin=subprocess.DEVNULL)
+def launch(
+    words: Sequence[str],
+    one_thread: bool,
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """`linksim` with these words, in a process of its own.
+
+    Args:
+        one_thread: for processes side by side.
+        environment: what differs from this process's.
+        output: of both streams; None leaves them where this process's go.
+    """
+    changed = {**(environment or {}), **({"OMP_NUM_THREADS": "1"} if one_thread else {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "linksim.cli", *words], env={**os.environ, **changed}, stdin=subprocess.DEVNULL,
+        stdout=output, stderr=output,
+    )  # fmt: skip
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]], grace: Sequence[float] = _GRACE_SECONDS) -> None:

@@ -7,9 +7,7 @@ usual place, decides what is trained when, and installs what has ended.
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -17,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linksim.data.cifar10 import TRAIN_BATCHES, read_batch
-from linksim.engine.away import delivery_of, received
+from linksim.engine.away import delivery_of, own_weights, received
 from linksim.engine.cluster import Place, open_cluster
-from linksim.engine.workers import Pool
+from linksim.engine.workers import LOOKS_S, Pool
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
-from linksim.models import weights
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.spec import ModelSpec
 from linksim.paths import assets_dir
@@ -32,9 +29,6 @@ from linksim.train.run import find_start
 
 #: Seconds of a slice.
 SLICE_S = 600.0
-
-#: Seconds between two looks at whether this process was told to stop.
-_LOOKS_S = 2.0
 
 _DATA = "data"
 
@@ -61,13 +55,13 @@ def train_slice(
 
     Args:
         delivery: name of what was delivered: the training data.
-        words: of `linksim train`, without the places of data and run.
+        words: of `linksim`, without the places of data and run.
         name: of the model, and so of the run's folder.
         files: of the run's folder.
         own: the weights that it starts from and learns from, and their cards, as files of a folder of weights.
         seconds: at the most.
     """
-    data = received(delivery) / _DATA
+    data = received(delivery)[1] / _DATA
     with tempfile.TemporaryDirectory(prefix="linksim-slice-") as there:
         run, folder = Path(there) / "runs" / name, Path(there) / "weights"
         for place, content in ((run, files), (folder, own)):
@@ -75,13 +69,11 @@ def train_slice(
             for inside, data_of in content.items():
                 (place / inside).write_bytes(data_of)
         output = Path(there) / "output"
-        environment = {**os.environ, "LINKSIM_WEIGHTS": str(folder), "OMP_NUM_THREADS": "1"}
         places = ["--resume", "--out", str(run.parent), "--data-dir", str(data)]
         with output.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "linksim.cli", "train", *words, *places],
-                env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+            process = launch(
+                [*words, *places], one_thread=True, environment={"LINKSIM_WEIGHTS": str(folder)}, output=file
+            )
             try:
                 code: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -97,17 +89,6 @@ def _files(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         return {}
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
-
-
-def _own_weights(models: Sequence[str]) -> dict[str, bytes]:
-    """Those of these models that are the user's own, as files of a folder of weights."""
-    known, found = weights.cards(), {}
-    for name in models:
-        card = known.get(name)
-        if card is not None and card["folder"] != str(weights.SHIPPED) and weights.present(card):
-            for file in (*card["files"], weights.MANIFEST):
-                found[file] = (Path(card["folder"]) / file).read_bytes()
-    return found
 
 
 def train_on(
@@ -142,9 +123,9 @@ def _train_wave(
         folder = out / model.name
         start = find_start(model, warm if isinstance(model.spec, ModelSpec) else None, folder)
         word = EMBEDDED if start.embedded else start.model or FROM_SCRATCH
-        words = [*model.words[1:], *options, *(["--warm", word] if isinstance(model.spec, ModelSpec) else [])]
+        words = [*model.words, *options, *(["--warm", word] if isinstance(model.spec, ModelSpec) else [])]
         source_name = [model.begins_as.name] if model.begins_as is not None else []
-        own = _own_weights([start.model, *source_name, *(part.name for part in model.parts.values())])
+        own = own_weights([start.model, *source_name, *(part.name for part in model.parts.values())])
         return pool.executor.submit(train_slice, delivery, words, model.name, _files(folder), own, SLICE_S)
 
     on_the_way = {begin(model): model for model in wave}
@@ -152,7 +133,7 @@ def _train_wave(
     try:
         while on_the_way:
             stop_if_told()
-            for future in wait(on_the_way, _LOOKS_S, FIRST_COMPLETED).done:
+            for future in wait(on_the_way, LOOKS_S, FIRST_COMPLETED).done:
                 model = on_the_way.pop(future)
                 found = future.result()
                 folder = out / model.name

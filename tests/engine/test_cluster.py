@@ -314,9 +314,9 @@ def test_models_are_trained_in_slices_and_come_out_as_on_one_machine(
 @pytest.mark.skipif("LINKSIM_TEST_CIFAR10" not in os.environ, reason="LINKSIM_TEST_CIFAR10 is not set")
 def test_a_slice_gives_back_what_it_has_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Path(os.environ["LINKSIM_TEST_CIFAR10"])
-    monkeypatch.setattr("linksim.train.slices.received", lambda name: tmp_path)
+    monkeypatch.setattr("linksim.train.slices.received", lambda name: (None, tmp_path))
     (tmp_path / "data").symlink_to(data)
-    words = ["--scheme", "semoma", "--rho", "1/12", "--steps", "100000", "--set", "batch=2"]
+    words = ["train", "--scheme", "semoma", "--rho", "1/12", "--steps", "100000", "--set", "batch=2"]
     name = "semoma_awgn_1-24_n2_own_sum_32px_compact"
     files: dict[str, bytes] = {}
     steps = [0]

@@ -61,14 +61,11 @@ class _LatentTask(Task):
         pool, self._held_out = split(images)
         self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
         self._scheduler = make_scheduler(LATENT_SCHEDULE)
-        self._parts = {
-            name: part.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-            for name, part in frozen.items()
-        }
+        self._parts = {name: laid_out(part, device) for name, part in frozen.items()}
         if spec.first is not None:
-            first = frozen["first"]
+            first = self._parts["first"]
             assert isinstance(first, Network)
-            self._first = laid_out(first, device)
+            self._first = first
             self._transmission = learned(spec.first.method).transmission(spec.first)
 
     @property

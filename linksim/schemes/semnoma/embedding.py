@@ -19,6 +19,7 @@ from linksim.link.power import normalise
 from linksim.models.batch import Transmission
 from linksim.nets.network import side_information, to_features, to_symbols
 from linksim.nets.optimizers import Optimizer
+from linksim.nets.precision import laid_out
 from linksim.schemes.semnoma.network import Transceiver, own_maps
 from linksim.schemes.semnoma.recipe import Recipe
 
@@ -63,7 +64,7 @@ def train_embedding(
         image groups that it took.
     """
     device = str(pool.device)
-    source = source.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    source = laid_out(source, device)
     model.decoders.requires_grad_(False)
     optimizer = Optimizer(model, "muon", 2e-3, 1e-4)
     model.train()
