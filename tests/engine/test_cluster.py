@@ -173,6 +173,10 @@ def test_workers_that_share_nothing_give_the_rows_of_one_process(
     assert {"images.npy", weights.MANIFEST} <= delivered
     records = [r for r in journal.read_folder(tmp_path / "away" / journal.FOLDER) if "point" in r]
     assert all(record["cpu"] and record["versions"]["torch"] for record in records)
+    # The next sweep has no weights of its own: those that the workers were given before are not its.
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "none"))
+    shipped = linksim.sweep(tmp_path / "shipped", progress=False, **asked)
+    same(shipped, linksim.sweep(tmp_path / "again", cluster=running.place, progress=False, **asked))
 
 
 def test_a_worker_that_is_killed_changes_nothing(running: Running, tmp_path: Path) -> None:
