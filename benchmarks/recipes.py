@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from linksim.data import load_cifar10_train
+from linksim.data.training import TrainingData
 from linksim.models import weights
 from linksim.models.spec import ModelSpec
 from linksim.schemes.learned import transceiver
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--search", choices=SEARCHES, default="base")
     parser.add_argument("--pairs", type=int, help="budget of a row")
     options = parser.parse_args()
-    images = load_cifar10_train(options.data_dir)
+    images = TrainingData(data_dir=options.data_dir).load()
     search = SEARCHES[options.search]
     pairs = options.pairs or search.pairs
     path = FOLDER / search.table

@@ -18,11 +18,14 @@ from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from linksim.data.training import training_set_of
 from linksim.models.batch import Transmission
+from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.nets.network import Network
@@ -69,7 +72,7 @@ def matrix_peak(dtype: torch.dtype, device: str) -> float:
 
 
 def training_step(
-    sends: Transmission, network: Network, teacher: Network | None, batch: int, fast: bool, pool: torch.Tensor
+    sends: Transmission, network: Network, teacher: Network | None, batch: int, fast: bool, pool: Pool
 ) -> Callable[[], object]:
     """One step of the loop, or of the plain loop."""
     recipe = replace(RECIPES["adamw"], batch=batch)
@@ -82,7 +85,7 @@ def training_step(
         step += 1
         network.train()
         torch.manual_seed(step)
-        with torch.autocast(pool.device.type, torch.bfloat16, enabled=fast):
+        with torch.autocast(torch.device(pool.device).type, torch.bfloat16, enabled=fast):
             drawn = sends.draw(recipe, pool)
             if isinstance(network, Transceiver) and isinstance(teacher, Transceiver):
                 loss = taught_losses(sends, recipe, network, teacher, drawn)["total"]
@@ -97,7 +100,7 @@ def training_step(
     return run
 
 
-def evaluation(sends: Transmission, network: Network, batch: int, pool: torch.Tensor) -> Callable[[], object]:
+def evaluation(sends: Transmission, network: Network, batch: int, pool: Pool) -> Callable[[], object]:
     """Transmitter, channel and receiver on one batch."""
     torch.manual_seed(0)
     drawn = sends.draw(replace(RECIPES["adamw"], batch=batch), pool)
@@ -134,7 +137,8 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device != "cpu" else "one CPU thread"
     print(f"{name}: matrix products " + ", ".join(f"{d}: {p / 1e9:.0f} GFLOP/s" for d, p in peaks.items()))
     print(f"{'':46}{'batch':>6}{'pairs/s':>9}{'plain':>8}{'ratio':>7}{'of peak':>9}{'bound':>7}")
-    pool = torch.randint(0, 256, (4096, 3, 32, 32), dtype=torch.uint8, device=device)
+    pixels = np.random.default_rng(0).integers(0, 256, (4100, 3, 32, 32), np.uint8)
+    pool = Pool(training_set_of(pixels, 4), device)
     for words in (("semoma", "awgn", "2/3"), ("semnoma", "awgn", "1/6"), ("kd", "awgn", "1/6"),
                   ("deepjscc-noma", "awgn", "1/6")):  # fmt: skip
         model = asked_model(*words, options.size, 2, None, "sum")

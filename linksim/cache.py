@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 #: What a killed process left half-written is taken away when it is this old; a younger file may still be written to.
 _LEFTOVER_SECONDS = 86_400
 
-_SUM_BYTES = 32
+#: Bytes of a cache entry before its content.
+HEADER_BYTES = 32
+
 _PART = ".part"
 
 
@@ -37,8 +39,20 @@ def read_entry(path: Path) -> bytes | None:
         data = path.read_bytes()
     except OSError:
         return None
-    content = data[_SUM_BYTES:]
-    return content if data[:_SUM_BYTES] == _checksum(path.name, content) else None
+    content = data[HEADER_BYTES:]
+    return content if data[:HEADER_BYTES] == _checksum(path.name, content) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a cache entry is what was written under this name, for one that is too large to be read at once."""
+    try:
+        with path.open("rb") as file:
+            wanted, found = file.read(HEADER_BYTES), _sum_of_name(path.name)
+            while part := file.read(2**20):
+                found.update(part)
+    except OSError:
+        return False
+    return wanted == found.digest()
 
 
 def write_entry(path: Path, content: bytes) -> None:
@@ -47,7 +61,8 @@ def write_entry(path: Path, content: bytes) -> None:
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=_PART, delete=False) as file:
             part = Path(file.name)
-            file.write(_checksum(path.name, content) + content)
+            file.write(_checksum(path.name, content))
+            file.write(content)
         part.replace(path)
     except BaseException:
         if part is not None:
@@ -85,4 +100,10 @@ def array_from_bytes(content: bytes) -> NDArray[Any]:
 
 def _checksum(name: str, content: bytes) -> bytes:
     """Over the name too, so that an entry under another's name does not count."""
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape") + b"\0" + content).digest()
+    found = _sum_of_name(name)
+    found.update(content)
+    return found.digest()
+
+
+def _sum_of_name(name: str) -> hashlib._Hash:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape") + b"\0")

@@ -59,6 +59,11 @@ def _hear(signum: int, frame: object) -> None:
         raise Stopped
 
 
+def is_told() -> bool:
+    """Whether the process was told to stop."""
+    return _State.told
+
+
 def stop_if_told() -> None:
     """Raises Stopped where the process was told to stop and goes on all the same."""
     if _State.told:

@@ -6,13 +6,16 @@ and 13.82 M in the decoder at 256 filters, 32 feature maps and two users.
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from linksim.link.power import normalise
 from linksim.nets.layers import AttentionBlock, Conditioned, Sided
-from linksim.nets.network import Network, to_features, to_symbols, with_planes
+from linksim.nets.network import OVERLAP, Network, check_sides, in_tiles, to_features, to_symbols, with_planes
 
 
 class Gdn(nn.Module):
@@ -131,12 +134,15 @@ class DeepJsccNetwork(Network):
         filters: width, 256 as published.
     """
 
+    placed: ClassVar[bool] = True
+
     def __init__(
         self, image_shape: tuple[int, int, int], users: int, channels: int, side_dim: int, filters: int
     ) -> None:
         super().__init__(users, side_dim)
         colours, height, width = image_shape
-        self.image_shape, self.feature_shape = image_shape, (channels, height // 4, width // 4)
+        self.channels = channels
+        self.serve(image_shape)
         f, m, joint = filters, channels, 1 + users * (side_dim - 1)
         self.planes = nn.Parameter(torch.randn(users, 1, height, width))
         self.encoder = Conditioned(
@@ -173,14 +179,22 @@ class DeepJsccNetwork(Network):
         # Shown images begin grey, not black.
         nn.init.constant_(last.skip.get_parameter("0.bias"), 0.5)
 
-    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
-        """See `Network.encode`."""
-        features = self.encoder(with_planes(images, self.planes), side.flatten(0, 1))
+    def serve(self, image_shape: tuple[int, int, int]) -> None:
+        """See `Network`."""
+        check_sides(image_shape, 4)
+        self.image_shape = image_shape
+        self.feature_shape = self.channels, image_shape[1] // 4, image_shape[2] // 4
+
+    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...], corners: Tensor | None = None) -> Tensor:
+        """See `Network.encode`; `corners`: see `with_planes`."""
+        shown = with_planes(images, self.planes, corners)
+        features = in_tiles(self.encoder, shown, side.flatten(0, 1), self.tile, OVERLAP, Fraction(1, 4))
         return normalise(to_symbols(features.unflatten(0, images.shape[:2])), powers)
 
     def receive(self, received: Tensor, side: Tensor) -> Tensor:
         """See `Network.receive`."""
         joint = torch.cat([side[:, 0, :1], side[:, :, 1:].flatten(1)], dim=1)
-        shown = self.decoder(to_features(received, self.feature_shape), joint)
+        features = to_features(received, self.feature_shape)
+        shown = in_tiles(self.decoder, features, joint, self.tile // 4, OVERLAP // 4, Fraction(4))
         found: Tensor = shown.float().unflatten(1, (self.users, self.image_shape[0]))
         return found

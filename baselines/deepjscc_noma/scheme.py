@@ -36,6 +36,7 @@ class DeepJsccNoma(Learned):
     name: ClassVar[str] = "deepjscc-noma"
     summary: ClassVar[str] = "DeepJSCC-NOMA: residual networks that superpose, one decoder (Yilmaz et al., 2023)"
     Params: ClassVar[type[Params]] = DeepJsccNomaParams
+    any_size: ClassVar[bool] = True
     separate: ClassVar[bool] = False
 
     @classmethod

@@ -67,7 +67,7 @@ class EdgeTask(TransceiverTask):
 
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         assert isinstance(model, Network)
-        batch = self.transmission.draw(self.recipe, self.pool)
+        batch = self.draw()
         error = self.transmission.images(model, batch) - batch.images
         mae, edges = error.abs().mean(), error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return {"mae": mae, "edges": edges, "total": mae + self.recipe.edges * edges}

@@ -26,6 +26,7 @@ from linksim.cli.options import (
 from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
+    from linksim.data.training import TrainingData
     from linksim.models.owner import Model
 
 _MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
@@ -67,7 +68,11 @@ def add_commands(commands: Commands[Parser]) -> None:
         help="start from another model's weights; embedded (default of schemes that "
         "superpose): as users in separate channel uses; auto: the nearest; none: from scratch",
     )
-    add_settings(train, ["data-dir"])
+    train.add_argument("--dataset", metavar="NAME", help="images to train on: cifar10 (default), folder:DIR")
+    train.add_argument(
+        "--validation", metavar="NAME", help="folder:DIR to choose by (default: one in ten of the data set's own)"
+    )
+    add_settings(train, ["data-dir", "image-size"])
     train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
     train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
@@ -77,6 +82,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     )  # fmt: skip
     train.add_argument("--seed", metavar="SEED", help="of every draw (default 0; one more with --more)")
     add_machine(train, workers=False)
+    train.add_argument("--devices", metavar="N", help="GPUs, or processes on a CPU, that train one model together")
     train.add_argument("--jobs", metavar="N", help="with --for: models that are trained side by side")
     train.add_argument(
         "--cluster", metavar="PLACE", help="with --for: on a cluster of dask, in slices of ten minutes: slurm:jobs=8"
@@ -102,6 +108,7 @@ def _train(args: argparse.Namespace) -> int:
     from linksim.models.spec import lineage_pairs
     from linksim.report.progress import TrainingBar, figures
     from linksim.train.run import find_start, go_on_from, parse_budget, run_training
+    from linksim.train.team import follows
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
     steps = whole(args.steps, "--steps")
@@ -122,6 +129,7 @@ def _train(args: argparse.Namespace) -> int:
     for option in ("jobs", "cluster"):
         if getattr(args, option) is not None:
             raise LinksimError(f"--{option} is for --for: one model is one process")
+    devices = whole(args.devices, "--devices")
     model = _model(args)
     out = args.out / model.name
     seed = int(args.seed or "0")
@@ -136,12 +144,12 @@ def _train(args: argparse.Namespace) -> int:
             )
         start = find_start(model, args.warm, out)
         recipe = model.make_recipe(args.recipe, changes(args), warm=bool(start.model))
-    data_dir = Path(args.data_dir) if args.data_dir is not None else None
     try:
-        with TrainingBar(model.name, recipe.batch, model.spec.unit) as bar:
+        follower = devices is not None and follows()
+        with TrainingBar(model.name, recipe.batch, model.spec.unit, shown=not follower) as bar:
             paths, facts = run_training(
-                model, recipe, data_dir, out, start=start, seconds=seconds, steps=steps, seed=seed,
-                device=args.device, replace=args.replace, report=bar.update,
+                model, recipe, lambda: _data(args).load(bar.prepared), out, start=start, seconds=seconds, steps=steps,
+                seed=seed, device=args.device, devices=devices, replace=args.replace, report=bar.update,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = out / CHECKPOINT
@@ -149,6 +157,8 @@ def _train(args: argparse.Namespace) -> int:
         words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
+    if follower:
+        return 0
     result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {model.spec.unit}"
     if paths:
         print(f"{paths[0]}: {result}")
@@ -160,30 +170,41 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _data(args: argparse.Namespace) -> TrainingData:
+    """The images to train on."""
+    from linksim.data.training import CIFAR10, TrainingData
+
+    data_dir = Path(args.data_dir) if args.data_dir is not None else None
+    return TrainingData(args.dataset or CIFAR10, data_dir, args.image_size, args.validation)
+
+
 def _model(args: argparse.Namespace) -> Model:
     """The one model that the words of `linksim train` ask for."""
     from linksim.models.spec import NO_ABLATION
     from linksim.train.models import asked_model, behind, priors
 
+    shape = _data(args).image_shape
+
     if args.prior is not None:
         for option in _MODEL:
             if getattr(args, option) is not None:
                 raise LinksimError(f"--{option} is nothing to a prior: leave it out with --prior")
-        if args.prior not in (known := priors()):
+        if args.prior not in (known := priors(shape)):
             raise unknown("prior to train", args.prior, known)
         return known[args.prior]
     users = whole(args.users, "--users")
     words = {"channel": "awgn", "rho": "1/6", "size": "compact", "power": "sum", "ablation": NO_ABLATION}
     words |= {option: word for option in words if (word := getattr(args, option)) is not None}
-    first = asked_model(args.scheme, users=users or 2, csi=args.csi, **words)
+    first = asked_model(args.scheme, users=users or 2, csi=args.csi, image_shape=shape, **words)
     return first if args.refiner is None else behind(args.refiner, first)
 
 
 def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
+    from linksim.data.cifar10 import IMAGE_SHAPE
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
-    from linksim.models import weights
+    from linksim.models.spec import size_words
     from linksim.train.models import image_shape, models_for, waves, with_prerequisites
     from linksim.train.parallel import train_all
     from linksim.train.slices import train_on
@@ -203,8 +224,19 @@ def _train_for(args: argparse.Namespace) -> int:
             raise LinksimError("--cluster: a list is trained in turns here; give a sweep file")
         return _campaign(args, values, jobs)
     config = make_config(values)
-    if (shape := image_shape(config)) != weights.TRAINED_SHAPE:
-        raise LinksimError(f"--for: images of {shape[1]}x{shape[2]}: linksim trains on CIFAR-10 alone, images of 32x32")
+    if args.image_size is not None:
+        raise LinksimError("--image-size is the sweep's to say: leave it out with --for")
+    shape = image_shape(config)
+    if args.dataset is None and shape != IMAGE_SHAPE:
+        raise LinksimError(
+            f"--for: images of {size_words(shape)}: give others of this size to train on: --dataset folder:DIR"
+        )
+    args.image_size = size_words(shape)
+    data = _data(args)
+    if data.image_shape != shape:
+        raise LinksimError(
+            f"--dataset {args.dataset} has images of {size_words(data.image_shape)}, not {size_words(shape)}"
+        )
     needed = models_for(config, shape)
     lacking = with_prerequisites(needed)
     for model in dict.fromkeys([*lacking, *needed]):
@@ -219,12 +251,11 @@ def _train_for(args: argparse.Namespace) -> int:
     words = ["--recipe", args.recipe, *_length_words(args), "--device", args.device]
     words += ["--seed", args.seed] if args.seed is not None else []
     words += [word for change in args.set for word in ("--set", change)]
+    words += ["--devices", args.devices] if args.devices is not None else []
     if place is not None:
-        data_dir = Path(args.data_dir) if args.data_dir is not None else None
-        train_on(place, waves(lacking), words, args.out, args.warm, data_dir)
+        train_on(place, waves(lacking), words, args.out, args.warm, data)
         return 0
-    here = ["--data-dir", args.data_dir] if args.data_dir is not None else []
-    train_all(waves(lacking), [*words, "--resume", "--out", str(args.out), *here], jobs, warm=args.warm)
+    train_all(waves(lacking), [*words, *data.words, "--resume", "--out", str(args.out)], jobs, warm=args.warm)
     return 0
 
 
@@ -237,10 +268,11 @@ def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) ->
             raise LinksimError(f"--{option} is the list's to say, for each model: leave it out")
     if args.recipe != "fast":
         raise LinksimError("--recipe is the list's to say, for each model: leave it out")
-    goals = goals_of(values)
+    data = _data(args)
+    goals = goals_of(values, data.image_shape)
     if (args.budget is None) == (args.steps is None):
         raise LinksimError("give the length of a turn: --budget 20m, or --steps N")
-    run_campaign(goals, args.out, _length_words(args), _machine_words(args), jobs)
+    run_campaign(goals, args.out, _length_words(args), [*data.words, "--device", args.device], jobs)
     return 0
 
 
@@ -248,11 +280,6 @@ def _length_words(args: argparse.Namespace) -> list[str]:
     """`--budget` and `--steps`, as they were given."""
     return [word for option in ("budget", "steps") if (value := getattr(args, option)) is not None
             for word in (f"--{option}", value)]  # fmt: skip
-
-
-def _machine_words(args: argparse.Namespace) -> list[str]:
-    """Where trainings run and find their data, as it was given."""
-    return ["--device", args.device, *(["--data-dir", args.data_dir] if args.data_dir is not None else [])]
 
 
 def _tune(args: argparse.Namespace) -> int:

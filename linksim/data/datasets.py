@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linksim.data import cifar10
-from linksim.data.images import ImageSet, fingerprint, open_folder, passed_over
+from linksim.data.images import (
+    FolderImages,
+    ImageSet,
+    ImageSize,
+    fingerprint,
+    known_fingerprint,
+    open_folder,
+    parse_size,
+    passed_over,
+)
 from linksim.errors import LinksimError, unknown
 from linksim.registry import Registry
 
@@ -25,6 +34,7 @@ class DataSource(ABC):
         name: what `--dataset` takes; what stands behind a colon, `name:ARGUMENT`, is the source's own to read.
         summary: one line for `linksim list datasets`.
         form: how it is written, where that is more than the name.
+        for_tests: whether nothing may be trained on its images, since results are measured on them.
 
     Example:
         >>> import numpy as np
@@ -42,17 +52,25 @@ class DataSource(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     form: ClassVar[str] = ""
+    for_tests: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
-    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
+    def load(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> ImageSet:
         """See `load_dataset`."""
+
+    @classmethod
+    def training_images(
+        cls, spec: str, data_dir: Path | None, image_size: ImageSize | None
+    ) -> NDArray[np.uint8] | FolderImages:
+        """Images to train on, uint8 [T, C, H, W] (`linksim.data.training`): those of `load`, unless told otherwise."""
+        return cls.load(spec, data_dir, image_size).images
 
 
 class _Cifar(DataSource):
     @classmethod
-    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
-        if image_size not in (None, 32):
+    def load(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> ImageSet:
+        if image_size is not None and parse_size(image_size) != cifar10.IMAGE_SHAPE[1:]:
             raise LinksimError(f"{spec} is 32x32, not {image_size}: leave --image-size out, or use folder:DIR")
         array = cls.images(spec, None if data_dir is None else _home(data_dir))
         return ImageSet(spec, array, cifar10.IMAGE_SHAPE, fingerprint(array), cifar10.TRAIN_MEAN, cifar10.CITATION)
@@ -67,6 +85,7 @@ class Mini(_Cifar):
     """Embedded images."""
 
     name = "cifar10-mini"
+    for_tests = True
     summary = "the first 512 CIFAR-10 test images, 32x32, inside the package"
 
     @classmethod
@@ -92,6 +111,7 @@ class Validation(_Cifar):
     """Images for choosing."""
 
     name = "cifar10-val"
+    for_tests = True
     summary = "the last 5,000 CIFAR-10 training images, seen by no training here: for choosing, not for results"
 
     @classmethod
@@ -108,18 +128,23 @@ class Folder(DataSource):
     summary = "every png, jpg, webp or bmp image of a folder, by name (--image-size crops and scales them)"
 
     @classmethod
-    def load(cls, spec: str, data_dir: Path | None, image_size: int | None) -> ImageSet:
+    def load(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> ImageSet:
         """See `DataSource`."""
+        images = cls.training_images(spec, data_dir, image_size)
+        left_out = passed_over(images.paths[0].parent)
+        _, channels, height, width = images.shape
+        return ImageSet(spec, images, (channels, height, width), known_fingerprint(images), MID_GREY, "", left_out)
+
+    @classmethod
+    def training_images(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> FolderImages:
+        """See `DataSource`; none of them is decoded, but for the first."""
         folder = spec.partition(":")[2]
         if not folder:
             raise LinksimError("folder: names no folder: write folder:DIR")
-        if image_size is not None and image_size < 1:
-            raise LinksimError(f"image size {image_size}: give the side of the images in pixels, 1 or more")
+        if image_size is not None:
+            parse_size(image_size)
         _no_data_dir(spec, data_dir)
-        place = _home(Path(folder))
-        images, digest = open_folder(place, image_size)
-        _, channels, height, width = images.shape
-        return ImageSet(spec, images, (channels, height, width), digest, MID_GREY, "", passed_over(place))
+        return open_folder(_home(Path(folder)), image_size)
 
 
 #: Every data set by name; plug-ins by the entry-point group `linksim.datasets` or `register`.
@@ -155,13 +180,13 @@ def kind_of(spec: str) -> str:
     return name
 
 
-def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None = None) -> ImageSet:
+def load_dataset(spec: str, data_dir: Path | None = None, image_size: ImageSize | None = None) -> ImageSet:
     """The test set that `spec` names, complete and in a fixed order.
 
     Args:
         spec: `cifar10-mini`, `cifar10`, `cifar10-val`, `folder:DIR`, or that of a plug-in.
         data_dir: for `cifar10` and `cifar10-val` alone: the folder that holds it; None takes the asset.
-        image_size: side of the square images in pixels: folders are cropped and scaled to it; CIFAR-10 has 32.
+        image_size: in pixels, 256 or 768x512: folders are cropped and scaled to it; CIFAR-10 has 32.
 
     Raises:
         LinksimError: unknown name, data not found, truncated or corrupt, an empty or unreadable folder, an image
@@ -171,6 +196,28 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: int | None
     if not isinstance(found, ImageSet) or found.images.shape != (len(found), *found.image_shape):
         raise LinksimError(f"data set {spec} is no ImageSet of images [T, C, H, W]: mend its plug-in")
     return found
+
+
+def embedded_images(count: int, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Images of any size out of those inside the package, side by side where one is too small; no pictures of anything.
+
+    Args:
+        count: how many.
+        image_shape: (C, H, W).
+
+    Returns:
+        uint8 [count, C, H, W].
+
+    Example:
+        >>> embedded_images(2, (3, 48, 64)).shape
+        (2, 3, 48, 64)
+    """
+    images = _mini()
+    channels, height, width = image_shape
+    down, across = -(-height // 32), -(-width // 32)
+    chosen = images[np.arange(count * down * across) % len(images)].reshape(count, down, across, *cifar10.IMAGE_SHAPE)
+    mosaic = chosen.transpose(0, 3, 1, 4, 2, 5).reshape(count, channels, down * 32, across * 32)
+    return np.ascontiguousarray(mosaic[..., :height, :width])
 
 
 def _home(path: Path) -> Path:

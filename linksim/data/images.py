@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from linksim.cache import keep_entry, read_entry
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, shown
 from linksim.paths import cache_dir
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -25,24 +25,47 @@ OTHER_SUFFIXES = (
 )  # fmt: skip
 
 
+#: Size of the images of a folder in pixels: a side, of squares, or text, `768x512`, width first.
+ImageSize = int | str
+
+
+def parse_size(size: ImageSize) -> tuple[int, int]:
+    """Height and width of an image size. Raises LinksimError.
+
+    Example:
+        >>> parse_size(256), parse_size("768x512")
+        ((256, 256), (512, 768))
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*x\s*([0-9]{1,6}))?\s*", str(size))
+    if match is None or not int(match[1]) or not int(match[2] or 1):
+        raise LinksimError(f"image size {shown(size)}: give the side of the images in pixels, like 256, or 768x512")
+    return int(match[2] or match[1]), int(match[1])
+
+
 class FolderImages:
     """Images of one folder, decoded each time they are asked for, so that a large set needs no memory.
 
     Indexing with integers of shape [...] gives uint8 [..., C, H, W], as it does for an array. An image larger than
-    `image_size` is centre-cropped to a square and scaled by a Lanczos filter; its EXIF orientation is applied. The
+    `image_size` is centre-cropped to its proportions and scaled by a Lanczos filter; its EXIF orientation is applied.
+    An upright image is turned by 90 degrees where `image_size` lies, and a lying one where it stands. The
     files' bytes are hashed here and compared at each reading: sizes and times can stay when the content changes.
 
     Args:
         paths: the files, in order.
-        image_size: side of the square images in pixels; None keeps them as they are.
+        image_size: of all images, see `parse_size`; None keeps them as they are.
         image_shape: (C, H, W) that every image must have.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int | None, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, paths: Sequence[Path], image_size: ImageSize | None, image_shape: tuple[int, int, int]) -> None:
         self.paths = tuple(paths)
         self.image_size = image_size
         self.shape = (len(self.paths), *image_shape)
         self._sums = {path: hashlib.sha256(_read_file(path)).digest() for path in self.paths}
+
+    @property
+    def sums(self) -> list[bytes]:
+        """SHA-256 of each file, in order."""
+        return [self._sums[path] for path in self.paths]
 
     @property
     def state(self) -> str:
@@ -112,14 +135,11 @@ def fingerprint(images: NDArray[np.uint8] | FolderImages) -> str:
     return digest.hexdigest()
 
 
-def open_folder(folder: Path, image_size: int | None) -> tuple[FolderImages, str]:
-    """The images of `folder`, sorted by name, and their fingerprint.
-
-    Every image is decoded once, so that an unreadable one is found before anything runs. The fingerprint of files
-    whose bytes were decoded before comes from the cache folder.
+def open_folder(folder: Path, image_size: ImageSize | None) -> FolderImages:
+    """The images of `folder`, sorted by name; none but the first is decoded yet.
 
     Raises:
-        LinksimError: no such folder, no images in it, an unreadable or too small image, or images of several sizes.
+        LinksimError: no such folder, no images in it, or a first image that is unreadable or too small.
     """
     try:
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -128,13 +148,23 @@ def open_folder(folder: Path, image_size: int | None) -> tuple[FolderImages, str
     if not paths:
         raise LinksimError(f"no images in {folder}: it needs files that end in {', '.join(SUFFIXES)}")
     first = read_image(paths[0], image_size)
-    images = FolderImages(paths, image_size, (first.shape[0], first.shape[1], first.shape[2]))
+    return FolderImages(paths, image_size, (first.shape[0], first.shape[1], first.shape[2]))
+
+
+def known_fingerprint(images: FolderImages) -> str:
+    """The fingerprint of a folder's images, from the cache folder where these bytes were decoded before.
+
+    Every image is decoded once, so that an unreadable one is found before anything runs.
+
+    Raises:
+        LinksimError: an unreadable or too small image, or images of several sizes.
+    """
     remembered = cache_dir() / "fingerprints" / images.state
     if (known := read_entry(remembered)) is not None:
-        return images, known.decode()
+        return known.decode()
     digest = fingerprint(images)
     keep_entry(remembered, digest.encode())
-    return images, digest
+    return digest
 
 
 def passed_over(folder: Path) -> tuple[str, ...]:
@@ -142,8 +172,8 @@ def passed_over(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in OTHER_SUFFIXES and p.is_file()))
 
 
-def read_image(path: Path, image_size: int | None) -> NDArray[np.uint8]:
-    """One image as uint8 RGB [3, H, W], square of side `image_size` where that is given.
+def read_image(path: Path, image_size: ImageSize | None) -> NDArray[np.uint8]:
+    """One image as uint8 RGB [3, H, W], of `image_size` where that is given.
 
     Raises:
         LinksimError: the file is no readable 8-bit image, has transparent pixels, or is smaller than `image_size`.
@@ -160,7 +190,7 @@ def _read_file(path: Path) -> bytes:
         ) from error
 
 
-def _decode(path: Path, content: bytes, image_size: int | None) -> NDArray[np.uint8]:
+def _decode(path: Path, content: bytes, image_size: ImageSize | None) -> NDArray[np.uint8]:
     """See `read_image`; `content` is that of the file."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
@@ -176,17 +206,27 @@ def _decode(path: Path, content: bytes, image_size: int | None) -> NDArray[np.ui
         raise LinksimError(
             f"{path} has transparent pixels, whose colour is nobody's: flatten it or take it out of the folder"
         )
-    if image_size is not None and image.size != (image_size, image_size):
-        if min(image.size) < image_size:
-            raise LinksimError(
-                f"{path} is {image.width}x{image.height}, smaller than {image_size}x{image_size}: "
-                "give a smaller --image-size or take it out of the folder"
-            )
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.convert("RGB").crop((left, top, left + side, top + side))
-        image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
+    if image_size is not None:
+        image = _sized(path, image, *parse_size(image_size))
     return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
+
+
+def _sized(path: Path, image: Image.Image, height: int, width: int) -> Image.Image:
+    """An image cut and scaled; one that stands where a lying one is wanted is turned, and the other way round."""
+    if (image.width - image.height) * (width - height) < 0:
+        image = image.transpose(Image.Transpose.ROTATE_90)
+    if image.size == (width, height):
+        return image
+    if image.width < width or image.height < height:
+        raise LinksimError(
+            f"{path} is {image.width}x{image.height}, smaller than {width}x{height}: "
+            "give a smaller --image-size or take it out of the folder"
+        )
+    across = min(image.width, image.height * width // height)
+    down = min(image.height, image.width * height // width)
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    image = image.convert("RGB").crop((left, top, left + across, top + down))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -76,7 +76,8 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
         np.save(content, np.ascontiguousarray(prepared.data.images[np.arange(count)]))
         files[_DATA] = content.getvalue()
         data = replace(prepared.data, images=np.empty((0, *shape), np.uint8))
-    own = own_weights(model.name for model in models_of(config, shape))
+    models = models_of(config, shape)
+    own = own_weights(name for model in models for name in (model.name, weights.serving(model)) if name is not None)
     files |= {f"{_WEIGHTS}/{file}": content for file, content in own.items()}
     for name in config.metrics:
         if (asset := METRICS[name].asset) is not None:

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML, CollectionNode
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
+from linksim.data.images import ImageSize, parse_size
 from linksim.engine.variants import Variant, find, parse
 from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import split_list
@@ -112,7 +113,7 @@ class SweepConfig(BaseModel):
         rho: bandwidth ratios k/m, as fractions.
         dataset: `cifar10-mini` (embedded), `cifar10`, `cifar10-val`, or `folder:DIR`.
         data_dir: where `cifar10` lies, when it is no installed asset.
-        image_size: side in pixels that images of a folder are cropped and resized to.
+        image_size: in pixels, 256 or 768x512, that images of a folder are cropped and resized to.
         users: N.
         antennas: M, receive antennas of the base station; the SNR is that of each.
         detector: what tells the users apart for schemes that ask for equalised symbols: "lmmse", "zf" or "mf".
@@ -135,7 +136,7 @@ class SweepConfig(BaseModel):
     rho: tuple[str, ...] = ("1/6",)
     dataset: str = "cifar10-mini"
     data_dir: str | None = None
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: ImageSize | None = None
     users: int = Field(default=2, ge=1, le=MAX_USERS)
     antennas: int = Field(default=1, ge=1, le=MAX_ANTENNAS)
     detector: Detector = "lmmse"
@@ -150,12 +151,20 @@ class SweepConfig(BaseModel):
     precision: Precision = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)
 
-    @field_validator("users", "antennas", "groups", "min_groups", "max_groups", "image_size", "seed", mode="before")
+    @field_validator("users", "antennas", "groups", "min_groups", "max_groups", "seed", mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
         if isinstance(value, bool):
             raise LinksimError(f"{shown(value)} is no number: write a whole number")
         return value
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _image_size(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        height, width = parse_size(value)
+        return height if height == width else f"{width}x{height}"
 
     @field_validator("dataset", "data_dir", mode="before")
     @classmethod

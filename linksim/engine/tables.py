@@ -26,7 +26,7 @@ from linksim.engine.workers import until_means
 from linksim.link.units import source_size
 from linksim.metrics import METRICS, ImageMetric, SetMetric
 from linksim.schemes.base import Reference
-from linksim.schemes.learned import TRAINED, TRAINED_CHANNEL, TRAINED_SNR, trained_note
+from linksim.schemes.learned import TRAINED, TRAINED_CHANNEL, TRAINED_IMAGES, TRAINED_SNR, trained_note
 
 Record = Mapping[str, Any]
 Records = Mapping[tuple[str, int, int], Record]
@@ -135,7 +135,8 @@ def _fact(facts: Mapping[str, Any], point: Point, key: str) -> str | None:
 def note_of_training(config: SweepConfig, facts: Mapping[str, Any], point: Point) -> str:
     """What a row must say of weights that were trained elsewhere than at its point; empty for a scheme without any."""
     trained = _fact(facts, point, TRAINED_CHANNEL), _fact(facts, point, TRAINED_SNR)
-    return trained_note(*trained, point.channel, point.snr_db, config.antennas)
+    images = _fact(facts, point, TRAINED_IMAGES)
+    return trained_note(*trained, point.channel, point.snr_db, config.antennas, images)
 
 
 def point_rows(

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from linksim.data.training import CIFAR10
 from linksim.models.recipe import BaseRecipe, make_recipe
-from linksim.models.spec import Spec, began_with
+from linksim.models.spec import Spec, began_with, size_words
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
+    from linksim.data.training import TrainingSet
     from linksim.models.task import Task
 
 #: Values of `--warm` that are no model: a start as users in separate channel uses, and none.
@@ -42,15 +42,13 @@ class Owner(ABC):
 
     @classmethod
     @abstractmethod
-    def task(
-        cls, spec: Any, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+    def task(cls, spec: Any, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None) -> Task:
         """The training of a model.
 
         Args:
             spec: the model.
             recipe: of the owner's own kind.
-            images: the training split, uint8 [T, C, H, W].
+            images: the data set.
             seed, device: see `Task`.
             start: a network to start warm from.
         """
@@ -71,9 +69,34 @@ class Owner(ABC):
         return None
 
     @classmethod
+    def serves(cls, trained: Any, wanted: Any) -> bool:
+        """Whether the weights of one model serve where another is wanted, on images of another size."""
+        return False
+
+    @classmethod
     def changes(cls, spec: Any) -> Mapping[str, str]:
         """What a model changes in a recipe, as `make_recipe` takes it."""
         return {}
+
+
+def data_words(spec: Spec, dataset: str | None = None, validation: str | None = None) -> list[str]:
+    """The words of `linksim train` that say what a model is trained on, where that is not CIFAR-10.
+
+    Args:
+        spec: the model.
+        dataset, validation: as its card names them; where nothing is known, a folder is asked for.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from linksim.models.spec import ModelSpec
+        >>> data_words(ModelSpec("kd", "paper", "awgn", Fraction(1, 48), image_shape=(3, 256, 256)))
+        ['--dataset', 'folder:DIR', '--image-size', '256']
+    """
+    size = size_words(spec.image_shape)
+    if size == "32" and dataset in (None, CIFAR10):
+        return []
+    words = ["--dataset", dataset or "folder:DIR", "--image-size", size]
+    return [*words, "--validation", validation] if validation else words
 
 
 @dataclass(frozen=True)
@@ -111,17 +134,18 @@ class Model:
     @property
     def command(self) -> str:
         """A command that trains it."""
-        return " ".join(["linksim", *self.words, "--budget", "40m"])
+        return " ".join(["linksim", *self.words, *data_words(self.spec), "--budget", "40m"])
 
     def command_of(self, facts: Mapping[str, Any]) -> str:
         """The command that makes the weights of a card again.
 
         Args:
-            facts: of the card: `recipe` (preset and changes), `steps`, `lineage`, `embedded`, `seed`.
+            facts: of the card: `recipe` (preset and changes), `steps`, `lineage`, `embedded`, `seed`, `dataset`.
         """
         preset, *changes = str(facts["recipe"]).split()
         own = {f"{key}={value}" for key, value in self.owner.changes(self.spec).items()}
-        words = ["linksim", *self.words, "--steps", str(facts["steps"]), "--recipe", preset]
+        words = ["linksim", *self.words, *data_words(self.spec, facts.get("dataset"), facts.get("validated_on"))]
+        words += ["--steps", str(facts["steps"]), "--recipe", preset]
         words += [word for change in changes if change not in own for word in ("--set", change)]
         if facts.get("embedded"):
             words += ["--warm", EMBEDDED]
@@ -141,7 +165,7 @@ class Model:
         """See `Owner.network`."""
         return self.owner.network(self.spec)
 
-    def task(self, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None) -> Task:
+    def task(self, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None) -> Task:
         """See `Owner.task`."""
         return self.owner.task(self.spec, recipe, images, seed, device, start)
 

@@ -27,6 +27,7 @@ class BaseRecipe:
         learning_rate: at its peak.
         weight_decay: decoupled, as AdamW's.
         batch: image groups (a prior's images) a step.
+        accumulate: parts in which a step's batch goes through the networks, one after the other, where memory is short.
         warmup: share of the steps in which the learning rate rises.
         schedule: after the warm-up "constant"; "cosine" down to a hundredth; or "wsd" (warm-up, stable, decay):
             constant, and over the last steps straight down to a hundredth.
@@ -34,6 +35,7 @@ class BaseRecipe:
         ema: decay of the averaged weights that are validated and kept; 0 keeps the last weights.
         clip: largest norm of the gradient; 0 does not clip.
         flip: mirror images at random.
+        crop: side in pixels of the parts of images that it is trained on, cut at random; 0 takes them whole.
     """
 
     name: str = "fast"
@@ -41,12 +43,14 @@ class BaseRecipe:
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     warmup: Share = 0.03
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     fall: Share = 0.2
     ema: Share = 0.999
     clip: NotNegative = 1.0
     flip: bool = True
+    crop: Annotated[int, Field(ge=0, le=2**16)] = 0
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
@@ -145,6 +149,8 @@ def changed(recipe: R, changes: Mapping[str, str]) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         raise LinksimError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if recipe.batch % recipe.accumulate:
+        raise LinksimError(f"--set accumulate={recipe.accumulate}: a batch of {recipe.batch} has no such equal parts")
     if not any(getattr(recipe, "weights", (1.0,))):
         raise LinksimError("--set weights: all are zero, and nothing would be trained")
     low, high = snr_db = getattr(recipe, "snr_db", (0.0, 0.0))

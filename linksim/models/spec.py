@@ -18,11 +18,25 @@ from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
 from linksim.link.units import source_size
 
+#: (C, H, W) of what a model is for, where it does not say.
+CIFAR10_SHAPE = (3, 32, 32)
+
 #: The value of `ablation` that leaves nothing out.
 NO_ABLATION = "none"
 
 #: The ablation whose weights never saw those of another scheme.
 SCRATCH = "scratch"
+
+
+def size_words(image_shape: tuple[int, ...]) -> str:
+    """Height and width of images (C, H, W) in short: one side where both are equal.
+
+    Example:
+        >>> size_words((3, 256, 256)), size_words((3, 512, 768))
+        ('256', '768x512')
+    """
+    _, height, width = image_shape
+    return str(height) if height == width else f"{width}x{height}"
 
 
 def began_with(facts: Mapping[str, Any]) -> str:
@@ -56,6 +70,11 @@ class Spec(ABC):
     def shape(self) -> tuple[object, ...]:
         """Equal for models whose weights may fit each other's networks."""
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it is for."""
+        return CIFAR10_SHAPE
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Plain values for a card; `spec_from_json` reads them."""
@@ -74,7 +93,7 @@ class ModelSpec(Spec):
         users: N.
         csi: side information: "snr", gamma alone; "own", gamma and the user's own h; "all", gamma and every h.
         power: convention of the users' powers.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W) of the images that it is for; it may be trained on parts of them.
         ablation: what its training leaves out, one of the scheme's `ablations`.
 
     Example:
@@ -89,7 +108,7 @@ class ModelSpec(Spec):
     users: int = 2
     csi: Literal["snr", "own", "all"] = "own"
     power: PowerConvention = "sum"
-    image_shape: tuple[int, int, int] = (3, 32, 32)
+    image_shape: tuple[int, int, int] = CIFAR10_SHAPE
     ablation: str = NO_ABLATION
 
     kind: ClassVar[str] = "transceiver"
@@ -99,7 +118,7 @@ class ModelSpec(Spec):
         """File name of the weights."""
         ratio = f"{self.rho.numerator}-{self.rho.denominator}"
         words = [self.method, self.channel, ratio, f"n{self.users}", self.csi, self.power]
-        words += [f"{self.image_shape[1]}px", self.size]
+        words += [f"{size_words(self.image_shape)}px", self.size]
         return "_".join(words if self.ablation == NO_ABLATION else [*words, self.ablation])
 
     @property
@@ -150,19 +169,27 @@ PriorSize = Literal["small", "large"]
 
 @dataclass(frozen=True)
 class PriorSpec(Spec):
-    """An unconditional diffusion prior over CIFAR-10, 1000 steps, cosine schedule, predicting the noise.
+    """An unconditional diffusion prior, 1000 steps, cosine schedule, predicting the noise.
 
     Args:
         size: "small", 4.3 M parameters, or "large", 35 M.
+        image_shape: (C, H, W) of its images.
+
+    Example:
+        >>> PriorSpec().name, PriorSpec("large", (3, 64, 64)).name
+        ('prior_cifar10_32px_small', 'prior_64px_large')
     """
 
     size: PriorSize = "small"
+    image_shape: tuple[int, int, int] = CIFAR10_SHAPE
+
     kind: ClassVar[str] = "prior"
 
     @property
     def name(self) -> str:
         """See `Spec`."""
-        return f"prior_cifar10_32px_{self.size}"
+        data = "cifar10_" if self.image_shape == CIFAR10_SHAPE else ""
+        return f"prior_{data}{size_words(self.image_shape)}px_{self.size}"
 
     @property
     def unit(self) -> str:
@@ -176,7 +203,8 @@ class PriorSpec(Spec):
 
     def to_json(self) -> dict[str, Any]:
         """See `Spec`."""
-        return {"kind": self.kind, **asdict(self)}
+        size = {} if self.image_shape == CIFAR10_SHAPE else {"image_shape": list(self.image_shape)}
+        return {"kind": self.kind, "size": self.size, **size}
 
 
 @dataclass(frozen=True)
@@ -210,6 +238,11 @@ class RefinerSpec(Spec):
     def unit(self) -> str:
         """See `Spec`."""
         return "images" if self.first is None else "pairs"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """See `Spec`."""
+        return CIFAR10_SHAPE if self.first is None else self.first.image_shape
 
     @property
     def shape(self) -> tuple[object, ...]:

@@ -4,25 +4,46 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from linksim.data.cifar10 import VALIDATION
 from linksim.models.recipe import BaseRecipe
 
 
-def draw_images(pool: Tensor, shape: tuple[int, ...], flip: bool) -> Tensor:
-    """Images of a pool [T, C, H, W] at random, float32 [*shape, C, H, W] in the pool's range; `flip`: half mirrored."""
-    images = pool[torch.randint(len(pool), shape, device=pool.device)].float()
-    if flip:
-        mirrored = torch.rand(*shape, 1, 1, 1, device=pool.device) < 0.5
-        images = torch.where(mirrored, images.flip(-1), images)
-    return images
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's batch that is worked on at once: where memory is short, or several devices share a step.
+
+    A step's draws are those of the whole batch, whoever works on which part.
+
+    Args:
+        index: number of the part.
+        of: parts.
+
+    Example:
+        >>> Share(1, 3).rows(9)
+        slice(3, 6, None)
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def rows(self, count: int) -> slice:
+        """The part's rows of `count`."""
+        return slice(self.index * count // self.of, (self.index + 1) * count // self.of)
+
+    def __call__(self, *drawn: Tensor) -> tuple[Tensor, ...]:
+        """The part of what a step has drawn, by the first dimension; what is drawn afterwards is the part's own."""
+        self.begin()
+        return tuple(part[self.rows(len(part))] for part in drawn)
+
+    def begin(self) -> None:
+        """Has what is drawn from here on, dropout say, differ from part to part."""
+        if self.index:
+            torch.manual_seed(torch.initial_seed() ^ (self.index << 55))
 
 
 class Task(ABC):
@@ -43,6 +64,8 @@ class Task(ABC):
         self.recipe, self.seed, self.device = recipe, seed, device
         #: Hashes of the weights of every frozen model that takes part, by its part.
         self.parts: Mapping[str, list[str]] = {}
+        #: What of a step's batch `losses` works on; a task takes it of all that it draws.
+        self.share = Share()
         #: Whether the start is orthogonal, and users that superpose begin as its users in separate channel uses.
         self.embedded = False
 
@@ -70,9 +93,9 @@ class Task(ABC):
         """Has what is worth it compiled; on a GPU."""
 
     @property
+    @abstractmethod
     def validated(self) -> int:
         """Images that a validation is on."""
-        return VALIDATION
 
     def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together."""
@@ -89,8 +112,3 @@ class Task(ABC):
     def score(self, found: Mapping[str, float]) -> float:
         """The figure that decides which weights are kept."""
         return sum(found.values()) / len(found)
-
-
-def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The images to train on and those for validation."""
-    return images[: len(images) - VALIDATION], images[len(images) - VALIDATION :]

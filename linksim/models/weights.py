@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from linksim.errors import LinksimError, NoWeights
 from linksim.files import digest, write_atomic
 from linksim.models.checkpoint import BEST, load_checkpoint
 from linksim.models.owner import Model
-from linksim.models.spec import ModelSpec, lineage_pairs, spec_from_json
+from linksim.models.spec import ModelSpec, lineage_pairs, size_words, spec_from_json
 from linksim.paths import here, weights_dir
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent.parent / "weights"
-
-#: Images that there is training data for.
-TRAINED_SHAPE = (3, 32, 32)
 
 #: Bytes of one file at the most; larger models are cut into several.
 SHARD = 16 * 2**20
@@ -143,10 +141,21 @@ def part_hashes(model: Model) -> dict[str, list[str]]:
 
 
 def _training(model: Model) -> str:
-    first = getattr(model.spec, "first", None) or model.spec
-    if isinstance(first, ModelSpec) and first.image_shape != TRAINED_SHAPE:
-        return f"linksim trains on CIFAR-10, {'x'.join(map(str, TRAINED_SHAPE))}, alone"
     return f"train them: {model.command}"
+
+
+def serving(model: Model) -> str | None:
+    """Name of the model whose weights serve for images of another size (`Owner.serves`); None where there are none.
+
+    Of several the one whose images are nearest in size, and then the one that has seen most.
+    """
+    ranks = {}
+    for name, found in cards().items():
+        spec = spec_from_json(found["model"])
+        if type(spec) is type(model.spec) and present(found) and model.owner.serves(spec, model.spec):
+            ratio = math.prod(spec.image_shape) / math.prod(model.spec.image_shape)
+            ranks[name] = -abs(math.log(ratio)), lineage_pairs(found)
+    return max(ranks, key=lambda name: ranks[name], default=None)
 
 
 def present(found: Card) -> bool:
@@ -227,6 +236,7 @@ class Chosen:
         network: builds the network with them.
         channel: that they were trained over; None where nothing says so.
         snr_db: range that they were trained at, in dB; None where nothing says so.
+        images: size of the images that they are for, "256", where the model's are others; None where they are the same.
     """
 
     sha256: str
@@ -234,6 +244,7 @@ class Chosen:
     network: Callable[[], nn.Module]
     channel: str | None = None
     snr_db: tuple[float, float] | None = None
+    images: str | None = None
 
 
 def choose(model: Model, text: str) -> Chosen:
@@ -249,7 +260,8 @@ def choose(model: Model, text: str) -> Chosen:
         LinksimError: no such model or file, or it does not hold this network's tensors.
     """
     if text == "auto":
-        found: Card = card(model)
+        other = None if model.name in cards() else serving(model)
+        found: Card = card(model) if other is None else cards()[other]
     elif text == "shipped":
         there = _read(SHIPPED)
         if model.name not in there or not present(there[model.name]):
@@ -259,12 +271,13 @@ def choose(model: Model, text: str) -> Chosen:
         found = cards()[text]
     else:
         return _in_file(model, here(Path(text)))
-    snr_db = found.get("settings", {}).get("snr_db")
+    snr_db, shape = found.get("settings", {}).get("snr_db"), spec_from_json(found["model"]).image_shape
     chosen = Chosen(
         " ".join(found["files"].values()), lineage_pairs(found), lambda: load(model, found),
         found["model"].get("channel"), (snr_db[0], snr_db[1]) if snr_db else None,
+        None if shape == model.spec.image_shape else size_words(shape),
     )  # fmt: skip
-    if text != "auto":
+    if text != "auto" or chosen.images is not None:
         chosen.network()
     return chosen
 

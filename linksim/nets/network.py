@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from linksim.errors import LinksimError
+
+#: Pixels by which parts of large images go over each other's edges: what lies further away changes little.
+OVERLAP = 64
 
 
 class Network(nn.Module, ABC):
@@ -16,7 +22,16 @@ class Network(nn.Module, ABC):
     Args:
         users: N.
         side_dim: D, numbers of side information that each end is told for each user, as `side_information` gives them.
+
+    Class attributes:
+        tile: side in pixels of the parts in which larger images go through (`in_tiles`); 0: all at once.
+        placed: whether `encode` takes `corners`, the place of image parts, by which user planes are cut alike.
+
+    Parameters named `planes`, [N, 1, H', W'], take the size of what is loaded into them (`with_planes`).
     """
+
+    placed: ClassVar[bool] = False
+    tile: int = 0
 
     def __init__(self, users: int, side_dim: int) -> None:
         super().__init__()
@@ -30,6 +45,20 @@ class Network(nn.Module, ABC):
     def receive(self, received: Tensor, side: Tensor) -> Tensor:
         """Complex [B, k] (users superpose) or [B, N, k], with [B, N, D], to images float32 [B, N, C, H, W]."""
 
+    def serve(self, image_shape: tuple[int, int, int]) -> None:
+        """Takes images of this shape (C, H, W) from now on, and symbols in proportion.
+
+        Raises:
+            LinksimError: a network for images of one size.
+        """
+        raise LinksimError(f"a {type(self).__name__} is for images of one size: leave crop out")
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        own, given = getattr(self, "planes", None), state.get(f"{prefix}planes")
+        if own is not None and given is not None and given.shape[:-2] == own.shape[:-2] and given.shape != own.shape:
+            self.planes = nn.Parameter(own.new_empty(given.shape))
+        super()._load_from_state_dict(state, prefix, *rest)
+
     def adopt(self, source: Network) -> None:
         """Starts from what `source` has learned: every tensor of equal name and shape.
 
@@ -40,6 +69,8 @@ class Network(nn.Module, ABC):
             raise cannot_start(self, source)
         own = self.state_dict()
         learned = source.state_dict()
+        if "planes" in learned and "planes" in own:
+            learned["planes"] = tiled(learned["planes"], own["planes"].shape[-2:])
         self.load_state_dict(
             {n: learned[n].clone() if n in learned and learned[n].shape == v.shape else v for n, v in own.items()}
         )
@@ -47,6 +78,15 @@ class Network(nn.Module, ABC):
     def embed(self, source: Network) -> None:
         """Starts as `source`, which is of users in separate channel uses. Raises LinksimError where it cannot."""
         raise cannot_start(self, source)
+
+
+def check_sides(image_shape: tuple[int, int, int], stride: int) -> None:
+    """Raises LinksimError where a network of that stride does not take images (C, H, W), or parts of images."""
+    if any(side % stride for side in image_shape[1:]):
+        raise LinksimError(
+            f"its networks take sides that are multiples of {stride}, not {image_shape[2]}x{image_shape[1]}: take "
+            "another --image-size, or crop"
+        )
 
 
 def cannot_start(network: Network, source: Network) -> LinksimError:
@@ -68,10 +108,76 @@ def to_features(symbols: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return found
 
 
-def with_planes(images: Tensor, planes: Tensor) -> Tensor:
-    """Images [B, N, C, H, W] with each user's plane [N, 1, H, W] as one more channel (eq. 10): [B * N, C + 1, H, W]."""
-    labelled = torch.cat([images, planes.expand(len(images), -1, -1, -1, -1).to(images)], dim=2).flatten(0, 1)
-    return labelled.contiguous(memory_format=torch.channels_last)
+def in_tiles(
+    layers: Callable[[Tensor, Tensor], Tensor], x: Tensor, side: Tensor, tile: int, overlap: int, scale: Fraction
+) -> Tensor:
+    """What layers make of maps that are too large to go through at once, part by part.
+
+    Each part is seen with what lies around it; layers that look at all of their input, the means of AF-Modules, see a
+    part and its surroundings alone.
+
+    Args:
+        layers: maps [B, C, H, W] and side information to maps [B, C', scale H, scale W].
+        x: the maps.
+        side: side information [B, D].
+        tile: side of the parts; 0, or no less than the maps', is all at once.
+        overlap: what is seen on each side of a part.
+        scale: of the maps' sides.
+
+    Example:
+        >>> x = torch.rand(1, 1, 8, 12)
+        >>> torch.equal(in_tiles(lambda part, side: 2 * part, x, x, 4, 1, Fraction(1)), 2 * x)
+        True
+    """
+    height, width = x.shape[-2:]
+    if not tile or max(height, width) <= tile:
+        return layers(x, side)
+    rows = []
+    for top in range(0, height, tile):
+        row = []
+        for left in range(0, width, tile):
+            above, before = min(overlap, top), min(overlap, left)
+            part = x[..., top - above : top + tile + overlap, left - before : left + tile + overlap]
+            found = layers(part, side)
+            first, second = int(above * scale), int(before * scale)
+            down, across = int(min(tile, height - top) * scale), int(min(tile, width - left) * scale)
+            row.append(found[..., first : first + down, second : second + across])
+        rows.append(torch.cat(row, dim=-1))
+    return torch.cat(rows, dim=-2)
+
+
+def with_planes(images: Tensor, planes: Tensor, corners: Tensor | None = None) -> Tensor:
+    """Images [B, N, C, H, W] with each user's plane as one more channel (eq. 10): [B * N, C + 1, H, W].
+
+    Args:
+        images: of all users.
+        planes: [N, 1, H', W']; beyond their size they begin anew.
+        corners: top and left of each image in the one that it was cut from, [B, N, 2]; its plane is cut alike.
+    """
+    own = tiled(planes, images.shape[-2:], corners).expand(len(images), -1, -1, -1, -1)
+    return torch.cat([images, own.to(images)], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def tiled(planes: Tensor, size: tuple[int, ...], corners: Tensor | None = None) -> Tensor:
+    """Planes [N, 1, H', W'] side by side over images of `size` (H, W).
+
+    Returns:
+        [N, 1, H, W], or [B, N, 1, H, W] for images whose top left `corners` [B, N, 2] differ.
+
+    Example:
+        >>> tiled(torch.tensor([[[[1.0, 2.0]]]]), (1, 5)).flatten().tolist()
+        [1.0, 2.0, 1.0, 2.0, 1.0]
+    """
+    if corners is None and planes.shape[-2:] == size:
+        return planes
+    at = planes.new_zeros(1, len(planes), 2, dtype=torch.long) if corners is None else corners.to(planes.device)
+    rows, columns = (
+        (at[..., axis, None] + torch.arange(size[axis], device=planes.device)) % planes.shape[axis - 2]
+        for axis in (0, 1)
+    )
+    users = torch.arange(len(planes), device=planes.device)[:, None, None]
+    found = planes[users, 0, rows[..., :, None], columns[..., None, :]].unsqueeze(2)
+    return found[0] if corners is None else found
 
 
 def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:

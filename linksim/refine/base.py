@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from linksim.errors import LinksimError
 from linksim.link.draws import Stream, generator
+from linksim.models.spec import CIFAR10_SHAPE
 from linksim.schemes.base import Params, check_images
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Refiner(ABC):
         return []
 
     @classmethod
-    def priors(cls) -> dict[str, Model]:
-        """Its models that are trained on images alone, by what `linksim train --prior` calls them."""
+    def priors(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> dict[str, Model]:
+        """Its models that are trained on images (C, H, W) alone, by what `linksim train --prior` calls them."""
         return {}
 
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from linksim.data import load_dataset
+from linksim.data.datasets import embedded_images
 from linksim.errors import LinksimError
 from linksim.models import weights
 from linksim.models.owner import Model, Owner
@@ -19,9 +19,9 @@ from linksim.schemes.learned import Learned, learned, transceiver
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from linksim.data.training import TrainingSet
     from linksim.link.config import Setting
     from linksim.models.task import Task
     from linksim.refine.training import RefinerTask
@@ -90,7 +90,7 @@ class LearnedRefiner(Refiner, Owner):
 
     @classmethod
     def task(
-        cls, spec: RefinerSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
     ) -> Task:
         """See `Owner`."""
         frozen = {name: weights.load(part) for name, part in cls.parts(spec).items()}
@@ -103,10 +103,12 @@ class LearnedRefiner(Refiner, Owner):
         from linksim.refine.training import refined_psnr
 
         assert spec.first is not None
-        images = load_dataset("cifar10-mini").images[: _GOLDEN_GROUPS * spec.first.users]
+        transmission = learned(spec.first.method).transmission(spec.first)
+        groups = transmission.groups(_GOLDEN_GROUPS * spec.first.users)
+        images = embedded_images(groups * spec.first.users, spec.first.image_shape)
         first = weights.load(transceiver(spec.first))
         assert isinstance(first, Network)
-        return refined_psnr(learned(spec.first.method).transmission(spec.first), first, network, images, "cpu", 10.0)
+        return refined_psnr(transmission, first, network, images, "cpu", 10.0)
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights."""

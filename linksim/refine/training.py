@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linksim.metrics import mse, psnr_from_mse
 from linksim.models.batch import VALIDATION_SNRS_DB, Transmission
+from linksim.models.pool import Pool
 from linksim.models.recipe import LinkRecipe
 from linksim.models.spec import RefinerSpec
-from linksim.models.task import Task, split
+from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
 from linksim.schemes.learned import learned
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from linksim.data.training import TrainingSet
     from linksim.refine.learned import LearnedRefiner
 
 _VALIDATION_GROUPS = 128
@@ -34,7 +37,7 @@ class RefinerTask(Task):
         owner: the refiner.
         spec: the model.
         recipe: how.
-        images: the training split, uint8 [T, C, H, W].
+        images: the data set.
         seed, device: see `Task`.
         start: a network to start from.
         frozen: the networks of `LearnedRefiner.parts`: "first", the first stage's.
@@ -48,7 +51,7 @@ class RefinerTask(Task):
         owner: type[LearnedRefiner],
         spec: RefinerSpec,
         recipe: LinkRecipe,
-        images: NDArray[np.uint8],
+        images: TrainingSet,
         seed: int = 0,
         device: str = "cpu",
         start: nn.Module | None = None,
@@ -59,10 +62,10 @@ class RefinerTask(Task):
         first = (frozen or {})["first"]
         assert isinstance(first, Network)
         self.owner, self.spec, self.start = owner, spec, start
-        self.transmission = learned(spec.first.method).transmission(spec.first)
+        whole = learned(spec.first.method).transmission(spec.first)
+        self.transmission, self.validation = whole.cut(recipe.crop), whole.whole(recipe.crop)
         self.first = laid_out(first, device)
-        pool, self.held_out = split(images)
-        self.pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+        self.held_out, self.pool = images.held_out, Pool(images, device)
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""
@@ -77,7 +80,7 @@ class RefinerTask(Task):
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """What was sent in a step and what the first stage shows of it, float32 [B * N, C, H, W] in [0, 1]."""
-        batch = self.transmission.draw(self.recipe, self.pool)
+        batch = self.transmission.draw(self.recipe, self.pool).part(self.share)
         return batch.images.flatten(0, 1), self.transmission.shown(self.first, batch)
 
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
@@ -88,20 +91,21 @@ class RefinerTask(Task):
 
     def validation_pairs(self, snr_db: float) -> Iterator[tuple[Tensor, Tensor]]:
         """What was sent and what the first stage shows, on fixed groups, fading and noise."""
-        return self.transmission.held_out(self.first, self.held_out[: self.validated], self.device, snr_db)
+        return self.validation.held_out(self.first, self.held_out[: self.validated], self.device, snr_db)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean PSNR in dB of the refined images at each of VALIDATION_SNRS_DB."""
         images = self.held_out[: self.validated]
         return {
-            f"psnr_{snr_db:g}db": refined_psnr(self.transmission, self.first, model, images, self.device, snr_db)
+            f"psnr_{snr_db:g}db": refined_psnr(self.validation, self.first, model, images, self.device, snr_db)
             for snr_db in VALIDATION_SNRS_DB
         }
 
     @property
     def validated(self) -> int:
         """See `Task`."""
-        return _VALIDATION_GROUPS * self.transmission.spec.users
+        groups = min(_VALIDATION_GROUPS, self.validation.groups(len(self.held_out)))
+        return groups * self.validation.spec.users
 
 
 def refined_psnr(

@@ -132,9 +132,11 @@ class TrainingBar:
         name: of the model.
         batch: image groups (or images) a step.
         unit: "pairs" or "images", what `batch` counts.
+        shown: False tells nothing: another process does.
     """
 
-    def __init__(self, name: str, batch: int, unit: str = "pairs") -> None:
+    def __init__(self, name: str, batch: int, unit: str = "pairs", shown: bool = True) -> None:
+        self._shown = shown
         self._name, self._batch, self._unit = name, batch, unit
         self._bar: tqdm[Any] | None = None
         self._lines = not sys.stderr.isatty()
@@ -142,8 +144,22 @@ class TrainingBar:
         self._begin = (0, 0.0)
 
     def __enter__(self) -> TrainingBar:
-        print(f"{self._name}: getting ready", file=sys.stderr, flush=True)
+        if self._shown:
+            print(f"{self._name}: getting ready", file=sys.stderr, flush=True)
         return self
+
+    def prepared(self, done: int, total: int) -> None:
+        """Shows how many of the images to train on are ready."""
+        if self._shown and self._bar is None and done < total:
+            self._bar = tqdm(
+                total=total, unit=" images", desc="preparing images", dynamic_ncols=True,
+                mininterval=LOGGED if self._lines else WATCHED,
+            )  # fmt: skip
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done == total:
+                self._bar.close()
+                self._bar = None
 
     def update(self, state: State, losses: Mapping[str, float]) -> None:
         """Sets the bar to the state of a run."""

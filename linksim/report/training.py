@@ -14,7 +14,7 @@ from linksim.files import write_atomic
 from linksim.link.channels import channel_class
 from linksim.models.recipe import recipe_of
 from linksim.report.figures import COLUMN_WIDTH, save, style
-from linksim.schemes.semnoma.recipe import Recipe
+from linksim.schemes.semnoma.recipe import Recipe, stages
 from linksim.train.logs import LOSSES as LOG
 from linksim.train.logs import VALIDATION
 from linksim.train.loop import SETTINGS
@@ -116,8 +116,9 @@ def _settings(run: Path) -> str:
         if "fa_norm" not in settings["recipe"]:
             return ""
         recipe = recipe_of(Recipe, settings["recipe"])
-        fades = channel_class(settings["spec"]["channel"]).fades
+        spec = settings["spec"]
+        j = recipe.j(channel_class(spec["channel"]).fades, stages(spec["image_shape"]))
     except (OSError, ValueError, TypeError, KeyError, LinksimError):
         return ""
     left_out = f", without {recipe.leave_out}" if recipe.leave_out != "none" else ""
-    return f"; FA scale: {recipe.fa_norm}, j = {recipe.j(fades)}, weights {recipe.weights}{left_out}"
+    return f"; FA scale: {recipe.fa_norm}, j = {j}, weights {recipe.weights}{left_out}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from linksim.data import load_dataset
+from linksim.data.datasets import embedded_images
 from linksim.errors import LinksimError
 from linksim.link.channels import channel_class
 from linksim.link.config import Setting, SideInfo
@@ -26,10 +26,9 @@ from linksim.schemes.registry import SCHEMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from linksim.data.training import TrainingSet
     from linksim.models.batch import Transmission
     from linksim.models.task import Task
     from linksim.nets.network import Network
@@ -39,17 +38,20 @@ if TYPE_CHECKING:
 #: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
 TRAINED = "trained_pairs"
 
-#: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know.
-TRAINED_CHANNEL, TRAINED_SNR = "trained_channel", "trained_snr_db"
+#: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know, and the
+#: size of their images, where that is another.
+TRAINED_CHANNEL, TRAINED_SNR, TRAINED_IMAGES = "trained_channel", "trained_snr_db", "trained_images"
 
 #: Embedded image groups that a golden PSNR is of.
 _GOLDEN_GROUPS = 32
 
-#: Image groups that go through the networks together on a CPU: more do not fit its caches.
+#: Image groups of 32x32 that go through the networks together on a CPU: more do not fit its caches.
 EVALUATED_TOGETHER = 16
 
 
-def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: float, antennas: int = 1) -> str:
+def trained_note(
+    channel: str | None, snr_range: str | None, here: str, snr_db: float, antennas: int = 1, images: str | None = None
+) -> str:
     """What a row must say of weights that were trained elsewhere than where they run; empty where there is nothing.
 
     Args:
@@ -58,6 +60,7 @@ def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: 
         here: the channel that they run over.
         snr_db: the SNR that they run at.
         antennas: of the base station that they run at; training is with one.
+        images: their size in training, where those that they run on have another.
 
     Example:
         >>> trained_note("rayleigh", "0/20", "rician", -5.0)
@@ -71,6 +74,7 @@ def trained_note(channel: str | None, snr_range: str | None, here: str, snr_db: 
         found += [] if low <= snr_db <= high else [f"at {low:g} to {high:g} dB"]
     if channel is not None and antennas > 1:
         found.append("with one antenna")
+    found += [f"on images of {images}"] if images is not None else []
     return f"trained {' and '.join(found)}" if found else ""
 
 
@@ -78,7 +82,8 @@ class LearnedParams(Params):
     """Parameters of a learned transceiver."""
 
     size: Literal["compact", "paper"] = Field(
-        "compact", description="width of the networks; compact is half the paper's"
+        "compact",
+        description="width of the networks; compact is half the paper's, a quarter for images from 128 pixels on",
     )
     csi: Literal["own", "all", "snr"] = Field(
         "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"
@@ -89,6 +94,11 @@ class LearnedParams(Params):
         description="auto: your own, else those shipped; shipped; a model's name (linksim list weights); the folder of "
         "a run of linksim train; a file, .safetensors or best.pt",
     )
+    tile: int = Field(
+        1024, ge=256, le=2**20, multiple_of=64,
+        description="side in pixels of the parts in which larger images go through the networks, each seen with 64 "
+        "pixels around it",
+    )  # fmt: skip
 
 
 class Learned(Scheme, Owner):
@@ -101,6 +111,8 @@ class Learned(Scheme, Owner):
         teacher: name of the scheme whose model, at the same symbols a user, teaches this one (eqs. 13 to 17).
         source: name of the orthogonal scheme whose model, at a share 1/N of the symbols, this one can start as
             (`linksim.schemes.semnoma.embedding`).
+        any_size: whether its networks are convolutions and means alone: weights then serve for images of any size that
+            `network` takes.
         separate: whether the decoders can be given each user's own signal, as detection behind several antennas or over
             per-symbol fading gives it; else they need the sum of all users'.
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
@@ -111,6 +123,7 @@ class Learned(Scheme, Owner):
 
     teacher: ClassVar[str | None] = None
     source: ClassVar[str | None] = None
+    any_size: ClassVar[bool] = False
     separate: ClassVar[bool] = True
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
@@ -194,13 +207,18 @@ class Learned(Scheme, Owner):
         return transceiver(replace(spec, method=cls.source, rho=spec.rho / spec.users, ablation=NO_ABLATION))
 
     @classmethod
+    def serves(cls, trained: ModelSpec, wanted: ModelSpec) -> bool:
+        """See `Owner`: those that differ in the size of the images alone, of networks that take any."""
+        return cls.any_size and replace(trained, image_shape=wanted.image_shape) == wanted
+
+    @classmethod
     def changes(cls, spec: ModelSpec) -> Mapping[str, str]:
         """See `Owner`."""
         return cls.ablations.get(spec.ablation, {})
 
     @classmethod
     def task(
-        cls, spec: ModelSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+        cls, spec: ModelSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
     ) -> Task:
         """See `Owner`."""
         frozen = {name: weights.load(part) for name, part in cls.parts(spec).items()}
@@ -212,8 +230,9 @@ class Learned(Scheme, Owner):
         from linksim.nets.network import Network
 
         assert isinstance(network, Network)
-        images = load_dataset("cifar10-mini").images[: _GOLDEN_GROUPS * spec.users]
-        return cls.transmission(spec).psnr(network, images, "cpu", (10.0,))[10.0]
+        transmission = cls.transmission(spec)
+        images = embedded_images(transmission.groups(_GOLDEN_GROUPS * spec.users) * spec.users, spec.image_shape)
+        return transmission.psnr(network, images, "cpu", (10.0,))[10.0]
 
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:
@@ -245,6 +264,8 @@ class Learned(Scheme, Owner):
             found[TRAINED_CHANNEL] = chosen.channel
         if chosen.snr_db is not None:
             found[TRAINED_SNR] = "/".join(f"{snr_db:g}" for snr_db in chosen.snr_db)
+        if chosen.images is not None:
+            found[TRAINED_IMAGES] = chosen.images
         return found
 
     @cached_property
@@ -252,6 +273,7 @@ class Learned(Scheme, Owner):
         from linksim.nets.precision import laid_out
 
         network = cast("Network", self._chosen.network())
+        network.tile = self.params.tile
         return laid_out(network, self.setting.device, self.setting.precision)
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
@@ -311,7 +333,9 @@ class Learned(Scheme, Owner):
         with evaluated_in(self.setting.precision, self.setting.device):
             if self.setting.device != "cpu":
                 return network(groups, told)
-            parts = zip(groups.split(EVALUATED_TOGETHER), told.split(EVALUATED_TOGETHER), strict=True)
+            _, height, width = self.setting.image_shape
+            together = max(1, EVALUATED_TOGETHER * 32 * 32 // (height * width))
+            parts = zip(groups.split(together), told.split(together), strict=True)
             return torch.cat([network(part, of) for part, of in parts])
 
 

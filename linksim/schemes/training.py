@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from linksim.models.batch import Batch
+from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
-from linksim.models.task import Task, split
+from linksim.models.task import Task
 from linksim.nets.layers import Conditioned
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
 from linksim.schemes.recipe import TransceiverRecipe
 
 if TYPE_CHECKING:
+    from linksim.data.training import TrainingSet
     from linksim.schemes.learned import Learned
 
 #: Added to an image's MSE in "log-mse": from 50 dB on, an image is as good as it need be.
@@ -34,7 +34,7 @@ class TransceiverTask(Task):
         owner: the scheme.
         spec: the model.
         recipe: how.
-        images: the training split, uint8 [T, C, H, W]; its last VALIDATION images are for validation.
+        images: the data set, of the model's size; the recipe may take parts of them.
         seed, device: see `Task`.
         start: the network of a model to start warm from.
         frozen: networks of the models that `Learned.parts` names.
@@ -48,7 +48,7 @@ class TransceiverTask(Task):
         owner: type[Learned],
         spec: ModelSpec,
         recipe: TransceiverRecipe,
-        images: NDArray[np.uint8],
+        images: TrainingSet,
         seed: int = 0,
         device: str = "cpu",
         start: Network | None = None,
@@ -56,22 +56,30 @@ class TransceiverTask(Task):
     ) -> None:
         super().__init__(recipe, seed, device)
         self.owner, self.spec, self.start = owner, spec, start
-        self.transmission = owner.transmission(spec)
+        self.transmission = owner.transmission(spec).cut(recipe.crop)
+        #: On whole images, whatever the training sees of them.
+        self.validation = owner.transmission(spec).whole(recipe.crop)
         self.frozen = {name: laid_out(network, device) for name, network in (frozen or {}).items()}
-        pool, self.held_out = split(images)
-        self.pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+        self.held_out, self.pool = images.held_out, Pool(images, device)
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""
         return {"spec": self.spec.to_json()}
 
     def fresh(self) -> Network:
-        """A network with fresh weights."""
+        """A network with fresh weights, for whole images."""
         return self.owner.network(self.spec)
+
+    def draw(self) -> Batch:
+        """This share of the draws of a step."""
+        return self.transmission.draw(self.recipe, self.pool).part(self.share)
 
     def network(self) -> Network:
         """See `Task`."""
         network = self.fresh()
+        if self.recipe.crop and isinstance(planes := getattr(network, "planes", None), nn.Parameter):
+            # User planes are made for what is trained on, and begin anew beyond it.
+            network.planes = nn.Parameter(planes.detach()[..., : self.recipe.crop, : self.recipe.crop].clone())
         if self.start is not None:
             (network.embed if self.embedded else network.adopt)(self.start)
         if not self.recipe.dropout:
@@ -81,20 +89,20 @@ class TransceiverTask(Task):
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         assert isinstance(model, Network)
-        batch = self.transmission.draw(self.recipe, self.pool)
+        batch = self.draw()
         loss = fidelity(self.recipe, self.transmission.images(model, batch), batch.images)
         return {self.recipe.loss: loss, "total": loss}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean per-image PSNR in dB at each of VALIDATION_SNRS_DB."""
         assert isinstance(model, Network)
-        found = self.transmission.psnr(model, self.held_out, self.device)
+        found = self.validation.psnr(model, self.held_out, self.device)
         return {f"psnr_{snr:g}db": value for snr, value in found.items()}
 
     @property
     def validated(self) -> int:
         """See `Task`."""
-        return self.transmission.groups() * self.spec.users
+        return self.validation.groups(len(self.held_out)) * self.spec.users
 
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""

@@ -23,6 +23,7 @@ from linksim.errors import LinksimError, unknown
 from linksim.models import weights
 from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
+from linksim.models.spec import CIFAR10_SHAPE
 from linksim.stopping import held, stop_if_told
 from linksim.train.models import asked_model
 from linksim.train.parallel import launch, stop
@@ -87,11 +88,12 @@ class Standing:
     ended: bool = True
 
 
-def goals_of(values: Mapping[str, Any]) -> list[Goal]:
+def goals_of(values: Mapping[str, Any], image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> list[Goal]:
     """The goals of a campaign's file.
 
     Args:
         values: of the file, `models: [{scheme: semoma, channel: awgn, rho: 1/3, bar: 32.5}, ...]`.
+        image_shape: (C, H, W) of the images.
 
     Raises:
         LinksimError: a key or a value that is none, or a model named twice.
@@ -120,8 +122,9 @@ def goals_of(values: Mapping[str, Any]) -> list[Goal]:
                 raise unknown("key of a model", where, _Entry.model_fields) from None
             raise LinksimError(f"models: {where}: {first['msg'].lower()}") from None
         model = asked_model(
-            entry.scheme, entry.channel, entry.rho, entry.size, entry.users, entry.csi, entry.power, entry.ablation
-        )
+            entry.scheme, entry.channel, entry.rho, entry.size, entry.users, entry.csi, entry.power, entry.ablation,
+            image_shape,
+        )  # fmt: skip
         model.make_recipe(entry.recipe, entry.set, warm=False)
         options = ["--recipe", entry.recipe]
         if entry.warm is not None:

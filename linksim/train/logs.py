@@ -23,10 +23,14 @@ class Logs:
     Args:
         folder: of the run.
         step: steps that the run has done.
+        written: False writes nothing: another process does.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, written: bool = True) -> None:
         self._folder = folder
+        self._events: RecordWriter | None = None
+        if not written:
+            return
         for name in (LOSSES, VALIDATION):
             _cut(folder / name, step)
         # Not by a SummaryWriter, which hands events on through locks, a queue and two threads: where a signal comes
@@ -42,11 +46,15 @@ class Logs:
 
     def losses(self, step: int, means: Mapping[str, float]) -> None:
         """Means over the steps since the last call."""
+        if self._events is None:
+            return
         self._row(LOSSES, step, means)
         self._scalars("loss", step, means)
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
         """The figures of a validation by name."""
+        if self._events is None:
+            return
         self._row(VALIDATION, step, figures)
         self._scalars("validation", step, figures)
         self._events.flush()
@@ -56,6 +64,7 @@ class Logs:
             self._event(Event(step=step, summary=scalar(f"{kind}/{name}", value)))
 
     def _event(self, event: Event) -> None:
+        assert self._events is not None
         event.wall_time = time.time()
         self._events.write(event.SerializeToString())
 
@@ -69,7 +78,8 @@ class Logs:
             writer.writerow({"step": step, **values})
 
     def __exit__(self, *error: object) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def _cut(path: Path, step: int) -> None:

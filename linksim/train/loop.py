@@ -19,11 +19,12 @@ from linksim.devices import trains_in_bfloat16
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint, save_atomic
-from linksim.models.recipe import BaseRecipe
-from linksim.models.task import Task
+from linksim.models.recipe import BaseRecipe, recipe_of
+from linksim.models.task import Share, Task
 from linksim.nets.optimizers import Optimizer
-from linksim.stopping import Stopped, held, stop_if_told
+from linksim.stopping import Stopped, held, is_told, stop_if_told
 from linksim.train.logs import Logs
+from linksim.train.team import Team
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -50,10 +51,12 @@ def train(
     task: Task,
     folder: Path,
     *,
+    data: str = "",
     seconds: float | None = None,
     steps: int | None = None,
     lineage: Iterable[dict[str, Any]] = (),
     embedded: bool = False,
+    team: Team | None = None,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> State:
     """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
@@ -62,11 +65,13 @@ def train(
         task: networks, losses, validation.
         folder: for `checkpoint.pt`, `best.pt`, `settings.json`, `train.csv`, `validation.csv` and TensorBoard's events;
             a checkpoint there is gone on with.
+        data: fingerprint of what is trained on; empty for CIFAR-10.
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
         lineage: of a new run that starts warm: the trainings that made what it starts from.
         embedded: of a new run: whether it starts as users in separate channel uses.
+        team: processes that train together; None is this one alone.
         report: called after every step with the state and the losses over the last steps, which are empty at first.
 
     Raises:
@@ -74,6 +79,13 @@ def train(
             kept).
     """
     recipe, device = task.recipe, task.device
+    team = team or Team(device)
+    shares = team.size * recipe.accumulate
+    if recipe.batch % shares:
+        raise LinksimError(
+            f"a batch of {recipe.batch} does not divide among {team.size} processes and {recipe.accumulate} parts: "
+            f"take another --set batch, like {shares * max(1, recipe.batch // shares)}"
+        )
     torch.manual_seed(task.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = task.network().to(device).to(memory_format=torch.channels_last)
@@ -81,33 +93,43 @@ def train(
     if device != "cpu":  # on a CPU it is slower
         task.compile(model)
     identity = _plain({**task.identity(), "parts": dict(task.parts), "recipe": asdict(recipe), "seed": task.seed})
+    if data:
+        identity["data"] = data
     checkpoint = folder / CHECKPOINT
     saved = load_checkpoint(checkpoint, device, ("optimizer", "average")) if checkpoint.exists() else None
     if saved is not None and _as_known(saved["identity"], recipe) != identity:
-        raise LinksimError(f"{checkpoint} is of another run: take another --out")
+        raise LinksimError(f"{checkpoint} is of another run, or of other images: take another --out")
     if saved is None and steps is None and seconds is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
 
     half = trains_in_bfloat16(device)
+    told = False
 
     def new_optimizer() -> Optimizer:
         return Optimizer(model, recipe.optimizer, recipe.learning_rate, recipe.weight_decay)
 
     def one_step(step: int) -> dict[str, Tensor]:
         """One step; nothing in it waits for a GPU."""
+        nonlocal told
         model.train()
-        # Whatever a step draws, images, noise and dropout alike, is of (seed, step) alone.
-        torch.manual_seed((task.seed << 32) + step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            losses = task.losses(model)
         optimizer.zero_grad()
-        losses["total"].backward()
+        found: list[dict[str, Tensor]] = []
+        for part in range(recipe.accumulate):
+            # Whatever a step draws, images, noise and dropout alike, is of (seed, step) alone.
+            torch.manual_seed((task.seed << 32) + step)
+            task.share = Share(team.index * recipe.accumulate + part, shares)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+                losses = task.losses(model)
+            (losses["total"] / recipe.accumulate if recipe.accumulate > 1 else losses["total"]).backward()
+            found.append({name: value.detach() for name, value in losses.items()})
+        if team.size > 1:
+            told = team.mean((p.grad for p in model.parameters() if p.grad is not None), is_told())
         if recipe.clip:
             for parameters in task.clipped(model):
                 nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step(recipe.rate(step, max(state.steps, 1)))
         average.update_parameters(model)
-        return {name: value.detach() for name, value in losses.items()}
+        return found[0] if len(found) == 1 else {name: mean_of(row[name] for row in found) for name in found[0]}
 
     def stop_if_diverged(value: float) -> None:
         if not math.isfinite(value):
@@ -117,6 +139,8 @@ def train(
             )
 
     def save() -> None:
+        if not team.leads:
+            return
         content = {
             "identity": identity,
             "model": model.state_dict(),
@@ -127,7 +151,7 @@ def train(
         save_atomic(checkpoint, content)
 
     def check() -> None:
-        found = task.validate(average.module.eval())
+        found = team.agreed(task.validate(average.module.eval()) if team.leads else None)
         mean = task.score(found)
         stop_if_diverged(mean)
         logs.validation(state.step, found)
@@ -139,7 +163,8 @@ def train(
         if mean > state.best:
             state.best, state.validation = mean, found
             best = {"identity": identity, "model": average.module.state_dict(), "state": asdict(state)}
-            save_atomic(folder / BEST, best)
+            if team.leads:
+                save_atomic(folder / BEST, best)
         save()
 
     optimizer, average = new_optimizer(), averaged(model, recipe.ema)
@@ -154,21 +179,28 @@ def train(
         average.n_averaged.fill_(_BEFORE + state.step)
         state.steps = max(steps or state.steps, state.step)
     else:
-        write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
+        if team.leads:
+            write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
         begin = time.perf_counter()
         state.prepared = task.prepare(model)
+        if team.size > 1:
+            # What each has prepared can differ in its last digits.
+            model.load_state_dict(team.agreed(model.state_dict()))
         state.seconds = time.perf_counter() - begin
-        state.steps = steps or _steps_in(seconds or 0.0, one_step, model, device)
+        state.steps = steps or _steps_in(seconds or 0.0, one_step, model, team)
         optimizer, average = new_optimizer(), averaged(model, recipe.ema)
         save()
     interval = max(1, min(_INTERVAL, state.steps // 10))
     window: list[dict[str, Tensor]] = []
     shown: dict[str, float] = {}
     clock = saved_at = time.perf_counter()
-    with Logs(folder, state.step) as logs, held():
+    with Logs(folder, state.step, written=team.leads) as logs, held():
         while state.step < state.steps:
             try:
-                stop_if_told()
+                if team.size == 1:
+                    stop_if_told()
+                elif told:
+                    raise Stopped
             except Stopped:
                 # Between two steps all is of one state; the losses since the last line of the log are not in it.
                 state.seconds += time.perf_counter() - clock
@@ -179,7 +211,9 @@ def train(
             last = state.step % interval == 0 or state.step == state.steps
             if state.step % _LOG_STEPS == 0 or last:
                 # Here alone the host waits for the device.
-                shown = {name: float(torch.stack([row[name] for row in window]).mean()) for name in window[0]}
+                means = torch.stack([mean_of(row[name] for row in window) for name in window[0]])
+                team.mean([means], False)
+                shown = dict(zip(window[0], means.tolist(), strict=True))
                 stop_if_diverged(shown["total"])
                 logs.losses(state.step, shown)
                 window = []
@@ -212,16 +246,21 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return found
 
 
-def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Module, device: str) -> int:
+def mean_of(values: Iterable[Tensor]) -> Tensor:
+    """The mean of scalars."""
+    return torch.stack(list(values)).mean()
+
+
+def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Module, team: Team) -> int:
     """Steps that fit into `seconds`, by the speed of a few steps, which are taken back."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     times: list[float] = []
     for step in range(_CALIBRATION_STEPS):
         begin = time.perf_counter()
         one_step(step)
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - begin)
+        if team.device != "cpu":
+            torch.cuda.synchronize(team.device)
+        times.append(team.agreed(time.perf_counter() - begin))
         # A short budget is not spent on finding out what fits into it.
         if len(times) >= 3 and sum(times) > seconds / 10:
             break
@@ -233,9 +272,8 @@ def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Modul
 
 
 def _as_known(identity: Mapping[str, Any], recipe: BaseRecipe) -> dict[str, Any]:
-    """A checkpoint's identity without values that recipes of its kind have no more."""
-    known = asdict(recipe)
-    return {**identity, "recipe": {key: value for key, value in identity["recipe"].items() if key in known}}
+    """A checkpoint's identity as this version writes it: values that recipes of its kind have no more are left out."""
+    return {**identity, "recipe": _plain(asdict(recipe_of(type(recipe), identity["recipe"])))}
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from linksim.data import load_dataset
 from linksim.data.cifar10 import IMAGE_SHAPE
+from linksim.data.images import parse_size
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import models_of
 from linksim.errors import LinksimError, shown, unknown
@@ -62,9 +63,9 @@ def trainable() -> list[str]:
     return found
 
 
-def priors() -> dict[str, Model]:
-    """What `linksim train --prior` trains, by its name there."""
-    return {name: model for refiner in _refiners() for name, model in refiner.priors().items()}
+def priors(image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> dict[str, Model]:
+    """What `linksim train --prior` trains for images (C, H, W), by its name there."""
+    return {name: model for refiner in _refiners() for name, model in refiner.priors(image_shape).items()}
 
 
 def behind(name: str, first: Model) -> Model:
@@ -86,7 +87,7 @@ def behind(name: str, first: Model) -> Model:
 
 def asked_model(
     scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str,
-    ablation: str = NO_ABLATION,
+    ablation: str = NO_ABLATION, image_shape: tuple[int, int, int] = IMAGE_SHAPE,
 ) -> Model:  # fmt: skip
     """The transceiver's model that words ask for.
 
@@ -95,6 +96,7 @@ def asked_model(
         rho: the system's bandwidth ratio; users that do not superpose share it.
         users: N.
         csi: None is the scheme's own default.
+        image_shape: (C, H, W).
 
     Raises:
         LinksimError: a word that is none, or networks that do not fit.
@@ -124,7 +126,7 @@ def asked_model(
         raise LinksimError(f"--users {users}: 1 to {MAX_USERS} are possible")
     words = {what: word for what, (word, _) in choices.items()}
     own = {key: words[key] for key in ("size", "csi", "ablation") if key in fields}
-    setting = Setting(LinkConfig(channel, users, words["power"]), weights.TRAINED_SHAPE, parse_rho(rho))  # type: ignore[arg-type]
+    setting = Setting(LinkConfig(channel, users, words["power"]), image_shape, parse_rho(rho))  # type: ignore[arg-type]
     model = Model(system.model(setting, system.Params(**own)), system)
     model.build()
     return model
@@ -181,7 +183,7 @@ def with_prerequisites(models: Iterable[Model]) -> list[Model]:
 def image_shape(config: SweepConfig) -> tuple[int, int, int]:
     """(C, H, W) of a sweep's images. Raises LinksimError where they lie nowhere."""
     if config.image_size is not None:
-        return 3, config.image_size, config.image_size
+        return 3, *parse_size(config.image_size)
     if not config.dataset.startswith("folder:"):
         return IMAGE_SHAPE
     return load_dataset(config.dataset).image_shape

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from linksim.data import load_cifar10_train
-from linksim.data.cifar10 import VALIDATION
+from linksim.data.training import CIFAR10, TrainingSet
 from linksim.devices import check_device
 from linksim.errors import LinksimError, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
+from linksim.link.units import channel_uses
 from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
-from linksim.models.spec import SCRATCH, ModelSpec, began_with, spec_from_json
+from linksim.models.spec import SCRATCH, ModelSpec, began_with, size_words, spec_from_json
 from linksim.nets.network import Network
+from linksim.schemes.learned import transceiver
 from linksim.train import loop
 from linksim.train.models import model_of_card, nearest
+from linksim.train.team import team_of
 from linksim.version import code_version
 
 #: Seconds of a run, at the most.
@@ -83,7 +86,7 @@ class Start:
 def run_training(
     model: Model,
     recipe: BaseRecipe,
-    data_dir: Path | None,
+    load: Callable[[], TrainingSet],
     out: Path,
     *,
     start: Start,
@@ -91,6 +94,7 @@ def run_training(
     steps: int | None,
     seed: int,
     device: str,
+    devices: int | None = None,
     replace: bool = False,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
@@ -99,44 +103,68 @@ def run_training(
     There are no files where better weights of the same model are there: those stay.
 
     Args:
+        load: gives the images to train on; what is asked for otherwise is looked at before.
         start: of a new run, see `find_start`; a run that `out` holds goes on as it began.
+        devices: that train together, a process each (`linksim.train.team`); None is `device` alone.
         replace: put these weights in the place of better ones.
+
+    Returns:
+        files and facts; nothing where another process of the team tells them.
 
     Raises:
         LinksimError: no such device, no teacher, no first stage, no data, and what `train` raises.
     """
     spec = model.spec
-    if isinstance(spec, ModelSpec) and spec.image_shape != weights.TRAINED_SHAPE:
-        raise LinksimError(f"{spec.name}: linksim trains on CIFAR-10 alone, images of 32x32")
     check_device(device)
+    _check_crop(model, recipe)
     if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise LinksimError(f"--out {out}: a file is in the way: take another --out")
     if seconds is None and steps is None and not (out / CHECKPOINT).exists():
         raise LinksimError("no budget given: --budget 40m, or --steps")
     parts = weights.part_hashes(model)
-    images = load_cifar10_train(data_dir)
+    team = team_of(device, devices)
+    device = team.device
+    # What the first process prepares, the others find ready.
+    for first in (True, False):
+        if first == team.leads:
+            images = load()
+        team.wait()
+    if images.image_shape != spec.image_shape:
+        raise LinksimError(
+            f"{spec.name} is for images of {size_words(spec.image_shape)}, {images.name} has "
+            f"{size_words(images.image_shape)}"
+        )
     weights.ready_to_install()
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out / ".lock", out):
-        remove_parts(out)
+    with exclusive(out / ".lock", out) if team.leads else nullcontext():
+        if team.leads:
+            remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
         task = model.task(recipe, images, seed, device, network)
         task.embedded = start.embedded and network is not None
         task.parts = parts
+        if not task.validated:
+            raise LinksimError(
+                f"{images.name} has {len(images.held_out)} images for validation: no group of users: give more"
+            )
         try:
             state = loop.train(
-                task, out, seconds=seconds, steps=steps, lineage=lineage, embedded=start.embedded, report=report
-            )
+                task, out, data=images.sha256, seconds=seconds, steps=steps, lineage=lineage,
+                embedded=start.embedded, team=team, report=report if team.leads else None,
+            )  # fmt: skip
         except torch.OutOfMemoryError:
             raise LinksimError(
                 f"{spec.name}: the GPU has no room for {recipe.batch} groups a step: take a smaller --set batch=... "
                 "and another --out, or --device cpu"
             ) from None
+        if not team.leads:
+            return [], {}
         best = model.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
         facts: dict[str, Any] = {
-            "data": f"CIFAR-10 training split, 45,000 images; validation on {task.validated} of the other "
-            f"{VALIDATION:,}",
+            "data": images.words.format(validated=task.validated),
+            **({"dataset": images.name, "data_sha256": images.sha256} if images.name != CIFAR10 else {}),
+            **({"validated_on": images.validation} if images.validation else {}),
             "recipe": recipe.words,
             "settings": task.settings(),
             "steps": state.step,
@@ -146,7 +174,7 @@ def run_training(
             "seed": seed,
             "parts": parts,
             "seconds": round(state.seconds),
-            "device": _device_name(device),
+            "device": f"{team.size} x {_device_name(device)}" if team.size > 1 else _device_name(device),
             "validation": {name: round(value, 4) for name, value in state.validation.items()},
             "score": round(state.best, 5),
             "code": code_version(),
@@ -160,6 +188,24 @@ def run_training(
         if there is not None and weights.present(there) and not replace and _better(model, there, facts):
             return [], facts
         return weights.install(model, best, facts), facts
+
+
+def _check_crop(model: Model, recipe: BaseRecipe) -> None:
+    """Raises LinksimError for parts of images that the networks do not take."""
+    if not recipe.crop:
+        return
+    colours, height, width = model.spec.image_shape
+    if recipe.crop > min(height, width):
+        raise LinksimError(
+            f"--set crop={recipe.crop}: the images are {size_words(model.spec.image_shape)}: take a smaller one"
+        )
+    first = getattr(model.spec, "first", None) or model.spec
+    if not isinstance(first, ModelSpec):
+        return
+    network = transceiver(first).build()
+    assert isinstance(network, Network)
+    network.serve((colours, recipe.crop, recipe.crop))
+    channel_uses(first.rho, (colours, recipe.crop, recipe.crop))
 
 
 def _better(model: Model, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse
 from linksim.models.batch import Transmission
 from linksim.models.spec import ModelSpec
 from linksim.schemes.semnoma.recipe import RECIPES
+from tests.models.build import random_pool
 
 #: Draws of seed 7 for image groups 3 and 5, as committed results have them.
 GOLDEN = {
@@ -268,7 +269,7 @@ def test_a_channel_of_a_plug_in_is_drawn_by_sweeps_and_by_training_alike(tmp_pat
         assert "channel shadowed plug-in" in json.loads((tmp_path / "shadowed" / "run.json").read_text())["identity"]
         spec = ModelSpec("semnoma", "compact", "shadowed", Fraction(1, 12))
         assert spec.side_dim == 3
-        pool = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+        pool = random_pool()
         h = Transmission(spec, "noma").draw(replace(RECIPES["scratch"], batch=500), pool).h
         # Training draws what the channel says: real and positive, and no Rayleigh under its name.
         assert not h.imag.any()

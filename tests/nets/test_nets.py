@@ -48,7 +48,7 @@ def test_256x256_images_give_32_maps_of_16x16_at_one_forty_eighth() -> None:
 
 def test_sizes_that_the_tables_do_not_have_are_refused() -> None:
     with pytest.raises(LinksimError, match="--image-size"):
-        codec_shape((3, 64, 64), 1024, 1, "paper")
+        codec_shape((3, 30, 34), 1024, 1, "paper")
     with pytest.raises(LinksimError, match="feature maps"):
         codec_shape((3, 32, 32), 1000, 1, "paper")
 

@@ -18,7 +18,7 @@ from linksim.cli import main
 from linksim.errors import NoWeights
 from linksim.files import digest
 from linksim.models import weights
-from linksim.models.spec import ModelSpec, spec_from_json
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, spec_from_json
 from linksim.schemes.learned import transceiver
 from linksim.schemes.semnoma.scheme import LearnedParams, OrthogonalParams, SemNoma, SemOma
 from linksim.train.models import models_for
@@ -235,7 +235,7 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
     from linksim.engine.config import make_config
 
     config = make_config({"scheme": "kd,semnoma,semoma:overhead=twice,bpg-ldpc-qam-sic", "channel": "rayleigh"})
-    names = [spec.name for spec in models_for(config, weights.TRAINED_SHAPE)]
+    names = [spec.name for spec in models_for(config, CIFAR10_SHAPE)]
     assert names == [
         "semoma_rayleigh_1-6_n2_own_sum_32px_compact",
         "semnoma_rayleigh_1-6_n2_own_sum_32px_compact",
@@ -245,8 +245,8 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
 
 def test_images_and_side_information_that_no_network_fits_are_refused() -> None:
     awgn = LinkConfig("awgn", 2)
-    with pytest.raises(LinksimError, match="are laid out for"):
-        SemNoma(Setting(awgn, (3, 64, 64), Fraction(1, 6)), LearnedParams())
+    with pytest.raises(LinksimError, match="multiples of 4, not 3x30x34"):
+        SemNoma(Setting(awgn, (3, 30, 34), Fraction(1, 6)), LearnedParams())
     with pytest.raises(LinksimError, match="leave csi out"):
         SemNoma(Setting(awgn, (3, 32, 32), Fraction(1, 6)), LearnedParams(csi="all"))
     with pytest.raises(LinksimError, match="do not divide"):
@@ -273,14 +273,14 @@ def test_every_shipped_card_keeps_its_word(tmp_path: Path, monkeypatch: pytest.M
 def test_weights_are_a_parameter_so_that_several_stand_in_one_table(
     untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from linksim.models import task
+    from linksim.data.training import training_set_of
     from linksim.schemes.semnoma.recipe import RECIPES
     from linksim.train import loop
 
-    monkeypatch.setattr(task, "VALIDATION", 8)
     images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8).numpy()
     run = tmp_path / "run"
-    loop.train(MODEL.task(replace(RECIPES["scratch"], batch=2), images, 0, "cpu", None), run, steps=3)
+    task = MODEL.task(replace(RECIPES["scratch"], batch=2), training_set_of(images, 8), 0, "cpu", None)
+    loop.train(task, run, steps=3)
     schemes = ["semoma", f"semoma:weights={run}", f"semoma:weights={untrained}", f"semoma:weights={SPEC.name}"]
     table = sweep(tmp_path, scheme=schemes, snr="10")
     assert table["weights"].tolist() == ["auto", str(run), str(untrained), SPEC.name]

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from linksim import LinksimError
 from linksim.cli import main
-from linksim.models import task, weights
+from linksim.data import cifar10
+from linksim.models import weights
 from linksim.models.recipe import make_recipe
 from linksim.models.spec import ModelSpec, began_with, lineage_pairs
 from linksim.schemes.learned import transceiver
@@ -32,7 +33,7 @@ BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data and own weights, and a validation set of 8 images."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr(task, "VALIDATION", 8)
+    monkeypatch.setattr(cifar10, "VALIDATION", 8)
     write_binary(tmp_path / "data", install_fake(monkeypatch))
     return tmp_path
 

@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from linksim import stopping
+from linksim.data.training import training_set_of
 from linksim.errors import LinksimError
-from linksim.models import task
 from linksim.models.checkpoint import State
+from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.schemes.learned import learned, transceiver
@@ -35,11 +36,6 @@ SPEC = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12))
 TINY = replace(RECIPES["adamw"], batch=2)
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "VALIDATION", 8)
-
-
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     y, x = np.mgrid[0:32, 0:32] / 8
@@ -48,7 +44,7 @@ def images() -> np.ndarray:
 
 
 def train(spec: ModelSpec, recipe: Recipe, images: np.ndarray, folder: Path, seed: int = 0, **more: Any) -> State:
-    return loop.train(transceiver(spec).task(recipe, images, seed, "cpu", None), folder, **more)
+    return loop.train(transceiver(spec).task(recipe, training_set_of(images, 8), seed, "cpu", None), folder, **more)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -261,7 +257,7 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
     teacher = build(replace(spec, method="semoma")) if method == "kd" else None
     if teacher is not None:
         teacher.eval().requires_grad_(False)
-    pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    pool = Pool(training_set_of(torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8).numpy(), 8))
 
     def losses_and_gradient() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         model.zero_grad()

@@ -10,11 +10,12 @@ import torch
 import linksim
 from linksim import LinksimError
 from linksim.cli import main
+from linksim.data.training import training_set_of
 from linksim.engine.config import make_config
 from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.recipe import make_recipe
-from linksim.models.spec import ModelSpec, PriorSpec, RefinerSpec, Spec, spec_from_json
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, PriorSpec, RefinerSpec, Spec, spec_from_json
 from linksim.refine.cgan.network import Discriminator, Generator
 from linksim.refine.cgan.recipe import CganRecipe
 from linksim.refine.cgan.refiner import Cgan
@@ -129,7 +130,7 @@ def test_a_sweep_knows_the_refiners_that_it_needs_after_their_first_stages() -> 
     config = make_config(
         {"scheme": "kdd,kd+cgan,semnoma+diffbir-mini", "dataset": "cifar10", "rho": "1/24", "channel": "rayleigh"}
     )
-    names = [spec.name for spec in models_for(config, weights.TRAINED_SHAPE)]
+    names = [spec.name for spec in models_for(config, CIFAR10_SHAPE)]
     assert [name.partition("_")[0] for name in names] == [
         "semnoma", "kd", "cgan", "diffbir-mini", "prior", "diffbir-mini", "diffbir-mini"
     ]  # fmt: skip
@@ -144,15 +145,10 @@ def images(number: int = 24) -> "torch.Tensor":
     return torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8)
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linksim.models.task.VALIDATION", 8)
-
-
-def test_each_loss_of_the_gan_reaches_its_own_network_alone(few: None) -> None:
+def test_each_loss_of_the_gan_reaches_its_own_network_alone() -> None:
     recipe = CganRecipe(batch=2, lpips="alex", weights=(0.0, 0.0, 1.0))
     torch.manual_seed(0)
-    task = CganTask(Cgan, CGAN, recipe, images().numpy(), frozen={"first": build(FIRST).eval()})
+    task = CganTask(Cgan, CGAN, recipe, training_set_of(images().numpy(), 8), frozen={"first": build(FIRST).eval()})
     pair = task.network()
     assert isinstance(pair, Pair)
     for value in pair.generator.tail.parameters():
@@ -183,12 +179,13 @@ def test_the_generator_begins_by_changing_nothing_and_the_discriminator_sees_pat
     assert Generator()(torch.rand(1, 3, 256, 256)).shape == (1, 3, 256, 256)
 
 
-def test_a_prior_learns_to_tell_the_noise(few: None) -> None:
+def test_a_prior_learns_to_tell_the_noise() -> None:
     from linksim.refine.ddim.training import denoising_psnr
     from linksim.train.loop import train as run
 
     pool = (127 + 100 * torch.sin(torch.arange(24 * 3072).view(24, 3, 32, 32) / 40)).byte().numpy()
-    task = PriorTask(PriorSpec("small"), OwnPrior.network, PriorRecipe(batch=8, learning_rate=2e-3), pool)
+    recipe = PriorRecipe(batch=8, learning_rate=2e-3)
+    task = PriorTask(PriorSpec("small"), OwnPrior.network, recipe, training_set_of(pool, 8))
     torch.manual_seed(0)
     before = denoising_psnr(prior("small").build().eval(), pool[-8:], "cpu")
     import tempfile
@@ -198,12 +195,13 @@ def test_a_prior_learns_to_tell_the_noise(few: None) -> None:
     assert all(state.validation[f"denoised_psnr_t{t}_db"] > value + 1 for t, value in before.items())
 
 
-def test_ir_control_net_begins_without_a_say(few: None) -> None:
+def test_ir_control_net_begins_without_a_say() -> None:
     from linksim.refine.diffbir.network import MiniVae, denoise
 
     torch.manual_seed(0)
     parts = {"vae": MiniVae(), "denoiser": MiniDenoiser(), "first": build(FIRST)}
-    task = ControlTask(DiffBirMini, CONTROL, LatentRecipe(batch=2), images().numpy(), 0, "cpu", None, parts)
+    pool = training_set_of(images().numpy(), 8)
+    task = ControlTask(DiffBirMini, CONTROL, LatentRecipe(batch=2), pool, 0, "cpu", None, parts)
     control, denoiser = task.network(), parts["denoiser"]
     assert isinstance(denoiser, MiniDenoiser)
     noisy, hint, times = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([3, 700])

@@ -1,21 +1,20 @@
-"""The diffusion priors that are trained here, for 32x32."""
+"""The diffusion priors that are trained here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from linksim.data import load_dataset
+from linksim.data.datasets import embedded_images
 from linksim.errors import unknown
 from linksim.models.owner import Model, Owner
 from linksim.models.recipe import BaseRecipe
-from linksim.models.spec import PriorSize, PriorSpec
+from linksim.models.spec import CIFAR10_SHAPE, PriorSize, PriorSpec
 from linksim.refine.ddim.recipe import PriorRecipe
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
+    from linksim.data.training import TrainingSet
     from linksim.models.task import Task
 
 PRIOR_SIZES: tuple[str, ...] = get_args(PriorSize)
@@ -38,7 +37,7 @@ class OwnPrior(Owner):
         widths, blocks = _WIDTHS[spec.size]
         levels = len(widths)
         found: nn.Module = UNet2DModel(
-            sample_size=32,
+            sample_size=spec.image_shape[1:],
             block_out_channels=widths,
             layers_per_block=blocks,
             down_block_types=("DownBlock2D",) * levels,
@@ -56,7 +55,7 @@ class OwnPrior(Owner):
 
     @classmethod
     def task(
-        cls, spec: PriorSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+        cls, spec: PriorSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
     ) -> Task:
         """See `Owner`."""
         from linksim.refine.ddim.training import PriorTask
@@ -68,11 +67,13 @@ class OwnPrior(Owner):
         """PSNR in dB of the denoised images at step 100, on embedded images."""
         from linksim.refine.ddim.training import denoising_psnr
 
-        return denoising_psnr(network, load_dataset("cifar10-mini").images[:64], "cpu", (100,))[100]
+        _, height, width = spec.image_shape
+        images = embedded_images(max(2, 64 * 32 * 32 // (height * width)), spec.image_shape)
+        return denoising_psnr(network, images, "cpu", (100,))[100]
 
 
-def prior(size: str) -> Model:
-    """The prior of a size. Raises LinksimError."""
+def prior(size: str, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> Model:
+    """The prior of a size for images (C, H, W). Raises LinksimError."""
     if size not in PRIOR_SIZES:
         raise unknown("size of a prior", size, PRIOR_SIZES)
-    return Model(PriorSpec(size), OwnPrior)  # type: ignore[arg-type]
+    return Model(PriorSpec(size, image_shape), OwnPrior)  # type: ignore[arg-type]

@@ -127,13 +127,14 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
         LinksimError: not there, not readable, or for other images.
     """
     if text in PRIOR_SIZES:
-        model = prior(text)
-        if image_shape != (3, 32, 32):
-            raise LinksimError(
-                f"prior={text} is for images of 32x32, these are {image_shape[2]}x{image_shape[1]}: give "
-                "prior=FILE, a checkpoint of improved-diffusion or guided-diffusion, or a diffusers folder"
-            )
-        card = weights.card(model)
+        model = prior(text, image_shape)
+        try:
+            card = weights.card(model)
+        except NoWeights as error:
+            raise NoWeights(
+                f"{error}; or give prior=FILE, a checkpoint of improved-diffusion or guided-diffusion, or a diffusers "
+                "folder"
+            ) from None
         return Found(" ".join(card["files"].values()), OWN_SCHEDULE, lambda: weights.load(model, card), model.spec)
     read = None
     # A name can be too long for a file system, or name a home that is nobody's.

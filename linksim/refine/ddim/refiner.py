@@ -11,7 +11,7 @@ from pydantic import Field
 
 from linksim.errors import LinksimError
 from linksim.models.owner import Model, Owner
-from linksim.models.spec import ModelSpec, PriorSpec
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, PriorSpec
 from linksim.paths import here
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.ddim.model import PRIOR_SIZES, OwnPrior, prior
@@ -91,12 +91,13 @@ class Ddim(Refiner):
     @classmethod
     def models(cls, first: ModelSpec | None, params: Any) -> list[Model]:
         """See `Refiner`."""
-        return [prior(params.prior)] if params.prior in PRIOR_SIZES else []
+        shape = CIFAR10_SHAPE if first is None else first.image_shape
+        return [prior(params.prior, shape)] if params.prior in PRIOR_SIZES else []
 
     @classmethod
-    def priors(cls) -> dict[str, Model]:
+    def priors(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> dict[str, Model]:
         """See `Refiner`."""
-        return {size: prior(size) for size in PRIOR_SIZES}
+        return {size: prior(size, image_shape) for size in PRIOR_SIZES}
 
     @classmethod
     def owners(cls) -> dict[str, type[Owner]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linksim.metrics import mse, psnr_from_mse
+from linksim.models.pool import Pool
 from linksim.models.spec import PriorSpec
-from linksim.models.task import Task, draw_images, split
+from linksim.models.task import Task
 from linksim.refine.ddim.recipe import PriorRecipe
 from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 
+if TYPE_CHECKING:
+    from linksim.data.training import TrainingSet
+
 #: Steps at which a prior's denoising is measured: those that a refinement goes through.
 VALIDATION_STEPS = (50, 100, 200)
-_VALIDATION_IMAGES = 512
+_VALIDATION_IMAGES, _VALIDATION_PIXELS = 512, 2**21
 _VALIDATION_SEED = 2**40
 
 
@@ -29,7 +33,7 @@ class PriorTask(Task):
         spec: the model.
         make: gives a network with fresh weights.
         recipe: how.
-        images: the training split, uint8 [T, C, H, W].
+        images: the data set.
         seed, device: see `Task`.
         start: a network to start from.
     """
@@ -42,15 +46,14 @@ class PriorTask(Task):
         spec: PriorSpec,
         make: Callable[[PriorSpec], nn.Module],
         recipe: PriorRecipe,
-        images: NDArray[np.uint8],
+        images: TrainingSet,
         seed: int = 0,
         device: str = "cpu",
         start: nn.Module | None = None,
     ) -> None:
         super().__init__(recipe, seed, device)
         self._spec, self._make, self._start = spec, make, start
-        pool, self._held_out = split(images)
-        self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+        self._held_out, self._pool = images.held_out, Pool(images, device)
         self._scheduler = make_scheduler(OWN_SCHEDULE)
 
     def identity(self) -> dict[str, Any]:
@@ -67,24 +70,25 @@ class PriorTask(Task):
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """The squared error of the noise that the network tells, at random steps of the process."""
         recipe, device = self.recipe, self._pool.device
-        images = draw_images(self._pool, (recipe.batch,), recipe.flip) / 127.5 - 1
+        images = self._pool.draw((recipe.batch,), recipe.flip, recipe.crop).images / 127.5 - 1
         early = torch.rand(recipe.batch, device=device) < recipe.early_share
         last = torch.where(early, recipe.early_steps, self._scheduler.config.num_train_timesteps)
         steps = (torch.rand(recipe.batch, device=device) * last).long()
-        noise = torch.randn_like(images)
+        images, steps, noise = self.share(images, steps, torch.randn_like(images))
         noisy = self._scheduler.add_noise(images, noise, steps).contiguous(memory_format=torch.channels_last)
         error = (model(noisy, steps).sample.float() - noise).square().mean()
         return {"mse": error, "total": error}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR in dB of the image that the network tells from a noisy one, at each of VALIDATION_STEPS."""
-        found = denoising_psnr(model, self._held_out[:_VALIDATION_IMAGES], self.device)
+        found = denoising_psnr(model, self._held_out[: self.validated], self.device)
         return {f"denoised_psnr_t{step}_db": value for step, value in found.items()}
 
     @property
     def validated(self) -> int:
         """See `Task`."""
-        return min(_VALIDATION_IMAGES, len(self._held_out))
+        _, height, width = self._spec.image_shape
+        return min(_VALIDATION_IMAGES, len(self._held_out), max(8, _VALIDATION_PIXELS // (height * width)))
 
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""
@@ -107,7 +111,7 @@ def denoising_psnr(
     found: dict[int, float] = {}
     for step in steps:
         values = []
-        for part in torch.arange(len(clean)).split(64):
+        for part in torch.arange(len(clean)).split(max(1, 64 * 32 * 32 // (images.shape[2] * images.shape[3]))):
             sent, drawn = clean[part].to(device), noise[part].to(device)
             when = torch.full((len(part),), step, device=device)
             noisy = scheduler.add_noise(sent, drawn, when)

@@ -12,7 +12,7 @@ from linksim.link.config import Setting
 from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.recipe import BaseRecipe
-from linksim.models.spec import ModelSpec, RefinerSpec
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, RefinerSpec
 from linksim.refine.base import Steps
 from linksim.refine.diffbir.recipe import LatentRecipe
 from linksim.refine.diffbir.restorer import Restorer, check_steps, noise_of, recoloured, restore
@@ -21,9 +21,9 @@ from linksim.schemes.base import Params, Scheme
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from linksim.data.training import TrainingSet
     from linksim.models.task import Task
 
 VAE, DENOISER, CONTROL = "vae", "denoiser", "control"
@@ -58,8 +58,10 @@ class DiffBirMini(LearnedRefiner):
         return RefinerSpec(cls.name, CONTROL, first)
 
     @classmethod
-    def priors(cls) -> dict[str, Model]:
-        """See `Refiner`: the autoencoder and the denoiser."""
+    def priors(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> dict[str, Model]:
+        """See `Refiner`: the autoencoder and the denoiser; for 32x32 alone."""
+        if image_shape != CIFAR10_SHAPE:
+            return {}
         return {f"{cls.name}-{part}": Model(RefinerSpec(cls.name, part), cls) for part in (VAE, DENOISER)}
 
     @classmethod
@@ -88,7 +90,7 @@ class DiffBirMini(LearnedRefiner):
 
     @classmethod
     def task(
-        cls, spec: RefinerSpec, recipe: Any, images: NDArray[np.uint8], seed: int, device: str, start: nn.Module | None
+        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
     ) -> Task:
         """See `Owner`."""
         from linksim.refine.diffbir.training import ControlTask, DenoiserTask, VaeTask

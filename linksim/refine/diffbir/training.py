@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linksim.data import load_dataset
 from linksim.metrics import mse, psnr_from_mse
+from linksim.models.pool import Pool
 from linksim.models.spec import RefinerSpec
-from linksim.models.task import Task, draw_images, split
+from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
 from linksim.refine.diffbir.network import LATENT_SCHEDULE, MiniDenoiser, MiniVae, denoise
@@ -22,6 +22,7 @@ from linksim.refine.diffusion import make_scheduler
 from linksim.schemes.learned import learned
 
 if TYPE_CHECKING:
+    from linksim.data.training import TrainingSet
     from linksim.refine.diffbir.mini import DiffBirMini
 
 _VALIDATION_IMAGES = 512
@@ -37,7 +38,7 @@ class _LatentTask(Task):
         owner: the refiner.
         spec: the model.
         recipe: how.
-        images: the training split, uint8 [T, C, H, W].
+        images: the data set.
         seed, device: see `Task`.
         start: weights to start from.
         frozen: the parts that this one works with: "vae", "denoiser", "first".
@@ -50,7 +51,7 @@ class _LatentTask(Task):
         owner: type[DiffBirMini],
         spec: RefinerSpec,
         recipe: LatentRecipe,
-        images: NDArray[np.uint8],
+        images: TrainingSet,
         seed: int,
         device: str,
         start: nn.Module | None,
@@ -58,15 +59,15 @@ class _LatentTask(Task):
     ) -> None:
         super().__init__(recipe, seed, device)
         self._owner, self._spec, self._start = owner, spec, start
-        pool, self._held_out = split(images)
-        self._pool = torch.from_numpy(np.ascontiguousarray(pool)).to(device)
+        self._held_out, self._pool = images.held_out, Pool(images, device)
         self._scheduler = make_scheduler(LATENT_SCHEDULE)
         self._parts = {name: laid_out(part, device) for name, part in frozen.items()}
         if spec.first is not None:
             first = self._parts["first"]
             assert isinstance(first, Network)
             self._first = first
-            self._transmission = learned(spec.first.method).transmission(spec.first)
+            whole = learned(spec.first.method).transmission(spec.first)
+            self._transmission, self._validation = whole.cut(recipe.crop), whole.whole(recipe.crop)
 
     @property
     def _vae(self) -> MiniVae:
@@ -97,7 +98,7 @@ class _LatentTask(Task):
         return min(_VALIDATION_IMAGES, len(self._held_out))
 
     def _batch(self) -> Tensor:
-        images = draw_images(self._pool, (self.recipe.batch,), self.recipe.flip) / 255
+        (images,) = self.share(self._pool.draw((self.recipe.batch,), self.recipe.flip, self.recipe.crop).images / 255)
         return images.contiguous(memory_format=torch.channels_last)
 
     def _noisy(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,7 +193,7 @@ class ControlTask(_LatentTask):
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""
         vae, denoiser = self._vae, self._denoiser
-        batch = self._transmission.draw(self.recipe, self._pool)
+        batch = self._transmission.draw(self.recipe, self._pool).part(self.share)
         with torch.no_grad():
             hint = vae.encode(self._transmission.shown(self._first, batch))
             latents = vae.encode(batch.images.flatten(0, 1))
@@ -219,7 +220,7 @@ class ControlTask(_LatentTask):
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         images = self._held_out[:_VALIDATION_IMAGES]
-        return self._transmission.held_out(self._first, images, self.device, 10.0)
+        return self._validation.held_out(self._first, images, self.device, 10.0)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from linksim.nets.layers import (
     OutputLayer,
     Upsample,
 )
+from linksim.schemes.semnoma.recipe import stages
 
 Size = Literal["paper", "compact"]
 
@@ -58,10 +59,39 @@ class CodecShape:
         return self.image_shape[1] // factor, self.image_shape[2] // factor
 
 
-_SHAPES = {
-    32: CodecShape((3, 32, 32), (96, 192), (3, 3), (3, 3), 0, 0),
-    256: CodecShape((3, 256, 256), (96, 192, 384, 768), (2, 2, 6, 2), (2, 6, 2, 2), 0, 0),
+#: The paper's two networks by their stages: for CIFAR-10's 32 pixels and for 256 (tables II and III).
+_LAYOUTS = {
+    2: CodecShape((3, 32, 32), (96, 192), (3, 3), (3, 3), 0, 0),
+    4: CodecShape((3, 256, 256), (96, 192, 384, 768), (2, 2, 6, 2), (2, 6, 2, 2), 0, 0),
 }
+
+
+def layout(image_shape: tuple[int, int, int], size: Size) -> CodecShape:
+    """Stages and widths for images of a size, before anything is known of the link.
+
+    Args:
+        image_shape: (C, H, W).
+        size: "paper" or "compact".
+
+    Raises:
+        LinksimError: sides that the stages do not halve evenly.
+
+    Example:
+        >>> layout((3, 64, 96), "paper").feature_side, layout((3, 512, 768), "compact").widths
+        ((16, 24), (24, 48, 96, 192))
+    """
+    colours, height, width = image_shape
+    shape = _LAYOUTS[stages(image_shape)]
+    stride = 2 ** len(shape.widths)
+    if colours != 3 or height % stride or width % stride or not height * width:
+        raise LinksimError(
+            f"learned schemes take colour images whose sides are multiples of {stride}, not "
+            f"{'x'.join(map(str, image_shape))}: resize with --image-size"
+        )
+    if size == "compact":
+        # What a CPU can train: half the widths of two stages, a quarter of four.
+        shape = replace(shape, widths=tuple(width // len(shape.widths) for width in shape.widths))
+    return replace(shape, image_shape=image_shape)
 
 
 def codec_shape(
@@ -77,23 +107,16 @@ def codec_shape(
         users_apart: users that share the system's channel uses in turns; for messages.
 
     Raises:
-        LinksimError: no table for this image size, or a number of symbols that gives no whole M.
+        LinksimError: sides that no network takes, or a number of symbols that gives no whole M.
     """
-    side = image_shape[1]
-    if image_shape != (3, side, side) or side not in _SHAPES:
-        raise LinksimError(
-            f"learned schemes are laid out for 3x32x32 and 3x256x256 images, not {'x'.join(map(str, image_shape))}: "
-            "resize with --image-size"
-        )
-    shape = _SHAPES[side]
-    if size == "compact":
-        shape = replace(shape, widths=tuple(width // 2 for width in shape.widths))
+    shape = layout(image_shape, size)
     height, width = shape.feature_side
     channels, left = divmod(2 * symbols, height * width)
     if left or channels < 1:
+        stride = 2 ** len(shape.widths)
         raise LinksimError(
             f"{symbols} symbols an image give no whole number of {height}x{width} feature maps: take a rho that is a "
-            f"multiple of {Fraction(users_apart * height * width, 2 * 3 * side * side)}"
+            f"multiple of {Fraction(users_apart, 2 * 3 * stride * stride)}"
         )
     return replace(shape, channels=channels, side_dim=side_dim)
 

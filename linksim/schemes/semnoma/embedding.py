@@ -17,6 +17,7 @@ from torch import Tensor
 from linksim.devices import trains_in_bfloat16
 from linksim.link.power import normalise
 from linksim.models.batch import Transmission
+from linksim.models.pool import Pool
 from linksim.nets.network import side_information, to_features, to_symbols
 from linksim.nets.optimizers import Optimizer
 from linksim.nets.precision import laid_out
@@ -27,7 +28,9 @@ from linksim.schemes.semnoma.recipe import Recipe
 _STREAM = 2**31
 
 
-def orthogonal_symbols(model: Transceiver, source: Transceiver, images: Tensor, side: Tensor) -> Tensor:
+def orthogonal_symbols(
+    model: Transceiver, source: Transceiver, images: Tensor, side: Tensor, corners: Tensor | None = None
+) -> Tensor:
     """What the orthogonal `source` would send, on each user's own maps of `model`, with zeros elsewhere.
 
     Args:
@@ -35,11 +38,13 @@ def orthogonal_symbols(model: Transceiver, source: Transceiver, images: Tensor, 
         source: the orthogonal model, M/N maps.
         images: float32 [B, N, C, H, W] in [0, 1].
         side: side information [B, N, D].
+        corners: of image parts, see `with_planes`.
 
     Returns:
         complex64 [B, N, k], of unit mean power over all k symbols.
     """
-    sent = source.encode(images, side, (1.0,) * model.users)
+    source.serve(model.shape.image_shape)
+    sent = source.encode(images, side, (1.0,) * model.users, corners)
     maps = to_features(sent, (source.shape.channels, *source.shape.feature_side))
     wide = maps.new_zeros(*images.shape[:2], model.shape.channels, *model.shape.feature_side)
     for user in range(model.users):
@@ -48,7 +53,7 @@ def orthogonal_symbols(model: Transceiver, source: Transceiver, images: Tensor, 
 
 
 def train_embedding(
-    model: Transceiver, source: Transceiver, transmission: Transmission, recipe: Recipe, pool: Tensor, seed: int
+    model: Transceiver, source: Transceiver, transmission: Transmission, recipe: Recipe, pool: Pool, seed: int
 ) -> int:
     """Trains encoder and user planes of an embedded model to send what its source would; the decoders stay.
 
@@ -57,13 +62,13 @@ def train_embedding(
         source: the orthogonal model.
         transmission: of `model`.
         recipe: its `embed_steps`, batch and SNRs are read; rate and optimiser are the embedding's own.
-        pool: training images, uint8 [T, C, H, W].
+        pool: training images.
         seed: of the draws.
 
     Returns:
         image groups that it took.
     """
-    device = str(pool.device)
+    device = pool.device
     source = laid_out(source, device)
     model.decoders.requires_grad_(False)
     optimizer = Optimizer(model, "muon", 2e-3, 1e-4)
@@ -73,9 +78,9 @@ def train_embedding(
         batch = transmission.draw(recipe, pool)
         side = transmission.side(batch)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
+            sent = transmission.encoded(model, batch, (1.0,) * model.users)
             with torch.no_grad():
-                wanted = orthogonal_symbols(model, source, batch.images, side)
-            sent = model.encode(batch.images, side, (1.0,) * model.users)
+                wanted = orthogonal_symbols(model, source, batch.images, side, batch.corners)
         optimizer.zero_grad()
         ((sent - wanted).abs().square().mean() / wanted.abs().square().mean()).backward()
         optimizer.step(2e-3 * _share(step, recipe.embed_steps))

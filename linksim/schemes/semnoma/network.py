@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from fractions import Fraction
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from linksim.errors import LinksimError
 from linksim.link.power import normalise
-from linksim.nets.network import Network, cannot_start, to_features, to_symbols, with_planes
+from linksim.nets.network import (
+    OVERLAP,
+    Network,
+    cannot_start,
+    check_sides,
+    in_tiles,
+    tiled,
+    to_features,
+    to_symbols,
+    with_planes,
+)
 from linksim.schemes.semnoma.codec import CodecShape, Decoder, Encoder
 
 
@@ -22,6 +35,8 @@ class Transceiver(Network):
         shared_decoder: one decoder serves every user (SemOMA, the teacher); else each has its own (SemNOMA).
     """
 
+    placed: ClassVar[bool] = True
+
     def __init__(self, shape: CodecShape, users: int, shared_decoder: bool) -> None:
         super().__init__(users, shape.side_dim)
         self.shape, self.shared_decoder = shape, shared_decoder
@@ -29,14 +44,35 @@ class Transceiver(Network):
         self.planes = nn.Parameter(torch.randn(users, 1, *shape.image_shape[1:]))
         self.decoders = nn.ModuleList(Decoder(shape) for _ in range(1 if shared_decoder else users))
 
-    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
-        """See `Network.encode`."""
-        features = self.encoder(with_planes(images, self.planes), side.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return normalise(to_symbols(features), powers)
+    def serve(self, image_shape: tuple[int, int, int]) -> None:
+        """See `Network`; the layers are convolutions and means, and take any size that their strides divide."""
+        check_sides(image_shape, self._stride)
+        self.shape = replace(self.shape, image_shape=image_shape)
+
+    def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...], corners: Tensor | None = None) -> Tensor:
+        """See `Network.encode`; `corners`: see `with_planes`."""
+        shown = with_planes(images, self.planes, corners)
+        features = in_tiles(self.encoder, shown, side.flatten(0, 1), self.tile, OVERLAP, Fraction(1, self._stride))
+        return normalise(to_symbols(features.unflatten(0, images.shape[:2])), powers)
+
+    @property
+    def _stride(self) -> int:
+        return 1 << len(self.shape.widths)
 
     def receive(self, received: Tensor, side: Tensor) -> Tensor:
         """See `Network.receive`."""
-        return self.decode(self.received_features(received), side).float()
+        features = self.received_features(received)
+        if not self.tile or max(self.shape.image_shape) <= self.tile:
+            return self.decode(features, side).float()
+
+        def decode(part: Tensor, told: Tensor) -> Tensor:
+            users = (-1, self.users)
+            return self.decode(part.unflatten(0, users), told.unflatten(0, users)).flatten(0, 1)
+
+        tile, overlap = self.tile // self._stride, OVERLAP // self._stride
+        shown = in_tiles(decode, features.flatten(0, 1), side.flatten(0, 1), tile, overlap, Fraction(self._stride))
+        found: Tensor = shown.unflatten(0, features.shape[:2]).float()
+        return found
 
     def received_features(self, received: Tensor) -> Tensor:
         """What each user's decoder gets, [B, N, M, H', W'], from complex [B, k] (all the same signal) or [B, N, k]."""
@@ -72,7 +108,7 @@ class Transceiver(Network):
         """
         if not isinstance(source, Transceiver):
             raise cannot_start(self, source)
-        learned = source.state_dict()
+        learned = {**source.state_dict(), "planes": tiled(source.planes.detach(), self.planes.shape[-2:])}
         own = self.state_dict()
         for name, value in own.items():
             origin = name
@@ -100,7 +136,8 @@ class Transceiver(Network):
                 f"{maps} maps of {users} users cannot start as {source.shape.channels} maps of {source.users} users in "
                 "separate channel uses: M/2 must be a multiple of N, and the source must be of rho/N"
             )
-        learned, own = source.state_dict(), self.state_dict()
+        learned = {**source.state_dict(), "planes": tiled(source.planes.detach(), self.planes.shape[-2:])}
+        own = self.state_dict()
         last, first = f"encoder.layers.{len(self.encoder.layers) - 1}.1.", "layers.0.0.weight"
         for name, value in own.items():
             origin = learned[re.sub(r"^decoders\.\d+", "decoders.0", name)]

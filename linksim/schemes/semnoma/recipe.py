@@ -14,6 +14,16 @@ from linksim.schemes.recipe import TransceiverRecipe
 FaNorm = Literal["mean", "released"]
 
 
+def stages(image_shape: tuple[int, ...]) -> int:
+    """Stages of encoder and decoder for images (C, H, W): 2 as for 32x32, from 128 pixels on 4 as for 256x256.
+
+    Example:
+        >>> stages((3, 64, 64)), stages((3, 512, 768))
+        (2, 4)
+    """
+    return 2 if min(image_shape[1:]) < 128 else 4
+
+
 @dataclass(frozen=True)
 class Recipe(TransceiverRecipe):
     """How a ConvNeXt transceiver is trained.
@@ -42,11 +52,18 @@ class Recipe(TransceiverRecipe):
         paper = replace(found["paper"], layer_scale=1e-6, weights=(10.0, 100.0, 1.0), fa_norm="released")
         return {**found, "paper": paper}
 
-    def j(self, fades: bool) -> int:
-        """The layer at which CrossKD crosses over: for 32x32 images 4 over AWGN, 2 over fading (KDD, Table IV)."""
+    def j(self, fades: bool, depth: int) -> int:
+        """The layer at which CrossKD crosses over (KDD, Table IV).
+
+        For the two stages of 32x32 images 4 over AWGN and 2 over fading, for the four of 256x256 images 5 and 4.
+
+        Args:
+            fades: whether the channel does.
+            depth: `stages` of the networks.
+        """
         if self.cross_layer is not None:
             return self.cross_layer
-        return 2 if fades else 4
+        return {2: (4, 2), 4: (5, 4)}[depth][fades]
 
 
 #: Values of `Recipe` that say nothing without a teacher.

@@ -11,7 +11,7 @@ from linksim.link.config import Access, Setting
 from linksim.models.spec import SCRATCH
 from linksim.schemes.base import Params
 from linksim.schemes.learned import Learned, LearnedParams
-from linksim.schemes.semnoma.recipe import Recipe
+from linksim.schemes.semnoma.recipe import Recipe, stages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,12 @@ class ConvNext(Learned):
     """A scheme on the ConvNeXt transceiver; its decoder is shared where the users do not superpose."""
 
     recipe: ClassVar[type[BaseRecipe]] = Recipe
+    any_size: ClassVar[bool] = True
+
+    @classmethod
+    def serves(cls, trained: ModelSpec, wanted: ModelSpec) -> bool:
+        """See `Owner`: of as many stages."""
+        return super().serves(trained, wanted) and stages(trained.image_shape) == stages(wanted.image_shape)
 
     @classmethod
     def training(cls) -> type[TransceiverTask]:

@@ -12,7 +12,7 @@ from linksim.nets.network import Network
 from linksim.schemes.semnoma.embedding import train_embedding
 from linksim.schemes.semnoma.losses import feature_affinity_loss
 from linksim.schemes.semnoma.network import Transceiver
-from linksim.schemes.semnoma.recipe import TEACHING, Recipe
+from linksim.schemes.semnoma.recipe import TEACHING, Recipe, stages
 from linksim.schemes.training import TransceiverTask, fidelity
 
 
@@ -44,7 +44,7 @@ class ConvNextTask(TransceiverTask):
             return super().losses(model)
         assert isinstance(model, Transceiver)
         assert isinstance(teacher, Transceiver)
-        batch = self.transmission.draw(self.recipe, self.pool)
+        batch = self.draw()
         return taught_losses(self.transmission, self.recipe, model, teacher, batch)
 
     def settings(self) -> dict[str, Any]:
@@ -52,7 +52,10 @@ class ConvNextTask(TransceiverTask):
         found = super().settings()
         if "teacher" not in self.frozen:
             return {key: value for key, value in found.items() if key not in TEACHING}
-        return {**found, "cross_layer": self.recipe.j(self.spec.fades)}
+        return {
+            **found,
+            "cross_layer": self.recipe.j(self.spec.fades, stages(self.spec.image_shape)),
+        }
 
 
 def taught_losses(
@@ -67,14 +70,14 @@ def taught_losses(
         "total", which is minimised (eq. 17).
     """
     spec, side = transmission.spec, transmission.side(batch)
-    j = recipe.j(spec.fades)
+    j = recipe.j(spec.fades, len(model.shape.widths))
     features = model.received_features(transmission.received(model, batch))
     crossing = model.decode(features, side, 0, j + 1)
     parts: dict[str, Tensor] = {
         recipe.loss: fidelity(recipe, model.decode(crossing, side, j + 1).float(), batch.images)
     }
     with torch.no_grad():
-        teacher_symbols = teacher.encode(batch.images, side, (1.0,) * spec.users)
+        teacher_symbols = transmission.encoded(teacher, batch, (1.0,) * spec.users)
         heard = batch.teacher_channel.through(teacher_symbols, batch.noise_var, batch.teacher_noise)[:, 0]
         teacher_features = teacher.received_features(heard)
     if recipe.leave_out != "fa":

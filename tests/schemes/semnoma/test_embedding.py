@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from linksim.data import load_dataset
+from linksim.data.training import training_set_of
 from linksim.errors import LinksimError
 from linksim.link.draws import FreshDraws
 from linksim.link.realisation import Realisation
 from linksim.models import weights
 from linksim.models.batch import Transmission
+from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.nets.network import Network, side_information
 from linksim.schemes.learned import transceiver
@@ -63,8 +65,9 @@ def test_the_encoder_learns_to_leave_the_other_users_maps_empty() -> None:
     # At first all users' maps hold the same: half of the power is on the other's.
     assert leakage == pytest.approx(-3.01, abs=0.01)
     decoders = {name: value.clone() for name, value in model.decoders.state_dict().items()}
-    recipe = replace(RECIPES["finetune"], batch=4)
-    assert train_embedding(model, source, Transmission(SPEC, "noma"), recipe, torch.tensor(pixels[64:]), 0) == 600
+    recipe = replace(RECIPES["finetune"], batch=4, embed_steps=150)
+    pool = Pool(training_set_of(pixels[::-1], 64))
+    assert train_embedding(model, source, Transmission(SPEC, "noma"), recipe, pool, 0) == 600
     error, leakage = embedding_error(model.eval(), source, images, 10.0, h)
     assert error < -10
     assert leakage < -18

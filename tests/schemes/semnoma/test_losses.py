@@ -11,7 +11,7 @@ from linksim.models.spec import ModelSpec
 from linksim.schemes.semnoma.losses import affinity, feature_affinity_loss
 from linksim.schemes.semnoma.recipe import RECIPES
 from linksim.schemes.semnoma.training import taught_losses
-from tests.models.build import build
+from tests.models.build import build, random_pool
 
 KD = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 12))
 TEACHER = replace(KD, method="semoma")
@@ -49,7 +49,7 @@ def test_feature_affinity_is_that_of_equations_13_and_14() -> None:
 def losses() -> tuple[dict[str, torch.Tensor], torch.nn.Module, torch.nn.Module]:
     torch.manual_seed(0)
     student, teacher = build(KD), build(TEACHER).eval().requires_grad_(False)
-    pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    pool = random_pool()
     student.eval()
     return taught_losses(SENDS, RECIPE, student, teacher, SENDS.draw(RECIPE, pool)), student, teacher
 
@@ -57,7 +57,7 @@ def losses() -> tuple[dict[str, torch.Tensor], torch.nn.Module, torch.nn.Module]
 def test_crosskd_is_that_of_equation_15_and_the_total_that_of_equation_17() -> None:
     torch.manual_seed(0)
     student, teacher = build(KD).eval(), build(TEACHER).eval()
-    pool = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    pool = random_pool()
     batch = SENDS.draw(RECIPE, pool)
     with torch.no_grad():
         found = taught_losses(SENDS, RECIPE, student, teacher, batch)
@@ -126,7 +126,9 @@ def test_a_start_from_another_number_of_maps_fits_odd_ones_too() -> None:
 
 
 def test_crosskd_crosses_over_where_table_iv_says() -> None:
-    assert (RECIPES["finetune"].j(False), RECIPES["finetune"].j(True), RECIPE.j(True)) == (4, 2, 4)
+    finetune = RECIPES["finetune"]
+    assert [finetune.j(fades, stages) for stages in (2, 4) for fades in (False, True)] == [4, 2, 5, 4]
+    assert RECIPE.j(True, 2) == 4
 
 
 def test_side_information_of_every_user_starts_without_influence() -> None:
