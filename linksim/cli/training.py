@@ -204,7 +204,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.data.cifar10 import IMAGE_SHAPE
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
-    from linksim.models.spec import size_words
+    from linksim.models.spec import pixels, size_words
     from linksim.train.models import image_shape, models_for, waves, with_prerequisites
     from linksim.train.parallel import train_all
     from linksim.train.slices import train_on
@@ -229,14 +229,12 @@ def _train_for(args: argparse.Namespace) -> int:
     shape = image_shape(config)
     if args.dataset is None and shape != IMAGE_SHAPE:
         raise LinksimError(
-            f"--for: images of {size_words(shape)}: give others of this size to train on: --dataset folder:DIR"
+            f"--for: images of {pixels(shape)}: give others of this size to train on: --dataset folder:DIR"
         )
     args.image_size = size_words(shape)
     data = _data(args)
     if data.image_shape != shape:
-        raise LinksimError(
-            f"--dataset {args.dataset} has images of {size_words(data.image_shape)}, not {size_words(shape)}"
-        )
+        raise LinksimError(f"--dataset {args.dataset} has images of {pixels(data.image_shape)}, not {pixels(shape)}")
     needed = models_for(config, shape)
     lacking = with_prerequisites(needed)
     for model in dict.fromkeys([*lacking, *needed]):

@@ -39,6 +39,16 @@ def size_words(image_shape: tuple[int, ...]) -> str:
     return str(height) if height == width else f"{width}x{height}"
 
 
+def pixels(image_shape: tuple[int, ...]) -> str:
+    """Width and height of images (C, H, W), for messages.
+
+    Example:
+        >>> pixels((3, 512, 768))
+        '768x512'
+    """
+    return f"{image_shape[2]}x{image_shape[1]}"
+
+
 def began_with(facts: Mapping[str, Any]) -> str:
     """Name of the model that a training went on from, of its card or state; empty where it began from scratch."""
     lineage = facts["lineage"]

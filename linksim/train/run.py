@@ -24,7 +24,7 @@ from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
-from linksim.models.spec import SCRATCH, ModelSpec, began_with, size_words, spec_from_json
+from linksim.models.spec import SCRATCH, ModelSpec, began_with, pixels, spec_from_json
 from linksim.nets.network import Network
 from linksim.schemes.learned import transceiver
 from linksim.train import loop
@@ -131,8 +131,7 @@ def run_training(
         team.wait()
     if images.image_shape != spec.image_shape:
         raise LinksimError(
-            f"{spec.name} is for images of {size_words(spec.image_shape)}, {images.name} has "
-            f"{size_words(images.image_shape)}"
+            f"{spec.name} is for images of {pixels(spec.image_shape)}, {images.name} has {pixels(images.image_shape)}"
         )
     weights.ready_to_install()
     out.mkdir(parents=True, exist_ok=True)
@@ -197,7 +196,7 @@ def _check_crop(model: Model, recipe: BaseRecipe) -> None:
     colours, height, width = model.spec.image_shape
     if recipe.crop > min(height, width):
         raise LinksimError(
-            f"--set crop={recipe.crop}: the images are {size_words(model.spec.image_shape)}: take a smaller one"
+            f"--set crop={recipe.crop}: the images are {pixels(model.spec.image_shape)}: take a smaller one"
         )
     first = getattr(model.spec, "first", None) or model.spec
     if not isinstance(first, ModelSpec):
