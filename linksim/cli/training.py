@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from linksim.models.owner import Model
 
 _MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
-_TUNE = ("channel", "snr", "rho", "data-dir", "users", "antennas", "detector", "power", "seed", "prior")
+_TUNE = (
+    "channel", "snr", "rho", "dataset", "data-dir", "image-size", "users", "antennas", "detector", "power", "seed",
+    "prior",
+)  # fmt: skip
 
 
 def add_commands(commands: Commands[Parser]) -> None:
@@ -88,7 +91,7 @@ def add_commands(commands: Commands[Parser]) -> None:
         "--cluster", metavar="PLACE", help="with --for: on a cluster of dask, in slices of ten minutes: slurm:jobs=8"
     )  # fmt: skip
 
-    tune = command(commands, "tune", _tune, "find the T' of a diffusion refiner on validation images")
+    tune = command(commands, "tune", _tune, "find the T' of a diffusion refiner on images to choose by")
     add_settings(tune, ["scheme", *_TUNE, "groups", "metrics"])
     tune.add_argument("--starts", metavar="T,...", help="the T' to try")
     tune.add_argument("--replace", action="store_true", help="in the place of a T' that is known already")
@@ -285,7 +288,11 @@ def _tune(args: argparse.Namespace) -> int:
     from linksim.report.progress import Bar
 
     values = given_settings(args, _TUNE)
-    values |= {"dataset": "cifar10-val", "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
+    values = {"dataset": "cifar10-val", **values, "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
+    if values["dataset"] in ("cifar10", "cifar10-mini"):
+        raise LinksimError(
+            f"--dataset {values['dataset']}: results are measured on these: choose by others, cifar10-val"
+        )
     starts = args.starts.split(",") if args.starts is not None else list(map(str, CANDIDATES))
     candidates = [whole(text.strip(), "--starts") or 0 for text in starts]
     if args.scheme is None:

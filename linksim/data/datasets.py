@@ -198,22 +198,24 @@ def load_dataset(spec: str, data_dir: Path | None = None, image_size: ImageSize 
     return found
 
 
-def embedded_images(count: int, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def embedded_images(count: int, image_shape: tuple[int, int, int], multiple: int = 1) -> NDArray[np.uint8]:
     """Images of any size out of those inside the package, side by side where one is too small; no pictures of anything.
 
     Args:
-        count: how many.
+        count: how many of 32x32; of larger ones as many as have no more pixels.
         image_shape: (C, H, W).
+        multiple: what their number is a multiple of, users say; as many there are at least.
 
     Returns:
-        uint8 [count, C, H, W].
+        uint8 [T, C, H, W].
 
     Example:
-        >>> embedded_images(2, (3, 48, 64)).shape
-        (2, 3, 48, 64)
+        >>> embedded_images(64, (3, 64, 64)).shape, embedded_images(64, (3, 256, 512), multiple=2).shape
+        ((16, 3, 64, 64), (2, 3, 256, 512))
     """
     images = _mini()
     channels, height, width = image_shape
+    count = max(1, count * 32 * 32 // (height * width) // multiple) * multiple
     down, across = -(-height // 32), -(-width // 32)
     chosen = images[np.arange(count * down * across) % len(images)].reshape(count, down, across, *cifar10.IMAGE_SHAPE)
     mosaic = chosen.transpose(0, 3, 1, 4, 2, 5).reshape(count, channels, down * 32, across * 32)

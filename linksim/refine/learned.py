@@ -104,8 +104,7 @@ class LearnedRefiner(Refiner, Owner):
 
         assert spec.first is not None
         transmission = learned(spec.first.method).transmission(spec.first)
-        groups = transmission.groups(_GOLDEN_GROUPS * spec.first.users)
-        images = embedded_images(groups * spec.first.users, spec.first.image_shape)
+        images = embedded_images(_GOLDEN_GROUPS * spec.first.users, spec.first.image_shape, spec.first.users)
         first = weights.load(transceiver(spec.first))
         assert isinstance(first, Network)
         return refined_psnr(transmission, first, network, images, "cpu", 10.0)

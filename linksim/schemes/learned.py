@@ -231,7 +231,7 @@ class Learned(Scheme, Owner):
 
         assert isinstance(network, Network)
         transmission = cls.transmission(spec)
-        images = embedded_images(transmission.groups(_GOLDEN_GROUPS * spec.users) * spec.users, spec.image_shape)
+        images = embedded_images(_GOLDEN_GROUPS * spec.users, spec.image_shape, spec.users)
         return transmission.psnr(network, images, "cpu", (10.0,))[10.0]
 
     @classmethod

@@ -81,11 +81,6 @@ def train(
     recipe, device = task.recipe, task.device
     team = team or Team(device)
     shares = team.size * recipe.accumulate
-    if recipe.batch % shares:
-        raise LinksimError(
-            f"a batch of {recipe.batch} does not divide among {team.size} processes and {recipe.accumulate} parts: "
-            f"take another --set batch, like {shares * max(1, recipe.batch // shares)}"
-        )
     torch.manual_seed(task.seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = task.network().to(device).to(memory_format=torch.channels_last)

@@ -117,6 +117,12 @@ def run_training(
     spec = model.spec
     check_device(device)
     _check_crop(model, recipe)
+    shares = (devices or 1) * recipe.accumulate
+    if recipe.batch % shares:
+        raise LinksimError(
+            f"a batch of {recipe.batch} does not divide among {devices} processes of {recipe.accumulate} parts: take "
+            f"another --set batch, like {shares * max(1, recipe.batch // shares)}"
+        )
     if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise LinksimError(f"--out {out}: a file is in the way: take another --out")
     if seconds is None and steps is None and not (out / CHECKPOINT).exists():

@@ -67,9 +67,7 @@ class OwnPrior(Owner):
         """PSNR in dB of the denoised images at step 100, on embedded images."""
         from linksim.refine.ddim.training import denoising_psnr
 
-        _, height, width = spec.image_shape
-        images = embedded_images(max(2, 64 * 32 * 32 // (height * width)), spec.image_shape)
-        return denoising_psnr(network, images, "cpu", (100,))[100]
+        return denoising_psnr(network, embedded_images(64, spec.image_shape), "cpu", (100,))[100]
 
 
 def prior(size: str, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> Model:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.files import digest, write_atomic
+from linksim.models.spec import CIFAR10_SHAPE, size_words
 from linksim.paths import weights_dir
 from linksim.schemes.learned import Learned
 
@@ -103,6 +104,8 @@ def validated_starts(wanted: Stages, first: Scheme) -> Starts:
     )
     scheme = f"{first.name}+ddim" + (f":{own}" if own else "")
     words = [f"--scheme {scheme}", f"--channel {link.channel}", f"--rho {first.setting.rho}"]
+    if first.setting.image_shape != CIFAR10_SHAPE:
+        words += [f"--dataset folder:DIR --image-size {size_words(first.setting.image_shape)}"]
     words += [f"--users {link.users}"] * (link.users != 2) + [f"--power {link.power}"] * (link.power != "sum")
     raise NoWeights(
         f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40), or find "

@@ -2,9 +2,10 @@
 
 N users of bandwidth ratio rho begin as the orthogonal model of rho/N. User u owns the u-th N-th of the real maps and of
 the imaginary maps, and its decoder looks at those alone (`Transceiver.embed`). What is left to learn is to send nothing
-elsewhere: encoder and user planes are trained for some 150 steps to send what the orthogonal model would. From there on
-the users may share what time-sharing would keep apart. A superposing model that starts from an orthogonal one without
-this stays for long where it cannot tell the users apart.
+elsewhere: encoder and user planes are trained for some 2,000 steps to send what the orthogonal model would. What they
+still send on others' maps is noise to those, and a short training after it does not make up for that. From there on the
+users may share what time-sharing would keep apart. A superposing model that starts from an orthogonal one without this
+stays for long where it cannot tell the users apart.
 """
 
 from __future__ import annotations

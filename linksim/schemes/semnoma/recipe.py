@@ -39,7 +39,7 @@ class Recipe(TransceiverRecipe):
     """
 
     layer_scale: Positive = 0.1
-    embed_steps: Annotated[int, Field(ge=1, le=100_000)] = 150
+    embed_steps: Annotated[int, Field(ge=1, le=100_000)] = 2000
     weights: tuple[NotNegative, NotNegative, NotNegative] = (10.0, 1.0, 1.0)
     fa_norm: FaNorm = "mean"
     leave_out: Literal["none", "fa", "crosskd"] = "none"
