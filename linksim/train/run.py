@@ -214,8 +214,10 @@ def _check_crop(model: Model, recipe: BaseRecipe) -> None:
 
 
 def _better(model: Model, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether the weights that are there score higher; other metrics or other parts do not compare."""
-    alike = there["validation"].keys() == here["validation"].keys()
+    """Whether the weights that are there score higher; other metrics, images or parts do not compare."""
+    alike = there["validation"].keys() == here["validation"].keys() and there.get("data_sha256") == here.get(
+        "data_sha256"
+    )
     behind = isinstance(model.spec, ModelSpec) or there.get("parts") == here["parts"]
     return bool(alike and behind and there["score"] > here["score"])
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from linksim.errors import LinksimError
 from linksim.link.config import Setting
 from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.recipe import BaseRecipe
-from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, RefinerSpec
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, RefinerSpec, pixels
 from linksim.refine.base import Steps
 from linksim.refine.diffbir.recipe import LatentRecipe
 from linksim.refine.diffbir.restorer import Restorer, check_steps, noise_of, recoloured, restore
@@ -55,6 +56,8 @@ class DiffBirMini(LearnedRefiner):
     @classmethod
     def behind(cls, first: ModelSpec) -> RefinerSpec:
         """See `LearnedRefiner`."""
+        if first.image_shape != CIFAR10_SHAPE:
+            raise LinksimError(f"{cls.name} is for images of 32x32, not {pixels(first.image_shape)}: take diffbir")
         return RefinerSpec(cls.name, CONTROL, first)
 
     @classmethod
