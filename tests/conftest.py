@@ -117,6 +117,21 @@ def install(real_assets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 @pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Image groups of a unit of sweeps that this process plans: few, so that a short sweep has many units."""
+    monkeypatch.setattr("linksim.engine.plan._UNIT_GROUPS", ((64, 8),))
+    return 8
+
+
+@pytest.fixture(scope="session")
+def few_held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that, first on the import path of a new process, has its trainings validate on 8 images."""
+    folder = tmp_path_factory.mktemp("few-held-out")
+    (folder / "sitecustomize.py").write_text("from linksim.data import cifar10\n\ncifar10.VALIDATION = 8\n")
+    return str(folder)
+
+
+@pytest.fixture
 def here(plugin_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs the command line as `cli` does, without the seconds that a process of its own takes to begin."""
     from linksim.cli import main
