@@ -21,7 +21,11 @@ def pytest_configure() -> None:
 
 
 #: Files that take longest, which begin first: the last one to end is then a short one.
-LONGEST = ("test_command.py", "test_sweep.py", "test_cluster.py", "test_style.py", "test_refined.py", "test_sweeps.py")
+LONGEST = (
+    "test_cluster.py", "test_sweep.py", "test_command.py", "test_style.py", "test_loop.py", "test_sweeps.py",
+    "test_cli.py", "test_refiners.py", "test_ldpc.py", "test_frechet.py", "test_registry.py", "test_learned.py",
+    "test_refined.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
