@@ -76,8 +76,15 @@ def _standard(name: str) -> bool:
 def _installed(path: Path | None) -> bool:
     if path is None:
         return False
+    place = path.resolve()
+    return any(place.is_relative_to(root) for root in _roots())
+
+
+@functools.cache
+def _roots() -> list[Path]:
+    """Where distributions are installed, and Python's own modules."""
     paths = sysconfig.get_paths()
-    return any(path.resolve().is_relative_to(Path(paths[key]).resolve()) for key in ("purelib", "platlib", "stdlib"))
+    return [Path(paths[key]).resolve() for key in ("purelib", "platlib", "stdlib")]
 
 
 def _place(top: str) -> Path | None:
@@ -111,19 +118,20 @@ def _add_files(top: str, path: Path | None, files: dict[str, bytes], seen: set[s
                 _add_files(name, found, files, seen)
 
 
-def _imports(content: bytes) -> set[str]:
+@functools.lru_cache(maxsize=1024)
+def _imports(content: bytes) -> frozenset[str]:
     """Top-level names that a file imports, those inside its functions included."""
     names: set[str] = set()
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
-        return names
+        return frozenset()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {_top(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(_top(node.module))
-    return names
+    return frozenset(names)
 
 
 def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:

@@ -21,7 +21,11 @@ def pytest_configure() -> None:
 
 
 #: Files that take longest, which begin first: the last one to end is then a short one.
-LONGEST = ("test_command.py", "test_sweep.py", "test_cluster.py", "test_style.py", "test_refined.py", "test_sweeps.py")
+LONGEST = (
+    "test_cluster.py", "test_sweep.py", "test_command.py", "test_style.py", "test_loop.py", "test_sweeps.py",
+    "test_cli.py", "test_refiners.py", "test_ldpc.py", "test_frechet.py", "test_registry.py", "test_learned.py",
+    "test_refined.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -114,6 +118,21 @@ def install(real_assets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
             assets.get(name, Path(folder) / file)
 
     return put
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Image groups of a unit of sweeps that this process plans: few, so that a short sweep has many units."""
+    monkeypatch.setattr("linksim.engine.plan._UNIT_GROUPS", ((64, 8),))
+    return 8
+
+
+@pytest.fixture(scope="session")
+def few_held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that, first on the import path of a new process, has its trainings validate on 8 images."""
+    folder = tmp_path_factory.mktemp("few-held-out")
+    (folder / "sitecustomize.py").write_text("from linksim.data import cifar10\n\ncifar10.VALIDATION = 8\n")
+    return str(folder)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from linksim.stopping import Stopped, held, stop_if_told
 @pytest.fixture(autouse=True)
 def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A shell starts its background jobs with Ctrl-C ignored, which linksim would respect.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(stopping._State, "acted", -float("inf"))
     stopping.listen()
     yield

@@ -51,8 +51,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> 
     return folder / "x"
 
 
-def test_four_workers_give_the_rows_of_one(whole: Path, cli: Cli, tmp_path: Path) -> None:
-    done = cli(*COMMAND, "--workers", "4", "--out", "four")
+def test_four_workers_give_the_rows_of_one(whole: Path, here: Cli, tmp_path: Path) -> None:
+    done = here(*COMMAND, "--workers", "4", "--out", "four")
     assert done.returncode == 0, done.stderr
     assert_same(whole, tmp_path / "four")
 
@@ -70,7 +70,7 @@ def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, here: Cli, tm
 
 
 def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
-    whole: Path, cli_env: dict[str, str], cli: Cli, tmp_path: Path
+    whole: Path, cli_env: dict[str, str], here: Cli, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "killed"]
     process = subprocess.Popen(words, cwd=tmp_path, env=cli_env, start_new_session=True)
@@ -88,14 +88,14 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     torn = next(path for path in sorted(journals.glob("*-w*.jsonl")) if path.stat().st_size)
     with torn.open("ab") as file:
         file.write(b'0badc0de {"point": "torn')
-    done = cli(*COMMAND, "--workers", "1", "--out", "killed")
+    done = here(*COMMAND, "--workers", "1", "--out", "killed")
     assert done.returncode == 0, done.stderr
     assert kept >= 3
     assert_same(whole, tmp_path / "killed")
 
 
 def test_ctrl_c_keeps_the_journal_and_exits_with_130(
-    cli_env: dict[str, str], cli: Cli, whole: Path, tmp_path: Path
+    cli_env: dict[str, str], here: Cli, whole: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "stopped"]
     for _ in range(5):
@@ -117,7 +117,7 @@ def test_ctrl_c_keeps_the_journal_and_exits_with_130(
     assert process.returncode == 130, err
     assert "the same command goes on" in err
     assert "Traceback" not in err
-    assert cli(*COMMAND, "--workers", "1", "--out", "stopped").returncode == 0
+    assert here(*COMMAND, "--workers", "1", "--out", "stopped").returncode == 0
     assert_same(whole, tmp_path / "stopped")
 
 
@@ -541,10 +541,10 @@ def test_every_scheme_meets_the_same_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey, images[images["snr_db"] == 10]["psnr_db"])
 
 
-def test_stopping_at_a_width_is_the_same_with_one_worker_and_with_three(cli: Cli, tmp_path: Path) -> None:
+def test_stopping_at_a_width_is_the_same_with_one_worker_and_with_three(here: Cli, tmp_path: Path) -> None:
     words = [*COMMAND[:-5], "--scheme", "analog-pixels", "--until", "psnr=0.4", "--min-groups", "64", "--quiet"]
     for workers in ("1", "3"):
-        done = cli(*words, "--workers", workers, "--out", workers)
+        done = here(*words, "--workers", workers, "--out", workers)
         assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "1", tmp_path / "3")
     table = linksim.load(tmp_path / "1")
@@ -590,7 +590,7 @@ def test_lpips_of_both_networks_is_a_column_each(tmp_path: Path, install: Callab
 
 
 def test_fid_is_of_all_images_of_a_point_however_the_work_was_cut_up(
-    tmp_path: Path, install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, local: None
+    tmp_path: Path, install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, local: None, small_units: int
 ) -> None:
     from linksim.metrics import Fid
 
@@ -601,7 +601,7 @@ def test_fid_is_of_all_images_of_a_point_however_the_work_was_cut_up(
     monkeypatch.setattr(Fid, "MIN_IMAGES", 8)
     with pytest.raises(LinksimError, match="fixed number of images"):
         quick(tmp_path, scheme="still", metrics="fid,psnr", until="psnr=1")
-    settings: dict[str, Any] = {"scheme": "bpg-capacity-oma", "users": 1, "groups": 66, "metrics": "fid"}
+    settings: dict[str, Any] = {"scheme": "bpg-capacity-oma", "users": 1, "groups": small_units + 2, "metrics": "fid"}
     table = quick(tmp_path, **settings)
     assert table["fid"].iloc[0] > table["fid"].iloc[1] > 0
     assert table["fid_note"].str.contains("fewer than 2048").all()
@@ -737,19 +737,20 @@ def test_a_table_that_lacks_columns_is_refused_in_one_line(tmp_path: Path) -> No
         assert main(["show", str(tmp_path / "x")]) == main(["plot", str(tmp_path / "x")]) == 2
 
 
-def test_an_installed_channel_runs_in_sweeps_and_is_listed(cli: Cli, tmp_path: Path) -> None:
-    listed = cli("list", "channels")
+def test_an_installed_channel_runs_in_sweeps_and_is_listed(here: Cli, tmp_path: Path) -> None:
+    listed = here("list", "channels")
     assert re.search(r"suzuki +example plug-in", listed.stdout)
-    words = ("--scheme", "bpg-capacity", "--channel", "rayleigh,suzuki:spread_db=8", "--snr", "10", "--groups", "48")
-    done = cli("sweep", *words, "--workers", "2", "--out", "s")
+    words = ("--scheme", "analog-pixels", "--channel", "rayleigh,suzuki:spread_db=8", "--snr", "10", "--groups", "48")
+    done = here("sweep", *words, "--workers", "2", "--out", "s")
     assert done.returncode == 0, done.stderr
     table = linksim.load(tmp_path / "s").set_index("channel")
     # Deep shadows cost more than what is gained outside them.
     assert table.loc["suzuki:spread_db=8.0", "psnr_db"] < table.loc["rayleigh", "psnr_db"]
 
 
+@pytest.mark.usefixtures("small_units")
 def test_any_executor_evaluates_the_units_with_the_rows_of_one_process(tmp_path: Path) -> None:
-    settings = {"scheme": "bpg-capacity", "channel": "rayleigh", "snr": "0:15:5", "groups": 128, "metrics": "psnr"}
+    settings = {"scheme": "bpg-capacity", "channel": "rayleigh", "snr": "0:15:5", "groups": 12, "metrics": "psnr"}
     alone = linksim.sweep(tmp_path / "alone", progress=False, **settings)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         pooled = linksim.sweep(tmp_path / "pooled", pool=pool, progress=False, **settings)
@@ -757,7 +758,7 @@ def test_any_executor_evaluates_the_units_with_the_rows_of_one_process(tmp_path:
 
 
 def test_a_pool_that_runs_two_units_in_one_process_is_refused(tmp_path: Path) -> None:
-    settings = {"scheme": "bpg-capacity", "snr": "0:15:1", "groups": 128, "metrics": "psnr"}
+    settings = {"scheme": "bpg-ldpc-qam-sic", "channel": "rayleigh", "snr": "5:15:5", "groups": 128, "metrics": "psnr"}
     with ThreadPoolExecutor(4) as pool, pytest.raises(LinksimError, match="two units at once"):
         linksim.sweep(tmp_path / "x", pool=pool, progress=False, **settings)
     with pytest.raises(LinksimError, match="give what has submit"):

@@ -193,11 +193,12 @@ def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
-def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path) -> None:
+def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path, few_held_out: str) -> None:
     (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/24\n")
     words = ["train", "--for", "mine.yaml", "--steps", "1", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
     words += ["--set", "embed_steps=2", "--data-dir", str(OFFICIAL), "--out", "runs"]
-    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights")}
+    path = os.pathsep.join(filter(None, [few_held_out, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": path}
 
     def start() -> "subprocess.Popen[bytes]":
         # Into a file: nobody reads a pipe while the process runs, and a full one would stop it.
