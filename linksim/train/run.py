@@ -116,7 +116,7 @@ def run_training(
     """
     spec = model.spec
     check_device(device)
-    _check_crop(model, recipe)
+    check_crop(model, recipe)
     if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise LinksimError(f"--out {out}: a file is in the way: take another --out")
     if seconds is None and steps is None and not (out / CHECKPOINT).exists():
@@ -189,7 +189,7 @@ def run_training(
         return weights.install(model, best, facts), facts
 
 
-def _check_crop(model: Model, recipe: BaseRecipe) -> None:
+def check_crop(model: Model, recipe: BaseRecipe) -> None:
     """Raises LinksimError for parts of images that the networks do not take."""
     if not recipe.crop:
         return
