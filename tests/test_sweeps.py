@@ -44,6 +44,12 @@ def test_figures_hold_the_bounds_and_steps_of_one_decibel(name: str) -> None:
     assert config.power == "sum"
 
 
+@pytest.mark.parametrize("name", ["table4", "table5"])
+def test_the_tables_have_a_part_for_256x256_images(name: str) -> None:
+    small, large = (make_config(read_sweep_file(ROOT / "sweeps" / f"{file}.yaml")) for file in (name, f"{name}-256"))
+    assert (large.scheme, large.rho, large.image_size) == (small.scheme, ("1/48",), 256)
+
+
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
     """Waves in place of faces: smooth enough for 512 bytes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,6 +12,7 @@ from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
     from linksim.engine.cluster import Place
+    from linksim.models.owner import Model
 
 #: A sweep's settings as options: what stands for the value, and the help.
 SETTINGS = {
@@ -151,6 +152,25 @@ def add_machine(parser: Parser, workers: bool = True) -> None:
             help="work on a cluster of dask: local:4, tcp://HOST:PORT, file:SCHEDULER.json, slurm:jobs=20,time=2h,...",
         )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu (default) or cuda")
+
+
+def add_dry_run(parser: Parser) -> None:
+    """`--dry-run`."""
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="train and write nothing: say what the trainings cost in FLOPs, GPU memory and hours",
+    )  # fmt: skip
+
+
+def print_costs(
+    models: Sequence[Model], recipe: str, changes: Mapping[str, str], warm: str | None = None, devices: int = 1,
+    steps: int | None = None, seconds: float | None = None,
+) -> None:  # fmt: skip
+    """Prints what trainings cost, line by line as it is found; the arguments are those of `linksim train`."""
+    from linksim.report.costs import cost_lines
+
+    for line in cost_lines(models, recipe, changes, warm, devices, steps, seconds):
+        print(line, flush=True)
 
 
 def cluster(args: argparse.Namespace) -> Place | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from linksim.cli.options import (
     Commands,
     Parser,
     add_changes,
+    add_dry_run,
     add_machine,
     add_out,
     add_settings,
@@ -18,9 +21,16 @@ from linksim.cli.options import (
     command,
     left_out,
     own_folder,
+    print_costs,
     sweep_values,
     whole,
 )
+from linksim.errors import LinksimError, NoWeights
+
+if TYPE_CHECKING:
+    from linksim.engine.config import SweepConfig
+
+_TRAIN = "train what lacks: {} (its cost: the same with --dry-run)"
 
 
 def add_commands(commands: Commands[Parser]) -> None:
@@ -47,6 +57,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_out(again, "results folder (default: results/FIGURE)")
     add_machine(again)
     again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
+    add_dry_run(again)
     again.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
     _allow_versions(again)
     again.add_argument("--quiet", action="store_true", help="no progress bar and no table")
@@ -106,6 +117,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     from linksim.report.figures import draw
     from linksim.report.progress import Bars
     from linksim.report.show import table_text
+    from linksim.train.models import training_command
 
     file = sweep_file(args.figure)
     values = read_sweep_file(file, changes(args))
@@ -113,21 +125,53 @@ def _reproduce(args: argparse.Namespace) -> int:
         values["data_dir"] = args.data_dir
     only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
+    config = make_config(values)
+    if args.dry_run:
+        return _dry_run(config, file, only)
     figures = Path.cwd() / folder / FIGURES
     workers, pool = whole(args.workers, "--workers"), cluster(args)
     try:
         with Bars(shown=not args.quiet) as bars:
             done = reproduce(
-                make_config(values), folder, workers=workers, device=args.device, force_new=args.force_new,
+                config, folder, workers=workers, device=args.device, force_new=args.force_new,
                 only=only, progress=bars.of, steps=bars.steps, missing=left_out, allow_versions=args.allow_versions,
                 pool=pool, tell=bars.tell,
             )  # fmt: skip
         draw(done.table, figures)
     except KeyboardInterrupt:
         return _stopped(folder)
+    except NoWeights as error:
+        if (train := training_command(config, file)) is None:
+            raise
+        raise LinksimError(f"{error}; {_TRAIN.format(train)}") from None
     if not args.quiet:
         print(table_text(done.table))
     print(f"results: {folder}" + (f"; {len(done.lacking)} curves lack weights" if done.lacking else ""))
+    if done.lacking and (train := training_command(config, file)) is not None:
+        print(_TRAIN.format(train))
+    return 0
+
+
+def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
+    """Says which curves of a figure lack weights, and what it costs to train those that can be trained."""
+    from linksim.engine.reproduce import what_lacks
+    from linksim.train.models import image_shape, models_for, training_command, with_prerequisites
+
+    shape = image_shape(config)
+    curves = what_lacks(config, shape, only)
+    for name, why in curves.items():
+        print(f"{'lacks' if why else 'ready'}  {name}{f': {why}' if why else ''}")
+    if only:
+        config = config.model_copy(update={"scheme": tuple(only)})
+    models = with_prerequisites(models_for(config, shape)) if any(curves.values()) else []
+    if not models:
+        print("nothing of this figure is to be trained")
+        return 0
+    for model in models:
+        print(f"needed  {model.name}")
+    print_costs(models, "fast", {})
+    if (train := training_command(config, file)) is not None:
+        print(_TRAIN.format(train))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from linksim.cli.options import (
     Commands,
     Parser,
     add_changes,
+    add_dry_run,
     add_machine,
     add_out,
     add_settings,
@@ -20,6 +21,7 @@ from linksim.cli.options import (
     cluster,
     command,
     given_settings,
+    print_costs,
     print_rows,
     whole,
 )
@@ -76,6 +78,7 @@ def add_commands(commands: Commands[Parser]) -> None:
         "--validation", metavar="NAME", help="folder:DIR to choose by (default: one in ten of the data set's own)"
     )
     add_settings(train, ["data-dir", "image-size"])
+    add_dry_run(train)
     train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
     train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
     train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
@@ -126,6 +129,8 @@ def _train(args: argparse.Namespace) -> int:
             if getattr(args, option):
                 word = {"sweep": "for"}.get(option, option)
                 raise LinksimError(f"--more goes on from the best weights of one run: leave --{word} out")
+        if args.dry_run:
+            raise LinksimError("--dry-run is of a training from its start: leave --more out")
         seconds = parse_budget(args.more, "--more") if args.more else None
     if args.sweep:
         return _train_for(args)
@@ -134,6 +139,12 @@ def _train(args: argparse.Namespace) -> int:
             raise LinksimError(f"--{option} is for --for: one model is one process")
     devices = whole(args.devices, "--devices")
     model = _model(args)
+    if args.dry_run:
+        from linksim.train.models import with_prerequisites
+
+        for part in with_prerequisites([*model.parts.values(), *([model.begins_as] if model.begins_as else [])]):
+            print(f"lacks  {part.name}: {part.command}")
+        return _dry_run(args, [model])
     out = args.out / model.name
     seed = int(args.seed or "0")
     if args.more is not None:
@@ -170,6 +181,17 @@ def _train(args: argparse.Namespace) -> int:
             f"{model.name}: {result}; better weights are there and stay (--replace puts these in their place; "
             f"weights={out} runs these)"
         )
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, models: Sequence[Model]) -> int:
+    """Says what trainings cost, in place of them."""
+    from linksim.train.run import parse_budget
+
+    print_costs(
+        models, args.recipe, changes(args), args.warm, whole(args.devices, "--devices") or 1,
+        whole(args.steps, "--steps"), parse_budget(args.budget) if args.budget is not None else None,
+    )  # fmt: skip
     return 0
 
 
@@ -225,6 +247,8 @@ def _train_for(args: argparse.Namespace) -> int:
     if "models" in values:
         if place is not None:
             raise LinksimError("--cluster: a list is trained in turns here; give a sweep file")
+        if args.dry_run:
+            raise LinksimError("--dry-run: a list is trained in turns for as long as you like; give a sweep file")
         return _campaign(args, values, jobs)
     config = make_config(values)
     if args.image_size is not None:
@@ -245,6 +269,8 @@ def _train_for(args: argparse.Namespace) -> int:
     if not lacking:
         print("every model of this sweep has its weights")
         return 0
+    if args.dry_run:
+        return _dry_run(args, lacking)
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for model in lacking:

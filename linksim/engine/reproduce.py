@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from linksim.engine import provenance
 from linksim.engine.cluster import Place
 from linksim.engine.config import SweepConfig
-from linksim.engine.context import FEATURES_FOLDER
+from linksim.engine.context import FEATURES_FOLDER, models_of
 from linksim.engine.sweep import (
     FIGURES,
     PER_IMAGE,
@@ -36,6 +36,8 @@ from linksim.engine.sweep import (
 from linksim.engine.tables import without_gaps
 from linksim.errors import LinksimError, NoWeights, shown, unknown
 from linksim.files import exclusive, is_part, remove_parts
+from linksim.link.config import Setting
+from linksim.models import weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +85,40 @@ def parts_of(config: SweepConfig) -> dict[str, SweepConfig]:
     return found
 
 
+def _asked(config: SweepConfig, only: Sequence[str]) -> dict[str, SweepConfig]:
+    """The parts whose schemes `only` names, all where it is empty. Raises LinksimError for a name that is none."""
+    for text in only:
+        if text not in config.scheme:
+            raise unknown("curve", text, config.scheme)
+    return {name: part for name, part in parts_of(config).items() if not only or part.scheme[0] in only}
+
+
+def what_lacks(config: SweepConfig, shape: tuple[int, int, int], only: Sequence[str] = ()) -> dict[str, str]:
+    """For each part of a figure the weights that it lacks; empty where all are there. No images are read.
+
+    Args:
+        config: the figure's sweep.
+        shape: (C, H, W) of its images.
+        only: see `reproduce`.
+
+    Raises:
+        LinksimError: a scheme that cannot be set up, or `only` names none.
+    """
+    found = {}
+    there = {name for name, card in weights.cards().items() if weights.present(card)}
+    for name, part in _asked(config, only).items():
+        lacking = sorted({model.name for model in models_of(part, shape)} - there)
+        found[name] = ", ".join(lacking)
+        if lacking:
+            continue
+        for variant in part.variants:
+            try:
+                variant.build(Setting(part.link(part.channel[0]), shape, part.rhos[0]))
+            except NoWeights as error:
+                found[name] = str(error)
+    return found
+
+
 def reproduce(
     config: SweepConfig,
     folder: Path,
@@ -112,12 +148,11 @@ def reproduce(
         missing: told the name of a part that has no weights, and why, before anything runs.
 
     Raises:
-        LinksimError: the folder holds another sweep or files of yours, no part can run, or `only` names no scheme.
+        NoWeights: no part can run.
+        LinksimError: the folder holds another sweep or files of yours, or `only` names no scheme.
     """
     folder = Path.cwd() / folder
-    for text in only:
-        if text not in config.scheme:
-            raise unknown("curve", text, config.scheme)
+    parts = _asked(config, only)
     try:
         _check_folder(config, folder)
         before = _Tables(_read(folder / TABLE), _read(folder / PER_IMAGE))
@@ -130,9 +165,7 @@ def reproduce(
         before, others, earlier, stale = _Tables(None, None), {}, {}, True
     ready: dict[str, Prepared] = {}
     lacking: dict[str, str] = {}
-    for name, part in parts_of(config).items():
-        if only and part.scheme[0] not in only:
-            continue
+    for name, part in parts.items():
         try:
             ready[name] = prepare(part, device, away=isinstance(pool, Place))
         except NoWeights as error:
@@ -141,7 +174,7 @@ def reproduce(
             if missing is not None:
                 missing(name, lacking[name])
     if not ready:
-        raise LinksimError(f"nothing of this figure can run: {next(iter(lacking.values()))}")
+        raise NoWeights(f"nothing of this figure can run: {next(iter(lacking.values()))}")
     identity: dict[str, Any] = {}
     for prepared in ready.values():
         identity |= prepared.identity
@@ -172,10 +205,10 @@ def reproduce(
         table = _together(config, {name: part.points for name, part in shown.items()}, before.points)
         images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
         write_tables(folder, table, images)
-        parts = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
+        runs = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
         kept_keys = ("linksim", "python", "platform", "started", "finished", "versions")
-        run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in parts.items()}
-        for facts in parts.values():
+        run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in runs.items()}
+        for facts in runs.values():
             run["identity"] = {**facts["identity"], **run["identity"]}
         # Of the curves that were kept, what was known of them.
         run["parts"] = {**earlier.get("parts", {}), **run["parts"]}

@@ -42,7 +42,10 @@ class Owner(ABC):
 
     @classmethod
     @abstractmethod
-    def task(cls, spec: Any, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None) -> Task:
+    def task(
+        cls, spec: Any, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """The training of a model.
 
         Args:
@@ -51,6 +54,7 @@ class Owner(ABC):
             images: the data set.
             seed, device: see `Task`.
             start: a network to start warm from.
+            frozen: the networks of `parts`; None loads their weights.
         """
 
     @classmethod
@@ -165,9 +169,12 @@ class Model:
         """See `Owner.network`."""
         return self.owner.network(self.spec)
 
-    def task(self, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None) -> Task:
+    def task(
+        self, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """See `Owner.task`."""
-        return self.owner.task(self.spec, recipe, images, seed, device, start)
+        return self.owner.task(self.spec, recipe, images, seed, device, start, frozen)
 
     def golden_psnr(self, network: nn.Module) -> float:
         """See `Owner.golden_psnr`."""

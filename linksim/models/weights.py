@@ -216,6 +216,11 @@ def load(model: Model, found: Card | None = None) -> nn.Module:
     return _fitted(model, tensors, found["folder"])
 
 
+def load_all(parts: Mapping[str, Model]) -> dict[str, nn.Module]:
+    """The trained networks of models that another one is trained with; see `load`."""
+    return {name: load(part) for name, part in parts.items()}
+
+
 def _safetensors(data: bytes, source: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors

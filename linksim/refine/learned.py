@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,10 +90,11 @@ class LearnedRefiner(Refiner, Owner):
 
     @classmethod
     def task(
-        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """See `Owner`."""
-        frozen = {name: weights.load(part) for name, part in cls.parts(spec).items()}
+        frozen = weights.load_all(cls.parts(spec)) if frozen is None else frozen
         return cls.training()(cls, spec, recipe, images, seed, device, start, frozen)
 
     @classmethod

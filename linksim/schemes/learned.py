@@ -218,10 +218,11 @@ class Learned(Scheme, Owner):
 
     @classmethod
     def task(
-        cls, spec: ModelSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+        cls, spec: ModelSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """See `Owner`."""
-        frozen = {name: weights.load(part) for name, part in cls.parts(spec).items()}
+        frozen = weights.load_all(cls.parts(spec)) if frozen is None else frozen
         return cls.training()(cls, spec, recipe, images, seed, device, cast("Network | None", start), frozen)
 
     @classmethod

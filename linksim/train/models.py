@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, get_args
 
 from linksim.data import load_dataset
 from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.data.images import parse_size
-from linksim.engine.config import SweepConfig
+from linksim.engine.config import SweepConfig, make_config, read_sweep_file
 from linksim.engine.context import models_of
 from linksim.errors import LinksimError, shown, unknown
 from linksim.link.channels import CHANNELS
@@ -187,6 +189,23 @@ def image_shape(config: SweepConfig) -> tuple[int, int, int]:
     if not config.dataset.startswith("folder:"):
         return IMAGE_SHAPE
     return load_dataset(config.dataset).image_shape
+
+
+def training_command(config: SweepConfig, file: Path) -> str | None:
+    """The command that trains all that a sweep lacks; None where nothing lacks that can be trained, or not by the file.
+
+    Args:
+        config: the sweep as it is run.
+        file: the sweep file that it is of; what else was asked for, it does not say.
+    """
+    shape = image_shape(config)
+    lacking = with_prerequisites(models_for(config, shape))
+    by_file = with_prerequisites(models_for(make_config(read_sweep_file(file)), shape))
+    if not lacking or not set(lacking) <= set(by_file):
+        return None
+    words = ["linksim", "train", "--for", shlex.quote(str(file))]
+    words += ["--dataset", "folder:DIR"] if shape != IMAGE_SHAPE else []
+    return " ".join([*words, "--budget", "8h"])
 
 
 def waves(models: Iterable[Model]) -> list[list[Model]]:

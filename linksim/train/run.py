@@ -116,13 +116,8 @@ def run_training(
     """
     spec = model.spec
     check_device(device)
-    _check_crop(model, recipe)
-    shares = (devices or 1) * recipe.accumulate
-    if recipe.batch % shares:
-        raise LinksimError(
-            f"a batch of {recipe.batch} does not divide among {devices} processes of {recipe.accumulate} parts: take "
-            f"another --set batch, like {shares * max(1, recipe.batch // shares)}"
-        )
+    check_crop(model, recipe)
+    check_shares(recipe, devices or 1)
     if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise LinksimError(f"--out {out}: a file is in the way: take another --out")
     if seconds is None and steps is None and not (out / CHECKPOINT).exists():
@@ -195,7 +190,17 @@ def run_training(
         return weights.install(model, best, facts), facts
 
 
-def _check_crop(model: Model, recipe: BaseRecipe) -> None:
+def check_shares(recipe: BaseRecipe, devices: int) -> None:
+    """Raises LinksimError for a batch that does not divide among devices and parts."""
+    shares = devices * recipe.accumulate
+    if recipe.batch % shares:
+        raise LinksimError(
+            f"a batch of {recipe.batch} does not divide among {devices} processes of {recipe.accumulate} parts: take "
+            f"another --set batch, like {shares * max(1, recipe.batch // shares)}"
+        )
+
+
+def check_crop(model: Model, recipe: BaseRecipe) -> None:
     """Raises LinksimError for parts of images that the networks do not take."""
     if not recipe.crop:
         return

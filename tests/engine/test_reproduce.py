@@ -102,6 +102,7 @@ def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.
     out = capsys.readouterr().out
     assert "left out  kd_rayleigh_1-12: no weights kd_rayleigh_1-12" in out
     assert "1 curves lack weights" in out
+    assert out.splitlines()[-1].startswith(f"train what lacks: linksim train --for {file} --budget 8h (")
     assert (tmp_path / "figure" / "figures" / "psnr_db_rayleigh.png").exists()
     assert main([*words, "--set", "groups=5"]) == 2
     assert "holds another sweep" in capsys.readouterr().err
@@ -258,3 +259,25 @@ def test_figures_without_a_file_and_without_any_weights_are_refused(tmp_path: Pa
     with pytest.raises(LinksimError, match="nothing of this figure can run: no weights"):
         reproduce(make_config({"scheme": "kd", "channel": "rayleigh", "rho": "1/96"}), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_names_what_lacks_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    install(Fraction(1, 24))
+    file = tmp_path / "mine.yaml"
+    file.write_text("scheme: [semoma, semnoma]\nchannel: rayleigh\nrho: [1/12, 1/48]\n")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    assert main(["reproduce", str(file), "--dry-run", "--only", "semoma"]) == 0
+    out = capsys.readouterr().out
+    assert "ready  semoma_rayleigh_1-12\n" in out
+    assert "lacks  semoma_rayleigh_1-48: semoma_rayleigh_1-96_n2_own_sum_32px_compact\n" in out
+    assert "semnoma" not in out
+    assert f"train what lacks: linksim train --for {file} --budget 8h" in out
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert main(["reproduce", str(file), "--only", "semnoma", "--set", "rho=1/48"]) == 2
+    assert f"; train what lacks: linksim train --for {file} --budget 8h" in capsys.readouterr().err
+    # The file does not ask for what was asked for beside it.
+    assert main(["reproduce", str(file), "--only", "semnoma", "--set", "rho=1/96"]) == 2
+    assert "train what lacks" not in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from linksim.data.datasets import embedded_images
@@ -55,8 +56,9 @@ class OwnPrior(Owner):
 
     @classmethod
     def task(
-        cls, spec: PriorSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+        cls, spec: PriorSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """See `Owner`."""
         from linksim.refine.ddim.training import PriorTask
 

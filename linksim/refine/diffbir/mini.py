@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -93,13 +93,14 @@ class DiffBirMini(LearnedRefiner):
 
     @classmethod
     def task(
-        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None
-    ) -> Task:
+        cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
+        frozen: Mapping[str, nn.Module] | None = None,
+    ) -> Task:  # fmt: skip
         """See `Owner`."""
         from linksim.refine.diffbir.training import ControlTask, DenoiserTask, VaeTask
 
         kind: Any = {VAE: VaeTask, DENOISER: DenoiserTask, CONTROL: ControlTask}[spec.part]
-        frozen = {name: weights.load(model) for name, model in cls.parts(spec).items()}
+        frozen = weights.load_all(cls.parts(spec)) if frozen is None else frozen
         task: Task = kind(cls, spec, recipe, images, seed, device, start, frozen)
         return task
 
@@ -111,7 +112,7 @@ class DiffBirMini(LearnedRefiner):
         """
         from linksim.refine.diffbir.training import golden_psnr
 
-        return golden_psnr(spec, network, {name: weights.load(model) for name, model in cls.parts(spec).items()})
+        return golden_psnr(spec, network, weights.load_all(cls.parts(spec)))
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights of each part."""

@@ -1,0 +1,92 @@
+"""What trainings cost, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from linksim.errors import LinksimError
+from linksim.models.owner import Model
+from linksim.train.estimate import GPUS, UTILISATION, Cost, cost_of, starts_warm
+
+#: Steps that hours are of, where neither steps nor a time are asked for.
+STEPS = 10_000
+
+
+def cost_lines(
+    models: Sequence[Model], recipe: str, changes: Mapping[str, str], warm: str | None = None, devices: int = 1,
+    steps: int | None = None, seconds: float | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """A table of models and GPUs, line by line as it is found, and what it is of.
+
+    A model whose cost cannot be told is named with the reason.
+
+    Args:
+        models: those to train.
+        recipe, changes, warm, devices, steps: as `linksim train` takes them.
+        seconds: time for each model; without steps, those that fit into it are told.
+
+    Raises:
+        LinksimError: the cost of no model can be told.
+    """
+    fitting = seconds if steps is None else None
+    steps = steps or STEPS
+    width = max(map(len, [_all(len(models)), *(model.name for model in models)]))
+    yield _line(width, "model", ["parameters", "batch", "TFLOP/step", "GPU memory", *GPUS])
+    done: list[Cost] = []
+    failed = ""
+    for model in models:
+        try:
+            cost = cost_of(model, model.make_recipe(recipe, changes, starts_warm(model, warm)), devices)
+        except LinksimError as error:
+            failed = f"{model.name}: no estimate: {error}"
+            yield failed
+            continue
+        done.append(cost)
+        what = [f"{cost.parameters / 1e6:.2f} M", f"{cost.batch}", _number(cost.flops / 1e12)]
+        what.append(f"{cost.memory / 2**30:.1f} GiB")
+        yield _line(width, model.name, [*what, *(_told(cost, gpu, steps, fitting) for gpu in GPUS)])
+    if not done:
+        raise LinksimError(failed)
+    hours = {gpu: sum(cost.seconds(gpu) for cost in done) * steps / 3600 for gpu in GPUS}
+    if fitting:
+        hours = dict.fromkeys(GPUS, len(done) * fitting / 3600)
+    parameters = f"{sum(cost.parameters for cost in done) / 1e6:.2f} M"
+    yield _line(width, _all(len(done)), [parameters, "", "", "", *map(_hours, hours.values())])
+    peaks = ", ".join(f"{gpu} {peak / 1e12:g}" for gpu, peak in GPUS.items())
+    told = f"steps in {_hours(fitting / 3600)}" if fitting else f"hours for {steps:,} steps"
+    yield (
+        f"{told} a model{f' on {devices} GPUs together' if devices > 1 else ''}, an estimate: "
+        f"{UTILISATION:.0%} of the dense bf16 peak is assumed ({peaks} TFLOP/s)"
+    )
+    yield (
+        "left out: validation, the reading of images, the embedding before the first step (embed_steps, the encoder "
+        "alone), and the launch of kernels, by which small networks take longer; memory falls with --set accumulate=N"
+    )
+
+
+def _all(count: int) -> str:
+    return f"all {count} models"
+
+
+def _line(width: int, name: str, cells: Sequence[str]) -> str:
+    return "  ".join([f"{name:{width}}", *(f"{cell:>10}" for cell in cells)])
+
+
+def _told(cost: Cost, gpu: str, steps: int, seconds: float | None) -> str:
+    if seconds is not None:
+        return f"{int(seconds / cost.seconds(gpu)):,}"
+    return _hours(steps * cost.seconds(gpu) / 3600)
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f} h" if value >= 100 else f"{value:.2f} h"
+
+
+def _number(value: float) -> str:
+    """Three digits that count.
+
+    Example:
+        >>> _number(1234.5), _number(12.345), _number(0.012345)
+        ('1,234', '12.3', '0.0123')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
