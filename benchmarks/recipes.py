@@ -112,10 +112,14 @@ SEARCHES = {
     ),
     "embedded": Search(
         "embedded.csv",
-        ("optimizer", "learning_rate", "batch", "loss", "dropout", "ema", "fall", "weights", "cross_layer"),
+        ("optimizer", "learning_rate", "batch", "loss", "dropout", "ema", "fall", "weights", "cross_layer", "embed_steps"),
         6_400,
         {
             "semnoma": (UNTAUGHT, FINETUNE),
+            **{
+                f"semnoma, embedding of {steps} steps": (UNTAUGHT, replace(FINETUNE, embed_steps=steps))
+                for steps in (150, 500, 6000)
+            },
             "semnoma, MAE": (UNTAUGHT, replace(FINETUNE, loss="mae")),
             "semnoma, dropout": (UNTAUGHT, replace(FINETUNE, dropout=True)),
             "semnoma, Muon 6e-4": (UNTAUGHT, replace(FINETUNE, optimizer="muon", learning_rate=6e-4)),
