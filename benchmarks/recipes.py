@@ -112,7 +112,18 @@ SEARCHES = {
     ),
     "embedded": Search(
         "embedded.csv",
-        ("optimizer", "learning_rate", "batch", "loss", "dropout", "ema", "fall", "weights", "cross_layer", "embed_steps"),
+        (
+            "optimizer",
+            "learning_rate",
+            "batch",
+            "loss",
+            "dropout",
+            "ema",
+            "fall",
+            "weights",
+            "cross_layer",
+            "embed_steps",
+        ),
         6_400,
         {
             "semnoma": (UNTAUGHT, FINETUNE),

@@ -270,8 +270,8 @@ def spec_from_json(values: Mapping[str, Any]) -> Spec:
     """The inverse of `Spec.to_json`. Raises ValueError for what is no model.
 
     Example:
-        >>> spec_from_json({"kind": "prior", "size": "small"})
-        PriorSpec(size='small')
+        >>> spec_from_json({"kind": "prior", "size": "small"}) == PriorSpec("small")
+        True
     """
     kind, rest = values.get("kind", ModelSpec.kind), {key: value for key, value in values.items() if key != "kind"}
     if kind == ModelSpec.kind:

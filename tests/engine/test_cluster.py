@@ -341,7 +341,7 @@ def test_a_slice_gives_back_what_it_has_when_its_time_is_over(tmp_path: Path, mo
     steps = [0]
     # Seconds go into starting, as many as the machine needs.
     for seconds in (12.0, 12.0, 24.0, 48.0, 96.0, 192.0, 384.0):
-        found = train_slice("any", words, name, files, {}, seconds)
+        found = train_slice("any", words, ["--data-dir", "{data}"], name, files, {}, seconds)
         files = dict(found.files)
         assert found.code is None
         if "checkpoint.pt" in files:

@@ -135,7 +135,7 @@ def test_what_is_no_prior_is_refused(tmp_path: Path) -> None:
     for name in ("nowhere.pt", "", "x" * 300, "~nobody-at-all/x"):
         with pytest.raises(LinksimError, match="no such file or folder"):
             find_prior(name, Checkpoint(), SHAPE)
-    with pytest.raises(LinksimError, match="images of 32x32"):
+    with pytest.raises(LinksimError, match=r"no weights prior_256px_small: .* or give prior=FILE"):
         find_prior("small", Checkpoint(), (3, 256, 256))
 
 
