@@ -284,12 +284,12 @@ def test_workers_of_several_threads_or_of_other_versions_are_refused(
 @pytest.mark.skipif("SLURM_CONF" not in os.environ, reason="no SLURM: SLURM_CONF is not set")
 def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    alone = linksim.sweep(tmp_path / "alone", progress=False, **settings())
+    alone = linksim.sweep(tmp_path / "alone", progress=False, **settings(groups=64))
     place = "slurm:jobs=2,time=10m,memory=1500MB"
-    same(alone, linksim.sweep(tmp_path / "jobs", cluster=place, progress=False, **settings()))
+    same(alone, linksim.sweep(tmp_path / "jobs", cluster=place, progress=False, **settings(groups=64)))
     # Shards in a job array, by a script of the user's own.
     script = tmp_path / "array.sh"
-    words = "sweep --scheme bpg-capacity --channel rayleigh --snr 0,10 --groups 160 --metrics psnr --workers 1 --quiet"
+    words = "sweep --scheme bpg-capacity --channel rayleigh --snr 0,10 --groups 64 --metrics psnr --workers 1 --quiet"
     script.write_text(
         "#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output=log-%a.txt\n"
         f"cd {tmp_path}\n{sys.executable} -m linksim.cli {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
