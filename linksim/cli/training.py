@@ -54,7 +54,9 @@ def add_commands(commands: Commands[Parser]) -> None:
         metavar="FILE",
         help="every model that a sweep needs and lacks; or of a list `models`, in turns",
     )
-    train.add_argument("--channel", metavar="NAME", help="awgn (default) or rayleigh")
+    train.add_argument(
+        "--channel", metavar="NAME", help="awgn (default), rayleigh, or a plug-in that weights are trained for"
+    )
     train.add_argument("--rho", metavar="K/M", help="channel uses of the system over an image's size (default 1/6)")
     train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
     train.add_argument("--users", metavar="N", help="users (default 2)")
@@ -65,7 +67,12 @@ def add_commands(commands: Commands[Parser]) -> None:
     train.add_argument("--power", metavar="CONVENTION", help="sum (default) or per-ue")
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
     train.add_argument("--steps", metavar="N", help="steps, in place of a time")
-    train.add_argument("--recipe", default="fast", metavar="NAME", help="fast (default) or paper")
+    train.add_argument(
+        "--recipe",
+        default="fast",
+        metavar="NAME",
+        help="fast (default): scratch, or finetune of a warm start; adamw, paper",
+    )
     add_changes(train, "change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/1/1")
     train.add_argument(
         "--warm",
@@ -171,6 +178,11 @@ def _train(args: argparse.Namespace) -> int:
         words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
+    except LinksimError:
+        if follower:
+            # The first process says so.
+            return 2
+        raise
     if follower:
         return 0
     result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {model.spec.unit}"
@@ -178,8 +190,8 @@ def _train(args: argparse.Namespace) -> int:
         print(f"{paths[0]}: {result}")
     else:
         print(
-            f"{model.name}: {result}; better weights are there and stay (--replace puts these in their place; "
-            f"weights={out} runs these)"
+            f"{model.name}: {result}; weights that are better, or of other images, are there and stay (--replace puts "
+            f"these in their place; weights={out} runs these)"
         )
     return 0
 
@@ -227,19 +239,19 @@ def _model(args: argparse.Namespace) -> Model:
 def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
     from linksim.data.cifar10 import IMAGE_SHAPE
+    from linksim.data.training import name_of
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.models.spec import pixels, size_words
-    from linksim.train.models import image_shape, models_for, waves, with_prerequisites
+    from linksim.train.models import image_shape, models_for, trained_on_others, waves, with_prerequisites
     from linksim.train.parallel import train_all
     from linksim.train.slices import train_on
 
     for option in _MODEL:
         if getattr(args, option) is not None:
             raise LinksimError(f"--{option} is the sweep's to say: leave it out with --for")
-    if args.replace:
-        raise LinksimError("--for trains what has no weights: leave --replace out")
     jobs = whole(args.jobs or "1", "--jobs") or 1
+    whole(args.devices, "--devices")
     if args.cluster is not None and args.jobs is not None:
         raise LinksimError("--cluster says how many models are trained side by side: leave --jobs out")
     place = parse_cluster(args.cluster) if args.cluster is not None else None
@@ -263,7 +275,15 @@ def _train_for(args: argparse.Namespace) -> int:
     if data.image_shape != shape:
         raise LinksimError(f"--dataset {args.dataset} has images of {pixels(data.image_shape)}, not {pixels(shape)}")
     needed = models_for(config, shape)
-    lacking = with_prerequisites(needed)
+    if args.replace and args.dataset is None:
+        raise LinksimError("--for trains what has no weights: leave --replace out")
+    foreign = trained_on_others(needed, name_of(data.dataset))
+    if foreign and not args.replace:
+        raise LinksimError(
+            f"{foreign[0]} has weights that were trained on other images: --replace trains it, and all like it, on "
+            f"{data.dataset}"
+        )
+    lacking = with_prerequisites(needed, foreign)
     for model in dict.fromkeys([*lacking, *needed]):
         print(f"{'needed' if model in lacking else 'there '}  {model.name}")
     if not lacking:
@@ -279,6 +299,7 @@ def _train_for(args: argparse.Namespace) -> int:
     words += ["--seed", args.seed] if args.seed is not None else []
     words += [word for change in args.set for word in ("--set", change)]
     words += ["--devices", args.devices] if args.devices is not None else []
+    words += ["--replace"] if foreign else []
     if place is not None:
         train_on(place, waves(lacking), words, args.out, args.warm, data)
         return 0
@@ -288,7 +309,9 @@ def _train_for(args: argparse.Namespace) -> int:
 
 def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) -> int:
     """Models of a list, in turns."""
+    from linksim.data.training import name_of
     from linksim.train.campaign import goals_of, run_campaign
+    from linksim.train.models import trained_on_others
 
     for option in ("warm", "resume", "set", "seed"):
         if getattr(args, option):
@@ -297,6 +320,11 @@ def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) ->
         raise LinksimError("--recipe is the list's to say, for each model: leave it out")
     data = _data(args)
     goals = goals_of(values, data.image_shape)
+    if foreign := trained_on_others([goal.model for goal in goals], name_of(data.dataset)):
+        raise LinksimError(
+            f"{foreign[0]} has weights that were trained on other images, whose scores do not compare: train it once "
+            "with --replace"
+        )
     if (args.budget is None) == (args.steps is None):
         raise LinksimError("give the length of a turn: --budget 20m, or --steps N")
     run_campaign(goals, args.out, _length_words(args), [*data.words, "--device", args.device], jobs)

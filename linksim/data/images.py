@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from linksim.cache import keep_entry, read_entry
 from linksim.errors import LinksimError, shown
@@ -42,6 +42,16 @@ def parse_size(size: ImageSize) -> tuple[int, int]:
     return int(match[2] or match[1]), int(match[1])
 
 
+def size_of(height: int, width: int) -> ImageSize:
+    """The inverse of `parse_size`.
+
+    Example:
+        >>> size_of(256, 256), size_of(512, 768)
+        (256, '768x512')
+    """
+    return height if height == width else f"{width}x{height}"
+
+
 class FolderImages:
     """Images of one folder, decoded each time they are asked for, so that a large set needs no memory.
 
@@ -58,14 +68,10 @@ class FolderImages:
 
     def __init__(self, paths: Sequence[Path], image_size: ImageSize | None, image_shape: tuple[int, int, int]) -> None:
         self.paths = tuple(paths)
-        self.image_size = image_size
+        # One size has one way to be written here, and so one place in the cache.
+        self.image_size = None if image_size is None else size_of(*parse_size(image_size))
         self.shape = (len(self.paths), *image_shape)
         self._sums = {path: hashlib.sha256(_read_file(path)).digest() for path in self.paths}
-
-    @property
-    def sums(self) -> list[bytes]:
-        """SHA-256 of each file, in order."""
-        return [self._sums[path] for path in self.paths]
 
     @property
     def state(self) -> str:
@@ -142,11 +148,14 @@ def open_folder(folder: Path, image_size: ImageSize | None) -> FolderImages:
         LinksimError: no such folder, no images in it, or a first image that is unreadable or too small.
     """
     try:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and p.name[0] != ".")
     except OSError as error:
         raise LinksimError(f"cannot read the image folder {folder} ({error.strerror}): give another one") from error
     if not paths:
-        raise LinksimError(f"no images in {folder}: it needs files that end in {', '.join(SUFFIXES)}")
+        raise LinksimError(
+            f"no images in {folder}: it needs files that end in {', '.join(SUFFIXES)}; "
+            "those of its sub-folders do not count"
+        )
     first = read_image(paths[0], image_size)
     return FolderImages(paths, image_size, (first.shape[0], first.shape[1], first.shape[2]))
 
@@ -199,7 +208,8 @@ def _decode(path: Path, content: bytes, image_size: ImageSize | None) -> NDArray
             opened.load()
             image = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise LinksimError(f"cannot read the image {path} ({error}): repair it or take it out of the folder") from error
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise LinksimError(f"cannot read the image {path} ({why}): repair it or take it out of the folder") from error
     if deep:
         raise LinksimError(f"{path} has more than 8 bits a channel: convert it to 8 bits or take it out of the folder")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from linksim.cache import HEADER_BYTES, is_whole, read_entry, remove_leftovers, write_entry
 from linksim.data import cifar10
-from linksim.data.datasets import DATASETS, Folder, kind_of
+from linksim.data.datasets import DATASETS, Folder, Mini, kind_of
 from linksim.data.images import FolderImages, ImageSize, parse_size
 from linksim.errors import LinksimError
 from linksim.paths import cache_dir
@@ -33,6 +33,9 @@ _ONE_IN, _LEAST_APART, _MOST_APART = 10, 4, 1000
 CIFAR10 = "cifar10"
 
 _INDEX = "index"
+
+#: In the words of a training set: how many images a validation is on, which the model decides.
+VALIDATED = "{validated}"
 
 
 class StoredImages:
@@ -60,7 +63,12 @@ class StoredImages:
         for place in np.unique(places):
             path, first, count = self._files[place]
             # A mapping that were kept would count every page ever read as this process's memory.
-            images = np.memmap(path, np.uint8, "r", HEADER_BYTES, (count, *self.shape[1:]))
+            try:
+                images = np.memmap(path, np.uint8, "r", HEADER_BYTES, (count, *self.shape[1:]))
+            except (OSError, ValueError):
+                raise LinksimError(
+                    f"{path}, images to train on, has gone or changed in mid-run: --resume goes on with the run"
+                ) from None
             for row in np.flatnonzero(places == place):
                 top, left = corners[row]
                 found[row] = images[indices[row] - first, :, top : top + side[0], left : left + side[1]]
@@ -76,7 +84,7 @@ class TrainingSet:
         images: every image, uint8 [T, C, H, W].
         chosen: indices of those to train on.
         held_out: those for validation, uint8 [V, C, H, W], which no step sees.
-        words: what a card says of both, with `{validated}` for how many a validation is on.
+        words: what a card says of both, with VALIDATED for how many a validation is on.
         sha256: over the shape and every pixel of both (hex); empty for CIFAR-10, whose files are known.
         validation: the data set that `held_out` is of, where it is another.
 
@@ -140,7 +148,7 @@ def training_set_of(images: NDArray[np.uint8], apart: int | None = None, name: s
     """
     count = len(images)
     apart = _held(count) if apart is None else apart
-    words = f"{name}, {count - apart:,} images; validation on {{validated}} of the other {apart:,}"
+    words = f"{name}, {count - apart:,} images; validation on {VALIDATED} of the other {apart:,}"
     return TrainingSet(name, images, np.arange(count - apart), images[count - apart :], words, _sum(images).hexdigest())
 
 
@@ -168,9 +176,12 @@ class TrainingData:
     validation: str | None = None
 
     def __post_init__(self) -> None:
-        for option, name in (("--dataset", self.dataset), ("--validation", self.validation)):
-            if name is not None and DATASETS.find(kind_of(name)).for_tests:
-                raise LinksimError(f"{option} {name}: its images are for tests: take cifar10 or folder:DIR")
+        if DATASETS.find(kind_of(self.dataset)).for_tests:
+            raise LinksimError(f"--dataset {self.dataset}: its images are for tests: take cifar10 or folder:DIR")
+        if self.validation is not None and self.validation in (CIFAR10, Mini.name):
+            raise LinksimError(
+                f"--validation {self.validation}: results are measured on these: take folder:DIR or cifar10-val"
+            )
         if self.image_size is not None:
             size = parse_size(self.image_size)
             if self.dataset == CIFAR10 and size != cifar10.IMAGE_SHAPE[1:]:
@@ -216,7 +227,7 @@ class TrainingData:
         if self.dataset == CIFAR10:
             every, apart = cifar10.load_cifar10_train(self.data_dir), cifar10.VALIDATION
             words = (
-                f"CIFAR-10 training split, {len(every) - apart:,} images; validation on {{validated}} of the other "
+                f"CIFAR-10 training split, {len(every) - apart:,} images; validation on {VALIDATED} of the other "
                 f"{apart:,}"
             )
             return TrainingSet(CIFAR10, every, np.arange(len(every) - apart), every[-apart:], words, "")
@@ -230,15 +241,20 @@ class TrainingData:
             raise LinksimError(f"--validation {self.validation}: {_LEAST_APART} images at least are needed")
         images, sums, digest = _kept(found, prepared)
         rows, name = np.arange(len(found)), name_of(spec)
-        about = f"{name}, {{}} images of {found.shape[3]}x{found.shape[2]}; validation on {{{{validated}}}} of "
+        size, tail = f"{found.shape[3]}x{found.shape[2]}", f"validation on {VALIDATED} of"
         if others is not None:
             apart_images = others[: min(len(others), _MOST_APART)]
+            if twice := len({_key(image) for image in apart_images} & set(sums)):
+                raise LinksimError(
+                    f"--validation {self.validation}: {twice} of its images are among those to train on: take them out"
+                )
             both = hashlib.sha256(f"{digest} {_sum(apart_images).hexdigest()}".encode()).hexdigest()
             other = name_of(str(self.validation))
-            return TrainingSet(name, images, rows, apart_images, about.format(f"{len(rows):,}") + other, both, other)
+            words = f"{name}, {len(rows):,} images of {size}; {tail} {other}"
+            return TrainingSet(name, images, rows, apart_images, words, both, other)
         held = np.sort(sorted(rows, key=lambda index: sums[index])[: _held(len(rows))])
         chosen = np.setdiff1d(rows, held)
-        words = about.format(f"{len(chosen):,}") + f"the other {len(held):,}"
+        words = f"{name}, {len(chosen):,} images of {size}; {tail} the other {len(held):,}"
         return TrainingSet(name, images, chosen, _rows(images, held), words, digest)
 
 
@@ -267,39 +283,47 @@ def _sum(images: NDArray[np.uint8]) -> hashlib._Hash:
 
 def _kept(
     images: NDArray[np.uint8] | FolderImages, prepared: Prepared | None
-) -> tuple[NDArray[np.uint8] | StoredImages, list[bytes], str]:
-    """Images as they can be read at random, a key of each by its content, and the fingerprint of all."""
+) -> tuple[NDArray[np.uint8] | StoredImages, list[str], str]:
+    """Images as they can be read at random, a key of each by its pixels, and the fingerprint of all."""
     if not isinstance(images, FolderImages):
-        return images, [hashlib.sha256(image.tobytes()).digest() for image in images], _sum(images).hexdigest()
+        return images, [_key(image) for image in images], _sum(images).hexdigest()
     folder = cache_dir() / "training" / images.state
-    files = _stored(folder, images)
-    if files is None:
+    found = _stored(folder, images)
+    if found is None:
         _store(folder, images, prepared)
-        files = _stored(folder, images)
-        if files is None:
+        found = _stored(folder, images)
+        if found is None:
             raise LinksimError(f"{folder} does not keep what is written to it: set LINKSIM_CACHE to another folder")
-    channels, height, width = images.shape[1:]
-    index = json.loads(read_entry(folder / _INDEX) or b"{}")
-    return StoredImages(files, (channels, height, width)), images.sums, index["fingerprint"]
+    return found
 
 
-def _stored(folder: Path, images: FolderImages) -> list[tuple[Path, int, int]] | None:
-    """The files of prepared images; None where one is not there or not what was written."""
+def _key(image: NDArray[np.uint8]) -> str:
+    """Tells an image's pixels from all others'."""
+    return hashlib.sha256(image.tobytes()).hexdigest()[:32]
+
+
+def _stored(folder: Path, images: FolderImages) -> tuple[StoredImages, list[str], str] | None:
+    """What `_store` has written; None where a part of it is not there, or not as this version writes it."""
     content = read_entry(folder / _INDEX)
-    if content is None:
+    channels, height, width = images.shape[1:]
+    try:
+        index = json.loads(content or b"")
+        counts, sums, digest = index["counts"], index["sums"], str(index["fingerprint"])
+        files = [(folder / f"{number:05d}", sum(counts[:number]), count) for number, count in enumerate(counts)]
+        sizes = [path.stat().st_size == HEADER_BYTES + count * channels * height * width for path, _, count in files]
+        if sum(counts) != len(images) or len(sums) != len(images) or not all(sizes):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    files, first = [], 0
-    for number, count in enumerate(json.loads(content)["counts"]):
-        files.append((folder / f"{number:05d}", first, count))
-        first += count
-    whole = first == len(images) and all(is_whole(path) for path, _, _ in files)
-    return files if whole else None
+    if not all(is_whole(path) for path, _, _ in files):
+        return None
+    return StoredImages(files, (channels, height, width)), sums, digest
 
 
 def _store(folder: Path, images: FolderImages, prepared: Prepared | None) -> None:
     """Decodes images into files of the cache. Raises LinksimError."""
     size = int(np.prod(images.shape[1:]))
-    each, counts = max(1, _SHARD // size), []
+    each, counts, sums = max(1, _SHARD // size), [], []
     digest = hashlib.sha256("x".join(map(str, images.shape)).encode())
     tell = prepared or (lambda done, total: None)
     tell(0, len(images))
@@ -313,15 +337,17 @@ def _store(folder: Path, images: FolderImages, prepared: Prepared | None) -> Non
                 content = bytearray()
                 for image in pool.map(images.__getitem__, rows):
                     content += image.tobytes()
+                    sums.append(_key(image))
                     if (done := first + len(content) // size) % 64 == 0:
                         tell(done, len(images))
                 digest.update(content)
                 write_entry(folder / f"{number:05d}", bytes(content))
                 counts.append(len(rows))
-        write_entry(folder / _INDEX, json.dumps({"counts": counts, "fingerprint": digest.hexdigest()}).encode())
+        index = {"counts": counts, "sums": sums, "fingerprint": digest.hexdigest()}
+        write_entry(folder / _INDEX, json.dumps(index).encode())
     except OSError as error:
         raise LinksimError(
-            f"{folder} cannot hold the images to train on, {size * len(images) / 2**30:.1f} GiB ({error.strerror}): "
-            "set LINKSIM_CACHE to a folder with room"
+            f"{folder} cannot hold the images to train on, {size * len(images) / 2**20:,.0f} MiB ({error.strerror}): "
+            "set LINKSIM_CACHE to another folder"
         ) from None
     tell(len(images), len(images))

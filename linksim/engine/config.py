@@ -16,7 +16,7 @@ from ruamel.yaml import YAML, CollectionNode
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
-from linksim.data.images import ImageSize, parse_size
+from linksim.data.images import ImageSize, parse_size, size_of
 from linksim.engine.variants import Variant, find, parse
 from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import split_list
@@ -163,8 +163,7 @@ class SweepConfig(BaseModel):
     def _image_size(cls, value: Any) -> Any:
         if value is None:
             return None
-        height, width = parse_size(value)
-        return height if height == width else f"{width}x{height}"
+        return size_of(*parse_size(value))
 
     @field_validator("dataset", "data_dir", mode="before")
     @classmethod

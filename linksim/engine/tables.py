@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from linksim.data import Grouping
+from linksim.data.training import CIFAR10
 from linksim.engine.audit import low_power_note
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FIRST, fact_name
@@ -26,7 +27,7 @@ from linksim.engine.workers import until_means
 from linksim.link.units import source_size
 from linksim.metrics import METRICS, ImageMetric, SetMetric
 from linksim.schemes.base import Reference
-from linksim.schemes.learned import TRAINED, TRAINED_CHANNEL, TRAINED_IMAGES, TRAINED_SNR, trained_note
+from linksim.schemes.learned import TRAINED, TRAINED_CHANNEL, TRAINED_DATA, TRAINED_IMAGES, TRAINED_SNR, trained_note
 
 Record = Mapping[str, Any]
 Records = Mapping[tuple[str, int, int], Record]
@@ -136,7 +137,9 @@ def note_of_training(config: SweepConfig, facts: Mapping[str, Any], point: Point
     """What a row must say of weights that were trained elsewhere than at its point; empty for a scheme without any."""
     trained = _fact(facts, point, TRAINED_CHANNEL), _fact(facts, point, TRAINED_SNR)
     images = _fact(facts, point, TRAINED_IMAGES)
-    return trained_note(*trained, point.channel, point.snr_db, config.antennas, images)
+    # On other images than CIFAR-10 it is no news that weights know others.
+    data = _fact(facts, point, TRAINED_DATA) if config.dataset.startswith(CIFAR10) else None
+    return trained_note(*trained, point.channel, point.snr_db, config.antennas, images, data)
 
 
 def point_rows(

@@ -72,6 +72,10 @@ class Owner(ABC):
         """The model that a training starts as, unless told otherwise."""
         return None
 
+    @classmethod  # noqa: B027
+    def check_images(cls, spec: Any, image_shape: tuple[int, int, int]) -> None:
+        """Raises LinksimError where its networks do not take images, or parts of images, of this shape (C, H, W)."""
+
     @classmethod
     def serves(cls, trained: Any, wanted: Any) -> bool:
         """Whether the weights of one model serve where another is wanted, on images of another size."""
@@ -164,6 +168,10 @@ class Model:
     def make_recipe(self, preset: str, changes: Mapping[str, str], warm: bool) -> BaseRecipe:
         """The recipe of its training: a preset, with its own changes and then those given. Raises LinksimError."""
         return make_recipe(preset, {**self.owner.changes(self.spec), **changes}, self.owner.recipe, warm)
+
+    def check_images(self, image_shape: tuple[int, int, int]) -> None:
+        """See `Owner.check_images`."""
+        self.owner.check_images(self.spec, image_shape)
 
     def build(self) -> nn.Module:
         """See `Owner.network`."""

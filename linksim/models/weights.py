@@ -242,6 +242,7 @@ class Chosen:
         channel: that they were trained over; None where nothing says so.
         snr_db: range that they were trained at, in dB; None where nothing says so.
         images: size of the images that they are for, "256", where the model's are others; None where they are the same.
+        data: the data set that they were trained on, where that is not CIFAR-10 and a card says so.
     """
 
     sha256: str
@@ -250,6 +251,7 @@ class Chosen:
     channel: str | None = None
     snr_db: tuple[float, float] | None = None
     images: str | None = None
+    data: str | None = None
 
 
 def choose(model: Model, text: str) -> Chosen:
@@ -280,7 +282,7 @@ def choose(model: Model, text: str) -> Chosen:
     chosen = Chosen(
         " ".join(found["files"].values()), lineage_pairs(found), lambda: load(model, found),
         found["model"].get("channel"), (snr_db[0], snr_db[1]) if snr_db else None,
-        None if shape == model.spec.image_shape else size_words(shape),
+        None if shape == model.spec.image_shape else size_words(shape), found.get("dataset"),
     )  # fmt: skip
     if text != "auto" or chosen.images is not None:
         chosen.network()
@@ -306,8 +308,11 @@ def _in_file(model: Model, path: Path) -> Chosen:
         content = load_checkpoint(file)
         tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
         before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
+        spec = content["identity"]["spec"]
+        shape = tuple(spec.get("image_shape", model.spec.image_shape))
         facts = {"pairs": before + state["step"] * recipe["batch"],
-                 "channel": content["identity"]["spec"].get("channel"), "snr_db": tuple(recipe["snr_db"])}  # fmt: skip
+                 "channel": spec.get("channel"), "snr_db": tuple(recipe["snr_db"]),
+                 "images": None if shape == model.spec.image_shape else size_words(shape)}  # fmt: skip
     chosen = Chosen(digest(data), network=lambda: _fitted(model, tensors, f"weights={path}"), **facts)
     chosen.network()
     return chosen

@@ -89,6 +89,12 @@ class LearnedRefiner(Refiner, Owner):
         return {"first": transceiver(spec.first)} if spec.first is not None else {}
 
     @classmethod
+    def check_images(cls, spec: RefinerSpec, image_shape: tuple[int, int, int]) -> None:
+        """See `Owner`: the first stage's word; a network of strides has one of its own."""
+        if spec.first is not None:
+            transceiver(spec.first).check_images(image_shape)
+
+    @classmethod
     def task(
         cls, spec: RefinerSpec, recipe: Any, images: TrainingSet, seed: int, device: str, start: nn.Module | None,
         frozen: Mapping[str, nn.Module] | None = None,

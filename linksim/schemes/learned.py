@@ -14,7 +14,7 @@ from linksim.data.datasets import embedded_images
 from linksim.errors import LinksimError
 from linksim.link.channels import channel_class
 from linksim.link.config import Setting, SideInfo
-from linksim.link.units import source_size
+from linksim.link.units import channel_uses, source_size
 from linksim.models import weights
 from linksim.models.owner import Model, Owner
 from linksim.models.recipe import BaseRecipe
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 #: The fact of a scheme that is a column of the table: image groups of the training, warm starts included.
 TRAINED = "trained_pairs"
 
-#: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know, and the
-#: size of their images, where that is another.
+#: Facts of a scheme behind the table's `trained_note`: the channel and the range of SNRs that its weights know, the
+#: size of their images, where that is another, and their data set, where that is not CIFAR-10.
 TRAINED_CHANNEL, TRAINED_SNR, TRAINED_IMAGES = "trained_channel", "trained_snr_db", "trained_images"
+TRAINED_DATA = "trained_data"
 
 #: Embedded image groups that a golden PSNR is of.
 _GOLDEN_GROUPS = 32
@@ -50,7 +51,13 @@ EVALUATED_TOGETHER = 16
 
 
 def trained_note(
-    channel: str | None, snr_range: str | None, here: str, snr_db: float, antennas: int = 1, images: str | None = None
+    channel: str | None,
+    snr_range: str | None,
+    here: str,
+    snr_db: float,
+    antennas: int = 1,
+    images: str | None = None,
+    data: str | None = None,
 ) -> str:
     """What a row must say of weights that were trained elsewhere than where they run; empty where there is nothing.
 
@@ -61,6 +68,7 @@ def trained_note(
         snr_db: the SNR that they run at.
         antennas: of the base station that they run at; training is with one.
         images: their size in training, where those that they run on have another.
+        data: the data set of their training, where it says something.
 
     Example:
         >>> trained_note("rayleigh", "0/20", "rician", -5.0)
@@ -75,6 +83,7 @@ def trained_note(
     if channel is not None and antennas > 1:
         found.append("with one antenna")
     found += [f"on images of {images}"] if images is not None else []
+    found += [f"on {data}"] if data is not None else []
     return f"trained {' and '.join(found)}" if found else ""
 
 
@@ -207,6 +216,13 @@ class Learned(Scheme, Owner):
         return transceiver(replace(spec, method=cls.source, rho=spec.rho / spec.users, ablation=NO_ABLATION))
 
     @classmethod
+    def check_images(cls, spec: ModelSpec, image_shape: tuple[int, int, int]) -> None:
+        """See `Owner`."""
+        if image_shape != spec.image_shape:
+            cls.network(spec).serve(image_shape)
+            channel_uses(spec.rho, image_shape)
+
+    @classmethod
     def serves(cls, trained: ModelSpec, wanted: ModelSpec) -> bool:
         """See `Owner`: those that differ in the size of the images alone, of networks that take any."""
         return cls.any_size and replace(trained, image_shape=wanted.image_shape) == wanted
@@ -267,6 +283,8 @@ class Learned(Scheme, Owner):
             found[TRAINED_SNR] = "/".join(f"{snr_db:g}" for snr_db in chosen.snr_db)
         if chosen.images is not None:
             found[TRAINED_IMAGES] = chosen.images
+        if chosen.data is not None:
+            found[TRAINED_DATA] = chosen.data
         return found
 
     @cached_property

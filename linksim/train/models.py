@@ -13,6 +13,7 @@ from typing import Any, get_args
 from linksim.data import load_dataset
 from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.data.images import parse_size
+from linksim.data.training import CIFAR10
 from linksim.engine.config import SweepConfig, make_config, read_sweep_file
 from linksim.engine.context import models_of
 from linksim.errors import LinksimError, shown, unknown
@@ -168,9 +169,31 @@ def models_for(config: SweepConfig, shape: tuple[int, int, int]) -> list[Model]:
     return [model for wave in waves(models_of(config, shape)) for model in wave]
 
 
-def with_prerequisites(models: Iterable[Model]) -> list[Model]:
-    """Models that have no weights, and those that their training needs and that have none either, in order."""
-    known = weights.cards()
+def trained_on_others(models: Iterable[Model], dataset: str) -> list[str]:
+    """Names of models, and of what their training needs, whose weights are of another data set.
+
+    Args:
+        models: that are asked for.
+        dataset: as a card names it.
+    """
+    known, found, waiting = weights.cards(), set(), list(models)
+    while waiting:
+        model = waiting.pop()
+        card = known.get(model.name)
+        if card is not None and weights.present(card) and card.get("dataset", CIFAR10) != dataset:
+            found.add(model.name)
+        waiting += [*model.parts.values(), *([model.begins_as] if model.begins_as is not None else [])]
+    return sorted(found)
+
+
+def with_prerequisites(models: Iterable[Model], without: Sequence[str] = ()) -> list[Model]:
+    """Models that have no weights, and those that their training needs and that have none either, in order.
+
+    Args:
+        models: that are asked for.
+        without: names of models whose weights do not count.
+    """
+    known = {name: card for name, card in weights.cards().items() if name not in without}
     found: set[Model] = set()
     waiting = list(models)
     while waiting:

@@ -15,18 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from linksim.data.training import CIFAR10, TrainingSet
+from linksim.data.training import CIFAR10, VALIDATED, TrainingSet
 from linksim.devices import check_device
 from linksim.errors import LinksimError, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
-from linksim.link.units import channel_uses
 from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
 from linksim.models.spec import SCRATCH, ModelSpec, began_with, pixels, spec_from_json
 from linksim.nets.network import Network
-from linksim.schemes.learned import transceiver
 from linksim.train import loop
 from linksim.train.models import model_of_card, nearest
 from linksim.train.team import team_of
@@ -62,11 +60,29 @@ class Start:
         model: name of the model; empty from scratch.
         embedded: its users in separate channel uses become users that superpose.
         run: the folder of an ended run whose best weights it goes on from; else the model's weights as installed.
+        aside: where that folder goes when the training begins; None where it lies there.
     """
 
     model: str = ""
     embedded: bool = False
     run: Path | None = None
+    aside: Path | None = None
+
+    def begun(self, moves: bool) -> Start:
+        """The same, with the ended run set aside.
+
+        Args:
+            moves: whether this process does that.
+        """
+        if self.run is None:
+            return self
+        folder = self.aside or self.run
+        if moves:
+            if self.aside is not None:
+                self.run.rename(folder)
+            # It cannot be gone on with any more, and is the largest of its files.
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        return Start(self.model, self.embedded, folder)
 
     def load(self, model: Model) -> tuple[nn.Module | None, list[dict[str, Any]]]:
         """The network, None from scratch, and the trainings that made it, oldest first."""
@@ -120,21 +136,23 @@ def run_training(
     check_shares(recipe, devices or 1)
     if not next(path for path in (out, *out.absolute().parents) if path.exists()).is_dir():
         raise LinksimError(f"--out {out}: a file is in the way: take another --out")
-    if seconds is None and steps is None and not (out / CHECKPOINT).exists():
+    if seconds is None and steps is None and (start.run is not None or not (out / CHECKPOINT).exists()):
         raise LinksimError("no budget given: --budget 40m, or --steps")
     parts = weights.part_hashes(model)
+    weights.ready_to_install()
     team = team_of(device, devices)
     device = team.device
-    # What the first process prepares, the others find ready.
-    for first in (True, False):
-        if first == team.leads:
-            images = load()
-        team.wait()
-    if images.image_shape != spec.image_shape:
-        raise LinksimError(
-            f"{spec.name} is for images of {pixels(spec.image_shape)}, {images.name} has {pixels(images.image_shape)}"
-        )
-    weights.ready_to_install()
+    # What the first process prepares, the others find ready; where it cannot, none of them begins.
+    images, failed = None, None
+    try:
+        images = _images(model, load, start) if team.leads else None
+    except LinksimError as error:
+        failed = str(error)
+    if failed := team.agreed(failed):
+        raise LinksimError(failed)
+    images = images or load()
+    start = start.begun(team.leads)
+    team.wait()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / ".lock", out) if team.leads else nullcontext():
         if team.leads:
@@ -162,7 +180,7 @@ def run_training(
         best = model.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
         facts: dict[str, Any] = {
-            "data": images.words.format(validated=task.validated),
+            "data": images.words.replace(VALIDATED, str(task.validated)),
             **({"dataset": images.name, "data_sha256": images.sha256} if images.name != CIFAR10 else {}),
             **({"validated_on": images.validation} if images.validation else {}),
             "recipe": recipe.words,
@@ -190,6 +208,23 @@ def run_training(
         return weights.install(model, best, facts), facts
 
 
+def _images(model: Model, load: Callable[[], TrainingSet], start: Start) -> TrainingSet:
+    """The images to train on. Raises LinksimError where they are not those of the model, or of the run gone on from."""
+    images, spec = load(), model.spec
+    if images.image_shape != spec.image_shape:
+        raise LinksimError(
+            f"{spec.name} is for images of {pixels(spec.image_shape)}, {images.name} has {pixels(images.image_shape)}"
+        )
+    if start.run is not None:
+        known = load_checkpoint(start.run / BEST)["identity"].get("data", "")
+        if known != images.sha256:
+            raise LinksimError(
+                f"--more: the run in {start.run} is of other images: start from its weights in another --out: "
+                f"--warm {model.name}"
+            )
+    return images
+
+
 def check_shares(recipe: BaseRecipe, devices: int) -> None:
     """Raises LinksimError for a batch that does not divide among devices and parts."""
     shares = devices * recipe.accumulate
@@ -201,28 +236,25 @@ def check_shares(recipe: BaseRecipe, devices: int) -> None:
 
 
 def check_crop(model: Model, recipe: BaseRecipe) -> None:
-    """Raises LinksimError for parts of images that the networks do not take."""
-    if not recipe.crop:
-        return
+    """Raises LinksimError for images, or parts of images, that the networks do not take."""
     colours, height, width = model.spec.image_shape
     if recipe.crop > min(height, width):
         raise LinksimError(
             f"--set crop={recipe.crop}: the images are {pixels(model.spec.image_shape)}: take a smaller one"
         )
-    first = getattr(model.spec, "first", None) or model.spec
-    if not isinstance(first, ModelSpec):
-        return
-    network = transceiver(first).build()
-    assert isinstance(network, Network)
-    network.serve((colours, recipe.crop, recipe.crop))
-    channel_uses(first.rho, (colours, recipe.crop, recipe.crop))
+    model.check_images(model.spec.image_shape)
+    if recipe.crop:
+        model.check_images((colours, recipe.crop, recipe.crop))
 
 
 def _better(model: Model, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether the weights that are there score higher; other metrics, images or parts do not compare."""
-    alike = there["validation"].keys() == here["validation"].keys() and there.get("data_sha256") == here.get(
-        "data_sha256"
-    )
+    """Whether the weights that are there stay: they score higher, or are of other images, whose scores do not compare.
+
+    Of other metrics, or behind other parts, they go.
+    """
+    if there.get("data_sha256") != here.get("data_sha256"):
+        return True
+    alike = there["validation"].keys() == here["validation"].keys()
     behind = isinstance(model.spec, ModelSpec) or there.get("parts") == here["parts"]
     return bool(alike and behind and there["score"] > here["score"])
 
@@ -295,7 +327,8 @@ def _check_embedding(model: Model, source: Model) -> None:
 def go_on_from(model: Model, out: Path) -> tuple[Start, BaseRecipe, int]:
     """What it takes to go on with a run after its end: from its best weights, by a schedule of its own.
 
-    The ended run's folder is set aside as `MODEL.1`, `MODEL.2`, ..., with its best weights and logs.
+    When the training begins, the ended run's folder is set aside as `MODEL.1`, `MODEL.2`, ..., with its best weights
+    and logs.
 
     Args:
         model: of the run.
@@ -311,15 +344,14 @@ def go_on_from(model: Model, out: Path) -> tuple[Start, BaseRecipe, int]:
         state = load_checkpoint(out / CHECKPOINT)["state"]
         if state["step"] < state["steps"] or not (out / HISTORY).exists():
             raise LinksimError(f"the run in {out} has not ended: --resume goes on with it")
-        out.rename(_aside(out, len(set_aside(out)) + 1))
-    done = set_aside(out)
-    if not done:
+        start = Start(model.name, run=out, aside=_aside(out, len(set_aside(out)) + 1))
+    elif done := set_aside(out):
+        start = Start(model.name, run=done[-1])
+    else:
         raise LinksimError(f"{out} holds no run to go on with: leave --more out")
-    # It cannot be gone on with any more, and is the largest of its files.
-    (done[-1] / CHECKPOINT).unlink(missing_ok=True)
-    identity = load_checkpoint(done[-1] / BEST)["identity"]
-    recipe = recipe_of(model.owner.recipe, identity["recipe"])
-    return Start(model.name, run=done[-1]), recipe, identity["seed"] + 1
+    assert start.run is not None
+    identity = load_checkpoint(start.run / BEST)["identity"]
+    return start, recipe_of(model.owner.recipe, identity["recipe"]), identity["seed"] + 1
 
 
 def _aside(out: Path, number: int) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from linksim import LinksimError
+from linksim.cache import write_entry
 from linksim.data import training
 from linksim.data.datasets import embedded_images, load_dataset
 from linksim.data.images import read_image
@@ -37,7 +38,9 @@ def test_a_folder_is_split_by_its_content_and_every_pixel_is_there(folder: Path)
     there = np.concatenate([found.all(), found.held_out])
     assert sorted(image.tobytes() for image in there) == sorted(image.tobytes() for image in every)
     assert found.sha256 == load_dataset(f"folder:{folder}").fingerprint
-    assert found.words.format(validated=2) == ("folder:pictures, 8 images of 48x40; validation on 2 of the other 4")
+    assert found.words.replace(training.VALIDATED, "2") == (
+        "folder:pictures, 8 images of 48x40; validation on 2 of the other 4"
+    )
     # Other names, another order: the same images are set apart.
     for path in sorted(folder.iterdir()):
         path.rename(folder / f"{99 - int(path.stem)}.png")
@@ -72,6 +75,13 @@ def test_what_was_prepared_is_used_again_and_what_was_damaged_is_made_anew(folde
     second = data.load(lambda done, total: told.append((done, total)))
     assert len(told) == 4
     np.testing.assert_array_equal(second.all(), first.all())
+    # So is an index of another form, and a file that is shorter than it says.
+    for damage in (b"[1, 2]", b'{"counts": [12]}'):
+        write_entry(file.with_name("index"), damage)
+        data.load(lambda done, total: told.append((done, total)))
+    write_entry(file, b"short")
+    data.load(lambda done, total: told.append((done, total)))
+    assert len(told) == 10
     # A replaced image is another data set, whatever its name, size and time.
     path = folder / "03.png"
     stamp = path.stat()
@@ -92,6 +102,21 @@ def test_images_to_choose_by_may_be_another_folder(folder: Path, tmp_path: Path)
     assert data.words == [
         "--dataset", f"folder:{folder}", "--image-size", "32", "--validation", f"folder:{other}",
     ]  # fmt: skip
+
+
+def test_the_same_pixels_in_other_files_are_split_alike(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "{again}"
+    again.mkdir()
+    for path in sorted(folder.iterdir()):
+        Image.open(path).save(again / f"{path.stem}.bmp")
+    first, second = (TrainingData(f"folder:{place}", image_size=32).load() for place in (folder, again))
+    assert first.sha256 == second.sha256
+    np.testing.assert_array_equal(first.held_out, second.held_out)
+    assert second.words.replace(training.VALIDATED, "2").startswith(
+        "folder:{again}, 8 images of 32x32; validation on 2"
+    )
+    with pytest.raises(LinksimError, match="12 of its images are among those to train on"):
+        TrainingData(f"folder:{folder}", image_size=32, validation=f"folder:{again}").load()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +146,7 @@ def test_too_few_images_and_no_room_are_one_line(folder: Path, tmp_path: Path, m
     Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(folder / "a.png")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LINKSIM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(LinksimError, match=r"cannot hold the images to train on, 0.0 GiB .*LINKSIM_CACHE"):
+    with pytest.raises(LinksimError, match=r"cannot hold the images to train on, 0 MiB .*LINKSIM_CACHE"):
         TrainingData(f"folder:{folder}", image_size=32).load()
 
 

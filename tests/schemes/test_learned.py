@@ -245,7 +245,7 @@ def test_a_sweep_knows_the_models_that_it_needs_teachers_first() -> None:
 
 def test_images_and_side_information_that_no_network_fits_are_refused() -> None:
     awgn = LinkConfig("awgn", 2)
-    with pytest.raises(LinksimError, match="multiples of 4, not 3x30x34"):
+    with pytest.raises(LinksimError, match="multiples of 4, not 34x30"):
         SemNoma(Setting(awgn, (3, 30, 34), Fraction(1, 6)), LearnedParams())
     with pytest.raises(LinksimError, match="leave csi out"):
         SemNoma(Setting(awgn, (3, 32, 32), Fraction(1, 6)), LearnedParams(csi="all"))

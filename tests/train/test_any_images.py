@@ -69,7 +69,7 @@ def test_models_of_256x256_train_go_on_verify_and_stand_in_figure_8(
     assert "--dataset folder:faces --image-size 256 --steps 2 --recipe finetune --set batch=2 --set crop=64" in said
     assert str(trained) not in said.partition("where")[2].partition("\n")[2]
     # The run goes on after its end, on the same images alone.
-    more = words(trained, "semnoma", "1/48", "--more", steps=1)
+    more = words(trained, "semnoma", "1/48", "--more", "--replace", steps=1)
     assert main(more) == 0
     assert weights.cards()[NAME.format("semnoma", "1-48")]["pairs"] == 2
     settings = {"dataset": f"folder:{trained / 'faces'}", "groups": 2, "snr": "10", "channel": "awgn"}
@@ -98,6 +98,41 @@ def test_a_run_on_other_images_is_not_gone_on_with(trained: Path, capsys: pytest
     asked[asked.index(f"folder:{trained / 'faces'}")] = f"folder:{other}"
     assert main(asked) == 2
     assert "or of other images: take another --out" in capsys.readouterr().err
+
+
+def test_weights_of_other_images_stay_and_a_row_says_what_its_weights_know(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    asked = ["train", "--scheme", "semoma", "--image-size", "32", "--set", "batch=2", "--out", str(tmp_path / "runs")]
+    faces = ["--dataset", f"folder:{trained / 'faces'}"]
+    # CIFAR-10's weights come along under this name.
+    assert main([*asked, *faces, "--steps", "1"]) == 0
+    assert "or of other images, are there and stay" in capsys.readouterr().out
+    assert not (tmp_path / "weights" / "manifest.json").exists()
+    assert main([*asked, *faces, "--steps", "1", "--resume", "--replace"]) == 0
+    table = linksim.sweep(tmp_path / "x", scheme="semoma", groups=2, snr=10, workers=1, progress=False)
+    assert table["trained_note"].item() == "trained on folder:faces"
+    (tmp_path / "s.yaml").write_text(f"scheme: semoma\ndataset: folder:{trained / 'faces'}\nimage_size: 32\n")
+    assert main(["train", "--for", str(tmp_path / "s.yaml"), *faces, "--steps", "1"]) == 0
+    other = tmp_path / "others"
+    other.mkdir()
+    for path in sorted((trained / "faces").iterdir())[:9]:
+        (other / path.name).write_bytes(path.read_bytes())
+    assert main(["train", "--for", str(tmp_path / "s.yaml"), "--dataset", f"folder:{other}", "--steps", "1"]) == 2
+    assert "has weights that were trained on other images: --replace trains it" in capsys.readouterr().err
+
+
+def test_a_refused_more_leaves_the_run_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained / "runs" / NAME.format("kd", "1-48")
+    before = sorted(path.name for path in run.iterdir())
+    assert main(words(trained, "kd", "1/48", "--more", "--set", "batch=zz")) == 2
+    other = words(trained, "kd", "1/48", "--more")
+    other[other.index(f"folder:{trained / 'faces'}")] = f"folder:{trained / 'others'}"
+    assert main(other) == 2
+    assert "is of other images: start from its weights in another --out" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert not run.with_name(run.name + ".1").exists()
 
 
 def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Path) -> None:
@@ -159,7 +194,9 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(trained: P
         (("--set", "accumulate=3"), "a batch of 2 has no such equal parts"),
         (("--devices", "3"), "does not divide among 3 processes"),
         (("--devices", "0"), "give a whole number"),
-        (("--image-size", "248"), "multiples of 16, not 3x248x248"),
+        (("--image-size", "248"), "multiples of 16, not 248x248"),
+        (("--warm", "semoma_awgn_1-6_n2_own_sum_32px_compact"), "4 stages cannot start from one of 2"),
+        (("--validation", "cifar10"), "results are measured on these"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
@@ -170,4 +207,22 @@ def test_what_cannot_be_is_refused_before_any_work(
         del asked[asked.index("--image-size") : asked.index("--image-size") + 2]
     assert main(asked) == 2
     assert hint in capsys.readouterr().err
-    assert not (trained / "refused").exists()
+    assert not list((trained / "refused").glob("*/*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        (("--prior", "small", "--image-size", "36"), "multiples of 8, not 36x36"),
+        (("--prior", "small", "--image-size", "64", "--set", "crop=30"), "multiples of 8, not 30x30"),
+        (("--refiner", "cgan", "--scheme", "semoma", "--image-size", "44"), "multiples of 8, not 44x44"),
+        (("--refiner", "cgan", "--scheme", "semoma", "--image-size", "16"), "24x24 and more"),
+        (("--refiner", "diffbir-mini", "--scheme", "semoma", "--image-size", "64"), "is for images of 32x32"),
+    ],
+)
+def test_images_that_a_second_stage_does_not_take_are_refused_before_any_work(
+    trained: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, ...], hint: str
+) -> None:
+    folder = ["--dataset", f"folder:{trained / 'faces'}", "--steps", "1", "--out", str(trained / "refused")]
+    assert main(["train", *asked, *folder]) == 2
+    assert hint in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from linksim.errors import LinksimError
 from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import RefinerSpec
 from linksim.refine.cgan.recipe import CganRecipe
@@ -29,6 +30,16 @@ class Cgan(LearnedRefiner):
         """Channels of the generator at full resolution."""
         assert spec.first is not None
         return _WIDTHS[spec.first.size]
+
+    @classmethod
+    def check_images(cls, spec: RefinerSpec, image_shape: tuple[int, int, int]) -> None:
+        """See `LearnedRefiner`: the generator halves the sides three times, and patches have 24 pixels at the least."""
+        from linksim.nets.network import check_sides
+
+        super().check_images(spec, image_shape)
+        check_sides(image_shape, 8)
+        if min(image_shape[1:]) < 24:
+            raise LinksimError(f"{cls.name} takes images, and parts, of 24x24 and more: take larger ones")
 
     @classmethod
     def network(cls, spec: RefinerSpec) -> Generator:

@@ -50,6 +50,13 @@ class OwnPrior(Owner):
         return found
 
     @classmethod
+    def check_images(cls, spec: PriorSpec, image_shape: tuple[int, int, int]) -> None:
+        """See `Owner`: the network halves the sides at each level but the first."""
+        from linksim.nets.network import check_sides
+
+        check_sides(image_shape, 2 ** (len(_WIDTHS[spec.size][0]) - 1))
+
+    @classmethod
     def words(cls, spec: PriorSpec) -> list[str]:
         """See `Owner`."""
         return ["train", "--prior", spec.size]

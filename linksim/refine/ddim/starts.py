@@ -100,7 +100,7 @@ def validated_starts(wanted: Stages, first: Scheme) -> Starts:
     why = "the one that is known is of other weights" if entries else "there is none"
     link = first.setting.link
     own = ",".join(
-        f"{key}={value}" for key, value in first.params if str(first.Params.model_fields[key].default) != value
+        f"{key}={value}" for key, value in first.params if str(first.Params.model_fields[key].default) != str(value)
     )
     scheme = f"{first.name}+ddim" + (f":{own}" if own else "")
     words = [f"--scheme {scheme}", f"--channel {link.channel}", f"--rho {first.setting.rho}"]

@@ -86,7 +86,7 @@ def layout(image_shape: tuple[int, int, int], size: Size) -> CodecShape:
     if colours != 3 or height % stride or width % stride or not height * width:
         raise LinksimError(
             f"learned schemes take colour images whose sides are multiples of {stride}, not "
-            f"{'x'.join(map(str, image_shape))}: resize with --image-size"
+            f"{width}x{height}{'' if colours == 3 else f' of {colours} channels'}: resize with --image-size"
         )
     if size == "compact":
         # What a CPU can train: half the widths of two stages, a quarter of four.

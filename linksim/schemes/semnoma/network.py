@@ -108,6 +108,11 @@ class Transceiver(Network):
         """
         if not isinstance(source, Transceiver):
             raise cannot_start(self, source)
+        if len(source.shape.widths) != len(self.shape.widths):
+            raise LinksimError(
+                f"networks of {len(self.shape.widths)} stages cannot start from one of {len(source.shape.widths)}: "
+                "take a model for images of about this size"
+            )
         learned = {**source.state_dict(), "planes": tiled(source.planes.detach(), self.planes.shape[-2:])}
         own = self.state_dict()
         for name, value in own.items():
