@@ -139,18 +139,20 @@ def run_training(
     if seconds is None and steps is None and (start.run is not None or not (out / CHECKPOINT).exists()):
         raise LinksimError("no budget given: --budget 40m, or --steps")
     parts = weights.part_hashes(model)
-    weights.ready_to_install()
     team = team_of(device, devices)
     device = team.device
     # What the first process prepares, the others find ready; where it cannot, none of them begins.
     images, failed = None, None
     try:
-        images = _images(model, load, start) if team.leads else None
+        if team.leads:
+            images = _images(model, load, start)
+            weights.ready_to_install()
     except LinksimError as error:
         failed = str(error)
     if failed := team.agreed(failed):
         raise LinksimError(failed)
-    images = images or load()
+    if images is None:
+        images = load()
     start = start.begun(team.leads)
     team.wait()
     out.mkdir(parents=True, exist_ok=True)
