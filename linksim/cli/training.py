@@ -239,10 +239,11 @@ def _model(args: argparse.Namespace) -> Model:
 def _train_for(args: argparse.Namespace) -> int:
     """Every model that a sweep lacks, each in a process of its own."""
     from linksim.data.cifar10 import IMAGE_SHAPE
+    from linksim.data.images import pixels
     from linksim.data.training import name_of
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
-    from linksim.models.spec import pixels, size_words
+    from linksim.models.spec import size_words
     from linksim.train.models import image_shape, models_for, trained_on_others, waves, with_prerequisites
     from linksim.train.parallel import train_all
     from linksim.train.slices import train_on

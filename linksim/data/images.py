@@ -98,7 +98,7 @@ class FolderImages:
         image = _decode(path, content, self.image_size)
         if image.shape != self.shape[1:]:
             raise LinksimError(
-                f"{path} is {_size(image.shape)}, the first image is {_size(self.shape[1:])}: give one size "
+                f"{path} is {pixels(image.shape)}, the first image is {pixels(self.shape[1:])}: give one size "
                 "for all (--image-size)"
             )
         return image
@@ -239,5 +239,11 @@ def _sized(path: Path, image: Image.Image, height: int, width: int) -> Image.Ima
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[2]}x{shape[1]}"
+def pixels(image_shape: Sequence[int]) -> str:
+    """Width and height of images (C, H, W), for messages.
+
+    Example:
+        >>> pixels((3, 512, 768))
+        '768x512'
+    """
+    return f"{image_shape[2]}x{image_shape[1]}"

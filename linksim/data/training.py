@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from linksim.cache import HEADER_BYTES, is_whole, read_entry, remove_leftovers, write_entry
 from linksim.data import cifar10
 from linksim.data.datasets import DATASETS, Folder, Mini, kind_of
-from linksim.data.images import FolderImages, ImageSize, parse_size
+from linksim.data.images import FolderImages, ImageSize, parse_size, pixels
 from linksim.errors import LinksimError
 from linksim.paths import cache_dir
 
@@ -241,7 +241,7 @@ class TrainingData:
             raise LinksimError(f"--validation {self.validation}: {_LEAST_APART} images at least are needed")
         images, sums, digest = _kept(found, prepared)
         rows, name = np.arange(len(found)), name_of(spec)
-        size, tail = f"{found.shape[3]}x{found.shape[2]}", f"validation on {VALIDATED} of"
+        size, tail = pixels(found.shape[1:]), f"validation on {VALIDATED} of"
         if others is not None:
             apart_images = others[: min(len(others), _MOST_APART)]
             if twice := len({_key(image) for image in apart_images} & set(sums)):

@@ -13,13 +13,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+from linksim.data.cifar10 import IMAGE_SHAPE
+from linksim.data.images import size_of
 from linksim.link.channels import channel_class
 from linksim.link.config import Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
 from linksim.link.units import source_size
 
 #: (C, H, W) of what a model is for, where it does not say.
-CIFAR10_SHAPE = (3, 32, 32)
+CIFAR10_SHAPE = IMAGE_SHAPE
 
 #: The value of `ablation` that leaves nothing out.
 NO_ABLATION = "none"
@@ -36,17 +38,7 @@ def size_words(image_shape: tuple[int, ...]) -> str:
         ('256', '768x512')
     """
     _, height, width = image_shape
-    return str(height) if height == width else f"{width}x{height}"
-
-
-def pixels(image_shape: tuple[int, ...]) -> str:
-    """Width and height of images (C, H, W), for messages.
-
-    Example:
-        >>> pixels((3, 512, 768))
-        '768x512'
-    """
-    return f"{image_shape[2]}x{image_shape[1]}"
+    return str(size_of(height, width))
 
 
 def began_with(facts: Mapping[str, Any]) -> str:

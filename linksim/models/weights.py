@@ -112,12 +112,12 @@ def card(model: Model) -> dict[str, Any]:
         family = model.name.partition("_")[0]
         near = sorted(name for name in known if name.startswith(f"{family}_"))
         there = f"there are {', '.join(near)}" if near else f"there are none for {family}"
-        raise NoWeights(f"no weights {model.name}: {there}; {_training(model)}")
+        raise NoWeights(f"no weights {model.name}: {there}; train them: {model.command}")
     found = known[model.name]
     if spec_from_json(found["model"]) != model.spec:
         raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {model.name} is of another model: repair it")
     if not present(found):
-        raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; {_training(model)}")
+        raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; train them: {model.command}")
     for _ in contents(model, found):
         pass
     if not isinstance(model.spec, ModelSpec):
@@ -138,10 +138,6 @@ def _check_parts(model: Model, found: Card) -> None:
 def part_hashes(model: Model) -> dict[str, list[str]]:
     """SHA-256 of the weights of every other model that a model works with, as its card holds them."""
     return {name: list(card(part)["files"].values()) for name, part in model.parts.items()}
-
-
-def _training(model: Model) -> str:
-    return f"train them: {model.command}"
 
 
 def serving(model: Model) -> str | None:

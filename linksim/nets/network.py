@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from linksim.data.images import pixels
 from linksim.errors import LinksimError
 
 #: Pixels by which parts of large images go over each other's edges: what lies further away changes little.
@@ -84,7 +85,7 @@ def check_sides(image_shape: tuple[int, int, int], stride: int) -> None:
     """Raises LinksimError where a network of that stride does not take images (C, H, W), or parts of images."""
     if any(side % stride for side in image_shape[1:]):
         raise LinksimError(
-            f"its networks take sides that are multiples of {stride}, not {image_shape[2]}x{image_shape[1]}: take "
+            f"its networks take sides that are multiples of {stride}, not {pixels(image_shape)}: take "
             "another --image-size, or crop"
         )
 

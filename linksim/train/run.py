@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from linksim.data.images import pixels
 from linksim.data.training import CIFAR10, VALIDATED, TrainingSet
 from linksim.devices import check_device
 from linksim.errors import LinksimError, chosen, shown
@@ -23,7 +24,7 @@ from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
-from linksim.models.spec import SCRATCH, ModelSpec, began_with, pixels, spec_from_json
+from linksim.models.spec import SCRATCH, ModelSpec, began_with, spec_from_json
 from linksim.nets.network import Network
 from linksim.train import loop
 from linksim.train.models import model_of_card, nearest

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from linksim.data.images import pixels
 from linksim.errors import LinksimError, NoWeights, shown
 from linksim.models import weights
 from linksim.models.spec import Spec
@@ -101,7 +102,7 @@ class Found:
         if any(side % multiple for side in image_shape[1:]):
             raise LinksimError(
                 f"this prior takes sides that are multiples of {multiple}, not images of "
-                f"{image_shape[2]}x{image_shape[1]}: take another --image-size"
+                f"{pixels(image_shape)}: take another --image-size"
             )
         return Prior(laid_out(network, device, precision), self.schedule, self.time_scale)
 
@@ -185,7 +186,7 @@ def _folder(path: Path, _: Checkpoint, image_shape: tuple[int, int, int]) -> Fou
     side = config.get("sample_size")
     if side is not None and side not in (image_shape[-1], list(image_shape[1:])):
         raise LinksimError(
-            f"{path} holds a prior for images of {side}, these are {image_shape[2]}x{image_shape[1]}: take another "
+            f"{path} holds a prior for images of {side}, these are {pixels(image_shape)}: take another "
             "prior, or another --image-size"
         )
     if not isinstance(schedule, dict) or "num_train_timesteps" not in schedule:

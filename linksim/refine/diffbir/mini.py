@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from linksim.data.images import pixels
 from linksim.errors import LinksimError
 from linksim.link.config import Setting
 from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.recipe import BaseRecipe
-from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, RefinerSpec, pixels
+from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, RefinerSpec
 from linksim.refine.base import Steps
 from linksim.refine.diffbir.recipe import LatentRecipe
 from linksim.refine.diffbir.restorer import Restorer, check_steps, noise_of, recoloured, restore
