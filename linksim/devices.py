@@ -1,5 +1,6 @@
 """Where networks run, and in what precision."""
 
+import ctypes
 import os
 
 from linksim.errors import LinksimError, shown
@@ -11,6 +12,27 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 def available_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+#: Of glibc's mallopt: bytes at the end of the heap that stay (M_TRIM_THRESHOLD), and of the largest piece that is no
+#: mapping of its own (M_MMAP_THRESHOLD). The values are those that glibc itself comes to at the most.
+_MALLOPT = {-1: 64 << 20, -3: 32 << 20}
+
+
+def keep_freed_memory() -> bool:
+    """Lets freed memory stay with this process, as it does unless MALLOC_TRIM_THRESHOLD_ says otherwise.
+
+    dask sets that variable for its workers. Then every tensor's memory comes from the system anew, page by page, and
+    networks on a CPU take twice as long.
+
+    Returns:
+        Whether the C library knows how.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in _MALLOPT.items())
 
 
 def check_device(name: str) -> None:

@@ -29,7 +29,11 @@ from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
     from linksim.data.training import TrainingData
+    from linksim.engine.cluster import Place
     from linksim.models.owner import Model
+
+#: The recipe of a new run.
+FAST = "fast"
 
 _MODEL = ("channel", "rho", "size", "users", "csi", "power", "ablation")
 _TUNE = (
@@ -68,11 +72,8 @@ def add_commands(commands: Commands[Parser]) -> None:
     train.add_argument("--budget", metavar="TIME", help="time for each model, like 40m or 2h")
     train.add_argument("--steps", metavar="N", help="steps, in place of a time")
     train.add_argument(
-        "--recipe",
-        default="fast",
-        metavar="NAME",
-        help="fast (default): scratch, or finetune of a warm start; adamw, paper",
-    )
+        "--recipe", metavar="NAME", help="fast (default): scratch, or finetune of a warm start; adamw, paper"
+    )  # fmt: skip
     add_changes(train, "change a value of the recipe, like loss=mse, cross_layer=2, learning_rate=2e-3, weights=10/1/1")
     train.add_argument(
         "--warm",
@@ -120,7 +121,7 @@ def _train(args: argparse.Namespace) -> int:
     from linksim.models.recipe import changed
     from linksim.models.spec import lineage_pairs
     from linksim.report.progress import TrainingBar, figures
-    from linksim.train.run import find_start, go_on_from, parse_budget, run_training
+    from linksim.train.run import begun_with, find_start, go_on_from, parse_budget, run_training
     from linksim.train.team import follows
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
@@ -164,7 +165,10 @@ def _train(args: argparse.Namespace) -> int:
                 f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out"
             )
         start = find_start(model, args.warm, out)
-        recipe = model.make_recipe(args.recipe, changes(args), warm=bool(start.model))
+        known, run_seed = begun_with(model, out)
+        if known is None or args.recipe is not None or args.set:
+            known = model.make_recipe(args.recipe or FAST, changes(args), warm=bool(start.model))
+        recipe, seed = known, seed if args.seed is not None else run_seed
     try:
         follower = devices is not None and follows()
         with TrainingBar(model.name, recipe.batch, model.spec.unit, shown=not follower) as bar:
@@ -175,7 +179,8 @@ def _train(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         kept = out / CHECKPOINT
         step = load_checkpoint(kept)["state"]["step"] if kept.exists() else None
-        words = f"{out} is kept as after step {step}; the same command with --resume goes on from there"
+        how = "--resume" if args.more is None else "--resume in place of --more"
+        words = f"{out} is kept as after step {step}; the same command with {how} goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
     except LinksimError:
@@ -201,7 +206,7 @@ def _dry_run(args: argparse.Namespace, models: Sequence[Model]) -> int:
     from linksim.train.run import parse_budget
 
     print_costs(
-        models, args.recipe, changes(args), args.warm, whole(args.devices, "--devices") or 1,
+        models, args.recipe or FAST, changes(args), args.warm, whole(args.devices, "--devices") or 1,
         whole(args.steps, "--steps"), parse_budget(args.budget) if args.budget is not None else None,
     )  # fmt: skip
     return 0
@@ -245,8 +250,8 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.models.spec import size_words
     from linksim.train.models import image_shape, models_for, trained_on_others, waves, with_prerequisites
-    from linksim.train.parallel import train_all
-    from linksim.train.slices import train_on
+    from linksim.train.parallel import Processes, train_all
+    from linksim.train.slices import on_cluster
 
     for option in _MODEL:
         if getattr(args, option) is not None:
@@ -258,11 +263,9 @@ def _train_for(args: argparse.Namespace) -> int:
     place = parse_cluster(args.cluster) if args.cluster is not None else None
     values = read_sweep_file(args.sweep)
     if "models" in values:
-        if place is not None:
-            raise LinksimError("--cluster: a list is trained in turns here; give a sweep file")
         if args.dry_run:
             raise LinksimError("--dry-run: a list is trained in turns for as long as you like; give a sweep file")
-        return _campaign(args, values, jobs)
+        return _campaign(args, values, jobs, place)
     config = make_config(values)
     if args.image_size is not None:
         raise LinksimError("--image-size is the sweep's to say: leave it out with --for")
@@ -295,30 +298,32 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.budget is None and args.steps is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
     for model in lacking:
-        model.make_recipe(args.recipe, changes(args), warm=False)
-    words = ["--recipe", args.recipe, *_length_words(args), "--device", args.device]
+        model.make_recipe(args.recipe or FAST, changes(args), warm=False)
+    words = ["--recipe", args.recipe or FAST, *_length_words(args), "--device", args.device]
     words += ["--seed", args.seed] if args.seed is not None else []
     words += [word for change in args.set for word in ("--set", change)]
     words += ["--devices", args.devices] if args.devices is not None else []
     words += ["--replace"] if foreign else []
     if place is not None:
-        train_on(place, waves(lacking), words, args.out, args.warm, data)
-        return 0
-    train_all(waves(lacking), [*words, *data.words, "--resume", "--out", str(args.out)], jobs, warm=args.warm)
+        with on_cluster(place, data, words, args.out) as slices:
+            train_all(waves(lacking), slices, args.warm)
+    else:
+        processes = Processes(jobs, [*words, *data.words, "--out", str(args.out)])
+        train_all(waves(lacking), processes, args.warm)
     return 0
 
 
-def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) -> int:
+def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int, place: Place | None) -> int:
     """Models of a list, in turns."""
     from linksim.data.training import name_of
     from linksim.train.campaign import goals_of, run_campaign
     from linksim.train.models import trained_on_others
+    from linksim.train.parallel import Processes
+    from linksim.train.slices import on_cluster
 
-    for option in ("warm", "resume", "set", "seed"):
+    for option in ("warm", "resume", "recipe", "set", "seed"):
         if getattr(args, option):
             raise LinksimError(f"--{option} is the list's to say, for each model: leave it out")
-    if args.recipe != "fast":
-        raise LinksimError("--recipe is the list's to say, for each model: leave it out")
     data = _data(args)
     goals = goals_of(values, data.image_shape)
     if foreign := trained_on_others([goal.model for goal in goals], name_of(data.dataset)):
@@ -328,7 +333,13 @@ def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int) ->
         )
     if (args.budget is None) == (args.steps is None):
         raise LinksimError("give the length of a turn: --budget 20m, or --steps N")
-    run_campaign(goals, args.out, _length_words(args), [*data.words, "--device", args.device], jobs)
+    words = ["--device", args.device]
+    if place is not None:
+        with on_cluster(place, data, words, args.out) as slices:
+            run_campaign(goals, args.out, _length_words(args), slices)
+    else:
+        processes = Processes(jobs, [*data.words, *words, "--out", str(args.out)], one_thread=True)
+        run_campaign(goals, args.out, _length_words(args), processes)
     return 0
 
 

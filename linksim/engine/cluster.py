@@ -122,12 +122,20 @@ def open_cluster(place: Place, delivery: Delivery) -> Iterator[Pool]:
         LinksimError: dask is not installed, no scheduler answers, a worker has several threads or another version.
     """
     try:
+        import dask
         from distributed import Client
+        from distributed.utils import silence_logging_cmgr
     except ImportError:
         raise LinksimError('--cluster needs dask: pip install "linksim[cluster]"') from None
     from linksim.engine.delivery import Deliver
 
-    with _scheduler(place) as (address, most):
+    # What is lost is told in one line here; a checkpoint travels with its slice, whatever its size.
+    settings = {"distributed.admin.large-graph-warning-threshold": "16GiB"}
+    with (
+        dask.config.set(settings),
+        silence_logging_cmgr(logging.CRITICAL),
+        _scheduler(place) as (address, most),
+    ):
         try:
             client = Client(address, set_as_default=False, timeout=_ANSWERS_S)
         except (OSError, TimeoutError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distributed import Worker, WorkerPlugin
 
+from linksim.devices import keep_freed_memory
 from linksim.engine.away import Delivery, receive
 from linksim.errors import LinksimError
 
@@ -25,4 +26,5 @@ class Deliver(WorkerPlugin):  # type: ignore[misc]
                 f"a worker has {worker.state.nthreads} threads, and units change settings of their whole process: "
                 "start it with --nthreads 1"
             )
+        keep_freed_memory()
         receive(self._delivery)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ from linksim.errors import LinksimError, said
 from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
 from linksim.stopping import stop_if_told
+
+R = TypeVar("R")
 
 #: What a full or read-only disk, and nothing else, says.
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -218,7 +220,7 @@ def run_pool(
                 tell(pool.waiting() or "")
             for future in done:
                 unit = on_the_way.pop(future)
-                answer = _answer(future)
+                answer = result_of(future, "a unit")
                 if answer.record is None:
                     raise LinksimError(answer.message) from RuntimeError(f"in a worker:\n{answer.trace}")
                 try:
@@ -239,15 +241,23 @@ def run_pool(
         writer.close()
 
 
-def _answer(future: Future[Answer]) -> Answer:
-    """What came back. Raises LinksimError where the pool itself failed, which is none of the scheme's doing."""
+def result_of(future: Future[R], what: str) -> R:
+    """What came back from a pool.
+
+    Args:
+        what: was lost, where something was.
+
+    Raises:
+        LinksimError: the pool itself failed, which is no doing of what it ran.
+        WorkerLost, BrokenExecutor: a process of this machine ended.
+    """
     try:
         return future.result()
     except (WorkerLost, BrokenExecutor):
         raise
     except (Exception, CancelledError) as error:
         raise LinksimError(
-            f"the pool lost a unit ({said(error)}): what is done is kept; the same command goes on with it"
+            f"the pool lost {what} ({said(error)}): what is done is kept; the same command goes on with it"
         ) from error
 
 

@@ -1,15 +1,14 @@
 """A campaign: models that are trained in turns, the one furthest behind its bar first, until all have met theirs.
 
-`linksim train --for FILE` runs one where FILE holds a list `models` in place of a sweep. Each turn is a slice of one
-model's training: a new run, the rest of one that was stopped, or, after its end, more of it from its best weights. A
-campaign can be stopped at any time; the same command goes on.
+`linksim train --for FILE` runs one where FILE holds a list `models` in place of a sweep, here or on a cluster. Each
+turn is some of one model's training: a new run, the rest of one that was stopped, or, after its end, more of it from
+its best weights. A campaign can be stopped at any time; the same command goes on.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.spec import CIFAR10_SHAPE
 from linksim.stopping import held, stop_if_told
 from linksim.train.models import asked_model
-from linksim.train.parallel import launch, stop
+from linksim.train.parallel import T, Turns
 from linksim.train.run import set_aside
 
 #: A slice that raises the score by less than this, in dB, stands; a model that stood twice in a row is left alone.
@@ -64,7 +63,7 @@ class Goal:
         model: what is trained.
         bar: score of its validation, the mean PSNR in dB over its SNRs.
         pairs: image groups of its own trainings after which it ends in any case; None: none.
-        options: of `linksim train` for its first slice.
+        options: of `linksim train` for its first turn.
     """
 
     model: Model
@@ -191,22 +190,19 @@ def _behind(goal: Goal, found: Standing) -> tuple[bool, float]:
     return not found.ended, math.inf if found.score is None else goal.bar - found.score
 
 
-def run_campaign(
-    goals: Sequence[Goal], out: Path, slice_words: Sequence[str], options: Sequence[str], jobs: int
-) -> None:
+def run_campaign(goals: Sequence[Goal], out: Path, slice_words: Sequence[str], turns: Turns[T]) -> None:
     """Trains in turns until every bar is met, every model's pairs are spent, or none of what is left gets better.
 
     Args:
         goals: see `goals_of`.
         out: folder of the runs.
         slice_words: length of a turn: `--budget TIME` or `--steps N`.
-        options: of `linksim train`, the same for every turn.
-        jobs: models that are trained side by side, a process of one thread each.
+        turns: what trains them.
 
     Raises:
         LinksimError: trainings failed; their own lines are above, and the others went on.
     """
-    running: dict[Goal, subprocess.Popen[bytes]] = {}
+    running: dict[Goal, T] = {}
     stood: Counter[Goal] = Counter()
     failed: list[Goal] = []
     before = {goal: standing(goal, out) for goal in goals}
@@ -216,29 +212,29 @@ def run_campaign(
             while True:
                 stop_if_told()
                 idle = [goal for goal in goals if goal not in running and goal not in failed and stood[goal] < _STANDS]
-                while len(running) < jobs and (goal := most_behind(idle, before)) is not None:
+                while len(running) < turns.places and (goal := most_behind(idle, before)) is not None:
                     idle.remove(goal)
                     print(_words(goal, before[goal]), flush=True)
-                    running[goal] = launch(
-                        [*_turn(goal, out, slice_words), "--out", str(out), *options], one_thread=True
-                    )
+                    running[goal] = turns.begin(goal.model, _turn(goal, out, slice_words))
                 if not running:
                     break
                 time.sleep(_POLL_SECONDS)
-                for goal, process in list(running.items()):
-                    if (code := process.poll()) is None:
+                for goal, turn in list(running.items()):
+                    if (code := turn.poll()) is None:
                         continue
                     del running[goal]
                     now = standing(goal, out)
                     if code:
                         failed.append(goal)
+                    elif turn.goes_on:
+                        pass
                     elif (now.score or 0.0) < (before[goal].score or -math.inf) + _STANDS_DB:
                         stood[goal] += 1
                     else:
                         stood[goal] = 0
                     before[goal] = now
         finally:
-            stop(running.values())
+            turns.stop(running.values())
     for goal in goals:
         print(_words(goal, before[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
     if failed:
@@ -251,7 +247,7 @@ def _turn(goal: Goal, out: Path, slice_words: Sequence[str]) -> list[str]:
     if not (folder / CHECKPOINT).exists() and not set_aside(folder):
         return [*goal.model.words, *goal.options, *slice_words]
     if not standing(goal, out).ended:
-        return [*goal.model.words, *goal.options, "--resume"]
+        return [*goal.model.words, "--resume"]
     kind, length = slice_words
     return [*goal.model.words, *(["--more", length] if kind == "--budget" else ["--more", *slice_words])]
 

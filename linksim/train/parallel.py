@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Protocol, TypeVar
 
 from linksim.errors import LinksimError
 from linksim.models.owner import Model
@@ -20,30 +21,94 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = (60.0, 15.0)
 
 
-def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: int, warm: str | None) -> None:
-    """Trains models wave by wave, `jobs` of them at once.
+class Turn(Protocol):
+    """Some of a model's training, on its way."""
+
+    def poll(self) -> int | None:
+        """Exit code; None until it is over. Raises LinksimError where what ran it was lost."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether only its time was over, and the training has more to do."""
+
+
+T = TypeVar("T", bound=Turn)
+
+
+class Turns(Protocol[T]):
+    """What trains models: processes of this machine, or workers of a cluster (`linksim.train.slices`)."""
+
+    @property
+    def places(self) -> int:
+        """Trainings at once."""
+
+    def begin(self, model: Model, words: Sequence[str]) -> T:
+        """Begins, or goes on with, a model's training; `words` of `linksim` say which it is."""
+
+    def stop(self, turns: Iterable[T]) -> None:
+        """Ends turns within a bounded time."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A training in a process of this machine, to its end."""
+
+    process: subprocess.Popen[bytes]
+    goes_on: bool = False
+
+    def poll(self) -> int | None:
+        """See `Turn`."""
+        return self.process.poll()
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Trainings in processes of this machine.
+
+    Args:
+        places: at once; several have one thread each, since spinning threads would slow all of them down.
+        options: of `linksim train`, the same for all.
+        one_thread: whether one process alone has one thread too.
+    """
+
+    places: int
+    options: Sequence[str]
+    one_thread: bool = False
+
+    def begin(self, model: Model, words: Sequence[str]) -> Process:
+        """See `Turns`."""
+        return Process(launch([*words, *self.options], one_thread=self.one_thread or self.places > 1))
+
+    def stop(self, turns: Iterable[Process]) -> None:
+        """See `Turns`."""
+        stop([turn.process for turn in turns])
+
+
+def train_all(waves: Sequence[Sequence[Model]], turns: Turns[T], warm: str | None) -> None:
+    """Trains models wave by wave.
 
     Args:
         waves: models that wait for those of the waves before.
-        options: of `linksim train`, the same for all.
-        jobs: processes; several have one thread each, since spinning threads would slow all of them down.
+        turns: what trains them.
         warm: start of the transceivers.
 
     Raises:
         LinksimError: a model failed, after those that ran beside it ended.
     """
-    running: dict[Model, subprocess.Popen[bytes]] = {}
+    running: dict[Model, T] = {}
     # An exception while a process is started would leave it without a parent.
     with held():
         try:
             for wave in waves:
                 waiting = list(wave)
                 while waiting or running:
-                    while waiting and len(running) < jobs:
+                    while waiting and len(running) < turns.places:
                         model = waiting.pop(0)
                         start = ["--warm", warm] if warm is not None and isinstance(model.spec, ModelSpec) else []
-                        running[model] = launch([*model.words, *options, *start], one_thread=jobs > 1)
-                    if failed := _ended(running):
+                        running[model] = turns.begin(model, [*model.words, "--resume", *start])
+                    failed, go_on = _ended(running)
+                    waiting = [*go_on, *waiting]
+                    if failed:
                         while running:
                             _ended(running)
                         raise LinksimError(
@@ -51,7 +116,7 @@ def train_all(waves: Sequence[Sequence[Model]], options: Sequence[str], jobs: in
                             "from here"
                         )
         finally:
-            stop(running.values())
+            turns.stop(running.values())
 
 
 def launch(
@@ -105,11 +170,10 @@ def _say(processes: Sequence[subprocess.Popen[bytes]], what: str) -> None:
         print(f"note: training process {process.pid} {what}", file=sys.stderr, flush=True)
 
 
-def _ended(running: dict[Model, subprocess.Popen[bytes]]) -> list[Model]:
-    """Waits a moment, takes out what has ended, and returns what failed of it."""
+def _ended(running: dict[Model, T]) -> tuple[list[Model], list[Model]]:
+    """Waits a moment, takes out what is over, and returns what failed of it and what goes on."""
     stop_if_told()
     time.sleep(_POLL_SECONDS)
-    ended = {model: process.returncode for model, process in running.items() if process.poll() is not None}
-    for model in ended:
-        del running[model]
-    return [model for model, code in ended.items() if code]
+    codes = {model: code for model, turn in running.items() if (code := turn.poll()) is not None}
+    over = {model: running.pop(model) for model in codes}
+    return [model for model, code in codes.items() if code], [model for model, turn in over.items() if turn.goes_on]

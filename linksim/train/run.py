@@ -357,6 +357,14 @@ def go_on_from(model: Model, out: Path) -> tuple[Start, BaseRecipe, int]:
     return start, recipe_of(model.owner.recipe, identity["recipe"]), identity["seed"] + 1
 
 
+def begun_with(model: Model, out: Path) -> tuple[BaseRecipe | None, int]:
+    """Recipe and seed of the run that a folder holds; no recipe and seed 0 where it holds none."""
+    if not (out / CHECKPOINT).exists():
+        return None, 0
+    identity = load_checkpoint(out / CHECKPOINT)["identity"]
+    return recipe_of(model.owner.recipe, identity["recipe"]), identity["seed"]
+
+
 def _aside(out: Path, number: int) -> Path:
     return out.with_name(f"{out.name}.{number}")
 

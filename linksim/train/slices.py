@@ -7,10 +7,14 @@ usual place, decides what is trained when, and installs what has ended.
 
 from __future__ import annotations
 
+import itertools
+import math
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +24,15 @@ from linksim.data.images import FolderImages
 from linksim.data.training import CIFAR10, TrainingData, name_of
 from linksim.engine.away import MOST_BYTES, delivery_of, own_weights, received
 from linksim.engine.cluster import Place, open_cluster
-from linksim.engine.workers import LOOKS_S, Pool
+from linksim.engine.workers import LOOKS_S, Pool, result_of
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.models.checkpoint import CHECKPOINT
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.spec import ModelSpec
 from linksim.paths import assets_dir
-from linksim.stopping import stop_if_told
 from linksim.train.parallel import launch, stop
-from linksim.train.run import find_start
+from linksim.train.run import find_start, go_on_from, set_aside
 
 #: Seconds of a slice.
 SLICE_S = 600.0
@@ -44,11 +48,13 @@ class Slice:
         files: of its folder, by name.
         code: exit code of the training; None where its time was over first.
         said: the last line that it printed.
+        anew: whether it began after the end of the run that was sent.
     """
 
     files: Mapping[str, bytes]
     code: int | None
     said: str
+    anew: bool = False
 
 
 def train_slice(
@@ -59,7 +65,7 @@ def train_slice(
 
     Args:
         delivery: name of what was delivered: the training data.
-        words: of `linksim`, without the places of data and run.
+        words: of `linksim`, without the places of data and runs.
         data: words that name the data, with `{data}` for the place where it was delivered.
         name: of the model, and so of the run's folder.
         files: of the run's folder.
@@ -69,12 +75,14 @@ def train_slice(
     there_is = received(delivery)[1] / _DATA
     with tempfile.TemporaryDirectory(prefix="linksim-slice-") as there:
         run, folder = Path(there) / "runs" / name, Path(there) / "weights"
-        for place, content in ((run, files), (folder, own)):
+        # A run that was set aside, and nothing since: it is gone on with from there.
+        sent = run if "--more" not in words or CHECKPOINT in files else run.with_name(f"{name}.1")
+        for place, content in ((sent, files), (folder, own)):
             place.mkdir(parents=True)
             for inside, data_of in content.items():
                 (place / inside).write_bytes(data_of)
         output = Path(there) / "output"
-        places = ["--resume", "--out", str(run.parent), *(word.replace("{data}", str(there_is)) for word in data)]
+        places = ["--out", str(run.parent), *(word.replace("{data}", str(there_is)) for word in data)]
         with output.open("wb") as file:
             process = launch(
                 [*words, *places], one_thread=True, environment={"LINKSIM_WEIGHTS": str(folder)}, output=file
@@ -86,7 +94,7 @@ def train_slice(
             finally:
                 stop([process])
         lines = output.read_text(errors="replace").strip().splitlines()
-        return Slice(_files(run), code, lines[-1] if lines else "")
+        return Slice(_files(run), code, lines[-1] if lines else "", bool(set_aside(run)))
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -96,28 +104,128 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
 
 
-def train_on(
-    place: Place, waves: Sequence[Sequence[Model]], options: Sequence[str], out: Path, warm: str | None,
-    data: TrainingData,
-) -> None:  # fmt: skip
-    """Trains models wave by wave on a cluster.
+@dataclass
+class Slices:
+    """A cluster that trains, a slice of a model's training at a time.
+
+    Args:
+        pool: the cluster.
+        delivery: name of what its workers received.
+        options: of `linksim train`, the same for all.
+        out: folder of the runs.
+        here, there: words that name the data on this machine and, with `{data}`, on a worker.
+    """
+
+    pool: Pool
+    delivery: str
+    options: Sequence[str]
+    out: Path
+    here: Sequence[str]
+    there: Sequence[str]
+    _told: str = ""
+    _looked: float = -math.inf
+
+    @property
+    def places(self) -> int:
+        """Trainings on their way at the most."""
+        return self.pool.at_once
+
+    def begin(self, model: Model, words: Sequence[str]) -> Turn:
+        """Sends a slice of a model's training; `words` say which it is."""
+        folder = self.out / model.name
+        start = find_start(model, dict(itertools.pairwise(words)).get("--warm"), folder)
+        # Where a model starts is settled here: a worker knows only those weights that travel with it.
+        if isinstance(model.spec, ModelSpec) and "--warm" in words:
+            place = list(words).index("--warm")
+            word = EMBEDDED if start.embedded else start.model or FROM_SCRATCH
+            words = [*words[:place], "--warm", word, *words[place + 2 :]]
+        source = [model.begins_as.name] if model.begins_as is not None else []
+        own = own_weights([model.name, start.model, *source, *(part.name for part in model.parts.values())])
+        files = _files(folder)
+        if "--more" in words and CHECKPOINT not in files and (before := set_aside(folder)):
+            files = _files(before[-1])
+        sent = [*words, *self.options]
+        future = self.pool.executor.submit(
+            train_slice, self.delivery, sent, self.there, model.name, files, own, SLICE_S
+        )
+        return Turn(self, model, future)
+
+    def tell(self) -> None:
+        """Says, once, what the cluster is waiting for."""
+        if self.pool.waiting is None or time.monotonic() < self._looked + LOOKS_S:
+            return
+        self._looked = time.monotonic()
+        if (words := self.pool.waiting() or "") != self._told and words:
+            print(words, flush=True)
+        self._told = words
+
+    def stop(self, turns: Iterable[Turn]) -> None:
+        """Takes back what nobody has begun; what workers are at is lost, back to the slice before."""
+        for turn in turns:
+            turn.future.cancel()
+
+    def install(self, model: Model) -> int:
+        """Installs the weights of a run that has ended, by the command that would go on with it; its exit code."""
+        words = [*model.words, *self.options, *self.here, "--resume", "--out", str(self.out)]
+        process = launch(words, one_thread=False)
+        try:
+            return process.wait()
+        finally:
+            stop([process])
+
+
+@dataclass
+class Turn:
+    """A slice on its way."""
+
+    slices: Slices
+    model: Model
+    future: Future[Slice]
+    goes_on: bool = False
+
+    def poll(self) -> int | None:
+        """Exit code; None until the slice is over. 0 where it ended well, whether the training has or not.
+
+        What came back lies in the run's folder then, and weights that are ready are installed.
+
+        Raises:
+            LinksimError: the cluster lost it.
+        """
+        if not self.future.done():
+            self.slices.tell()
+            return None
+        found = result_of(self.future, "a slice of a training")
+        folder = self.slices.out / self.model.name
+        if found.anew and CHECKPOINT in found.files:
+            go_on_from(self.model, folder)[0].begun(moves=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in found.files.items():
+            write_atomic(folder / name, content)
+        self.goes_on = found.code is None
+        if found.code == 0:
+            return self.slices.install(self.model)
+        name = self.model.name
+        print(f"{name}: {found.said}" if name not in found.said else found.said, flush=True)
+        return found.code or 0
+
+
+@contextmanager
+def on_cluster(place: Place, data: TrainingData, options: Sequence[str], out: Path) -> Iterator[Slices]:
+    """A cluster whose workers have the training data.
 
     Args:
         place: the cluster.
-        waves: models that wait for those of the waves before.
-        options: of `linksim train`, the same for all: recipe, length, device.
-        out: folder of the runs.
-        warm: start of the transceivers.
         data: what is trained on.
+        options: of `linksim train`, the same for all.
+        out: folder of the runs.
 
     Raises:
-        LinksimError: no data, or too much to travel; no cluster; a model that failed, after those beside it ended.
+        LinksimError: no data, or too much to travel; no cluster.
     """
     files, there = _travelling(data)
     delivery = delivery_of(files)
     with open_cluster(place, delivery) as pool:
-        for wave in waves:
-            _train_wave(pool, delivery.name, wave, options, out, warm, data.words, there)
+        yield Slices(pool, delivery.name, options, out, data.words, there)
 
 
 def _travelling(data: TrainingData) -> tuple[dict[str, bytes], list[str]]:
@@ -144,51 +252,3 @@ def _travelling(data: TrainingData) -> tuple[dict[str, bytes], list[str]]:
         files |= {f"{place}/{path.name}": path.read_bytes() for path in folder.paths}
         words[words.index(option) + 1] = f"folder:{{data}}{place.removeprefix(_DATA)}"
     return files, words
-
-
-def _train_wave(
-    pool: Pool, delivery: str, wave: Sequence[Model], options: Sequence[str], out: Path, warm: str | None,
-    here: Sequence[str], there: Sequence[str],
-) -> None:  # fmt: skip
-    def begin(model: Model) -> Future[Slice]:
-        folder = out / model.name
-        start = find_start(model, warm if isinstance(model.spec, ModelSpec) else None, folder)
-        word = EMBEDDED if start.embedded else start.model or FROM_SCRATCH
-        words = [*model.words, *options, *(["--warm", word] if isinstance(model.spec, ModelSpec) else [])]
-        source_name = [model.begins_as.name] if model.begins_as is not None else []
-        own = own_weights([start.model, *source_name, *(part.name for part in model.parts.values())])
-        return pool.executor.submit(train_slice, delivery, words, there, model.name, _files(folder), own, SLICE_S)
-
-    on_the_way = {begin(model): model for model in wave}
-    failed: list[str] = []
-    try:
-        while on_the_way:
-            stop_if_told()
-            for future in wait(on_the_way, LOOKS_S, FIRST_COMPLETED).done:
-                model = on_the_way.pop(future)
-                found = future.result()
-                folder = out / model.name
-                folder.mkdir(parents=True, exist_ok=True)
-                for name, content in found.files.items():
-                    write_atomic(folder / name, content)
-                print(f"{model.name}: {found.said}" if model.name not in found.said else found.said, flush=True)
-                if found.code is None:
-                    on_the_way[begin(model)] = model
-                elif found.code or not _install(model, options, out, here):
-                    failed.append(model.name)
-    finally:
-        for future in on_the_way:
-            future.cancel()
-    if failed:
-        raise LinksimError(
-            f"{failed[0]} could not be trained (its own line is above); the same command goes on from here"
-        )
-
-
-def _install(model: Model, options: Sequence[str], out: Path, data: Sequence[str]) -> bool:
-    """Installs the weights of a run that has ended, by the command that would go on with it."""
-    process = launch([*model.words, *options, *data, "--resume", "--out", str(out)], one_thread=False)
-    try:
-        return process.wait() == 0
-    finally:
-        stop([process])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL import Image
 import linksim
 from linksim import LinksimError
 from linksim.cli import main
+from linksim.data import cifar10
 from linksim.engine import journal
 from linksim.engine.cluster import parse_cluster
 from linksim.models import weights
@@ -113,6 +114,11 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(one.drop(columns=drop), other.drop(columns=drop))
 
 
+def here(folder: Path, **asked: Any) -> pd.DataFrame:
+    """The same sweep in this process alone."""
+    return linksim.sweep(folder, workers=1, progress=False, **asked)
+
+
 def settings(**more: Any) -> dict[str, Any]:
     return {**SETTINGS, **more}
 
@@ -167,7 +173,7 @@ def test_workers_that_share_nothing_give_the_rows_of_one_process(
         pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(pictures / f"{index:02d}.png")
     asked = settings(scheme="semoma,bpg-capacity", channel="awgn", dataset=f"folder:{pictures}", groups=6)
-    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+    alone = here(tmp_path / "alone", **asked)
     away_rows = linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked)
     same(alone, away_rows)
     delivered = {path.name for path in running.cache.rglob("*") if path.is_file()}
@@ -176,7 +182,7 @@ def test_workers_that_share_nothing_give_the_rows_of_one_process(
     assert all(record["cpu"] and record["versions"]["torch"] for record in records)
     # The next sweep has no weights of its own: those that the workers were given before are not its.
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "none"))
-    shipped = linksim.sweep(tmp_path / "shipped", progress=False, **asked)
+    shipped = here(tmp_path / "shipped", **asked)
     same(shipped, linksim.sweep(tmp_path / "again", cluster=running.place, progress=False, **asked))
 
 
@@ -185,7 +191,7 @@ def test_a_worker_that_is_killed_changes_nothing(running: Running, tmp_path: Pat
     from distributed import Client
 
     asked = settings(scheme="bpg-ldpc-qam-sic", groups=64, snr="0:15:5")
-    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+    alone = here(tmp_path / "alone", **asked)
     before: list[int] = []
 
     def kill() -> None:
@@ -212,7 +218,7 @@ def test_a_worker_that_is_killed_changes_nothing(running: Running, tmp_path: Pat
 def test_stopping_at_a_width_is_the_same_on_a_cluster(running: Running, tmp_path: Path) -> None:
     asked = settings(scheme="semoma", until="psnr=0.6", min_groups=16, snr="0,20")
     del asked["groups"]
-    alone = linksim.sweep(tmp_path / "alone", progress=False, **asked)
+    alone = here(tmp_path / "alone", **asked)
     same(alone, linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked))
     assert alone["n_groups"].nunique() == 2
     assert (alone["n_groups"] < 256).all()
@@ -236,7 +242,7 @@ def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_p
     records = [record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER) if "point" in record]
     assert 0 < before < len(records) == 16
     asked = settings(scheme="bpg-ldpc-qam-sic", groups=256, snr="0:15:5")
-    same(linksim.sweep(tmp_path / "alone", progress=False, **asked), linksim.load(tmp_path / "x"))
+    same(here(tmp_path / "alone", **asked), linksim.load(tmp_path / "x"))
 
 
 def test_what_a_scheme_raises_comes_back_in_one_line_and_is_not_tried_again(running: Running, tmp_path: Path) -> None:
@@ -280,11 +286,65 @@ def test_workers_of_several_threads_or_of_other_versions_are_refused(
         crowded.wait(60)
 
 
+def test_the_distance_of_a_set_needs_no_shared_disk(
+    running: Running, tmp_path: Path, install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network's weights travel there, features of images back."""
+    install("inception-fid")
+    monkeypatch.setattr("linksim.metrics.Fid.MIN_IMAGES", 8)
+    asked = settings(scheme="bpg-capacity-oma", users=1, snr="0", groups=12, metrics="fid,psnr")
+    alone = here(tmp_path / "alone", **asked)
+    same(alone, linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked))
+    assert alone["fid"].iloc[0] > 0
+    assert list(running.cache.rglob("inception-fid.safetensors"))
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_scheduler_that_is_lost_is_one_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    scheduler = module(
+        "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"
+    )  # fmt: skip
+    worker = module(
+        "dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--local-directory",
+        str(tmp_path), "--death-timeout", "5",
+    )  # fmt: skip
+    words = [
+        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
+        "0:15:5", "--groups", "256", "--metrics", "psnr", "--quiet", "--out", "x",
+    ]  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300
+        while not file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process = subprocess.Popen(
+            [*words, "--cluster", f"file:{file}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        while not any("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        scheduler.kill()
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 2
+        assert said.splitlines()[-1].startswith("linksim: the pool lost a unit (")
+        assert "the same command goes on with it" in said
+        assert "Traceback" not in said
+    finally:
+        for child in (scheduler, worker):
+            child.kill()
+            child.wait(60)
+    before = sum("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER))
+    subprocess.run([*words, "--workers", "1"], cwd=tmp_path, check=True, timeout=600)
+    assert 0 < before < sum("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER))
+
+
 @pytest.mark.slurm
 @pytest.mark.skipif("SLURM_CONF" not in os.environ, reason="no SLURM: SLURM_CONF is not set")
 def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    alone = linksim.sweep(tmp_path / "alone", progress=False, **settings(groups=64))
+    alone = here(tmp_path / "alone", **settings(groups=64))
     place = "slurm:jobs=2,time=10m,memory=1500MB"
     same(alone, linksim.sweep(tmp_path / "jobs", cluster=place, progress=False, **settings(groups=64)))
     # Shards in a job array, by a script of the user's own.
@@ -294,7 +354,11 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
         "#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output=log-%a.txt\n"
         f"cd {tmp_path}\n{sys.executable} -m linksim.cli {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
     )
-    subprocess.run(["sbatch", "--wait", str(script)], check=True, timeout=600)
+    asked = subprocess.run(["sbatch", "--parsable", str(script)], check=True, timeout=600, capture_output=True, text=True)
+    # `sbatch --wait` looks less and less often.
+    queue = ["squeue", "--noheader", "--jobs", asked.stdout.strip()]
+    while subprocess.run(queue, check=True, timeout=600, capture_output=True).stdout:
+        time.sleep(0.3)
     subprocess.run([sys.executable, "-m", "linksim.cli", "merge", "array"], check=True, timeout=600)
     same(alone, linksim.load(tmp_path / "array"))
     assert not list(tmp_path.glob(".linksim-cluster-*"))
@@ -315,18 +379,44 @@ def test_models_are_trained_in_slices_and_come_out_as_on_one_machine(
     """Users that superpose, whose start the worker gets from the user's own weights."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("scheme: semnoma\nchannel: awgn\nrho: 1/24\n")
-    words = ["train", "--for", "mine.yaml", "--steps", "2", "--set", "batch=2", "--set", "embed_steps=2"]
-    words += ["--data-dir", os.environ["LINKSIM_TEST_CIFAR10"]]
+    train = ["train", "--steps", "2", "--set", "batch=2", "--set", "embed_steps=2"]
+    train += ["--data-dir", os.environ["LINKSIM_TEST_CIFAR10"]]
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
-    assert main([*words, "--out", "here"]) == 0
+    monkeypatch.setattr(cifar10, "VALIDATION", 8)
+    for scheme in ("semoma", "semnoma"):
+        assert main([*train, "--scheme", scheme, "--rho", "1/24", "--out", "here"]) == 0
     cards = weights.cards()
     (student,) = (name for name in cards if name.startswith("semnoma_awgn_1-24"))
     files = cards[student]["files"]
     for name in files:
         (tmp_path / "weights" / name).unlink()
-    assert main([*words, "--out", "there", "--cluster", running.place]) == 0
+    assert main([*train, "--for", "mine.yaml", "--out", "there", "--cluster", running.place]) == 0
     assert weights.cards()[student]["files"] == files
     assert (tmp_path / "there" / student / "checkpoint.pt").is_file()
+
+
+@pytest.mark.usefixtures("children_hold_out_few")
+@pytest.mark.skipif("LINKSIM_TEST_CIFAR10" not in os.environ, reason="LINKSIM_TEST_CIFAR10 is not set")
+def test_a_list_of_models_is_trained_on_a_cluster_and_goes_on_after_ends(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "list.yaml").write_text(
+        "models: [{scheme: semoma, rho: 1/24, bar: 40, pairs: 6, recipe: adamw, set: {batch: 2}}]\n"
+    )
+    words = ["train", "--for", "list.yaml", "--steps", "2", "--data-dir", os.environ["LINKSIM_TEST_CIFAR10"]]
+    assert main([*words, "--out", "runs", "--cluster", running.place]) == 0
+    name = "semoma_awgn_1-48_n2_own_sum_32px_compact"
+    run = tmp_path / "runs" / name
+    assert [part["pairs"] for part in json.loads((run / "history.json").read_text())] == [4, 4]
+    identity = load_checkpoint(run / "checkpoint.pt")["identity"]
+    assert (identity["recipe"]["name"], identity["seed"]) == ("adamw", 1)
+    assert weights.present(weights.cards()[name])
+    # What the second began from lies beside it, as after a run on this machine.
+    assert (tmp_path / "runs" / f"{name}.1" / "best.pt").is_file()
+    assert not (tmp_path / "runs" / f"{name}.1" / "checkpoint.pt").exists()
+    assert f"{name}: " in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("children_hold_out_few")
@@ -335,7 +425,7 @@ def test_a_slice_gives_back_what_it_has_when_its_time_is_over(tmp_path: Path, mo
     data = Path(os.environ["LINKSIM_TEST_CIFAR10"])
     monkeypatch.setattr("linksim.train.slices.received", lambda name: (None, tmp_path))
     (tmp_path / "data").symlink_to(data)
-    words = ["train", "--scheme", "semoma", "--rho", "1/12", "--steps", "100000", "--set", "batch=2"]
+    words = ["train", "--scheme", "semoma", "--rho", "1/12", "--steps", "100000", "--set", "batch=2", "--resume"]
     name = "semoma_awgn_1-24_n2_own_sum_32px_compact"
     files: dict[str, bytes] = {}
     steps = [0]

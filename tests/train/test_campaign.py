@@ -11,6 +11,7 @@ from linksim.engine.config import read_sweep_file
 from linksim.models import weights
 from linksim.models.spec import lineage_pairs
 from linksim.train.campaign import Goal, Standing, goals_of, most_behind, run_campaign, standing
+from linksim.train.parallel import Processes
 from tests.conftest import ROOT
 from tests.train.test_command import folder, train
 
@@ -57,21 +58,22 @@ class Here:
 def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("linksim.train.campaign.launch", Here)
+    monkeypatch.setattr("linksim.train.parallel.launch", Here)
     small = {"set": {"batch": 2, "embed_steps": 2, "learning_rate": 1e-6}}
     goals = goals_of({"models": [{**BASE, "rho": "1/24", **small}]})
-    words = ["--steps", "1"], ["--data-dir", str(folder / "data")]
-    run_campaign(goals, folder / "runs", *words, jobs=1)
+    out, step = folder / "runs", ["--steps", "1"]
+    here = Processes(1, ["--data-dir", str(folder / "data"), "--out", str(out)])
+    run_campaign(goals, out, step, here)
     # The first turn gives it weights; two more at a rate of nothing stand.
     assert lineage_pairs(weights.cards()[goals[0].model.name]) >= 2
-    assert standing(goals[0], folder / "runs").pairs == 6
+    assert standing(goals[0], out).pairs == 6
     assert "6 pairs of its own, and stands there" in capsys.readouterr().out
     spent = [Goal(goals[0].model, 40.0, 6, goals[0].options)]
-    run_campaign(spent, folder / "runs", *words, jobs=1)
-    assert standing(goals[0], folder / "runs").pairs == 6
+    run_campaign(spent, out, step, here)
+    assert standing(goals[0], out).pairs == 6
     broken = goals_of({"models": [{**BASE, "set": {"learning_rate": 1e6, "warmup": 0, "clip": 0, "batch": 2}}]})
     with pytest.raises(LinksimError, match="semoma_awgn_1-24_n2_own_sum_32px_compact failed"):
-        run_campaign(broken, folder / "runs", ["--steps", "30"], ["--data-dir", str(folder / "none")], jobs=1)
+        run_campaign(broken, out, ["--steps", "30"], Processes(1, ["--data-dir", str(folder / "none")]))
 
 
 def test_the_campaign_of_the_papers_figures_can_be_read() -> None:

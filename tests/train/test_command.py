@@ -1,5 +1,6 @@
 """`linksim train` from end to end: weights with a card, killed and gone on with, and what it refuses."""
 
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ from linksim.models.recipe import make_recipe
 from linksim.models.spec import ModelSpec, began_with, lineage_pairs
 from linksim.schemes.learned import transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
+from linksim.stopping import Stopped
+from linksim.train import loop
 from linksim.train.models import nearest, waves
 from tests.data.fake_cifar import install_fake, write_binary
 
@@ -329,6 +332,32 @@ def test_a_run_goes_on_after_its_end_from_its_best_weights(folder: Path, capsys:
     checkpoint.unlink()
     assert train(folder, *words, "--more", "1m") == 2
     assert "has not ended: --resume goes on with it" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_with_the_recipe_and_the_seed_that_it_began_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that went on after the end of another too, whose seed is not the command's default."""
+    words = ["train", "--scheme", "semoma", "--rho", "1/12", "--data-dir", str(folder / "data"), "--replace"]
+    words += ["--out", str(folder / "runs")]
+    assert main([*words, "--steps", "2", "--set", "batch=2", "--recipe", "adamw"]) == 0
+    asked = itertools.count()
+
+    def at_the_second() -> None:
+        if next(asked):
+            raise Stopped
+
+    with monkeypatch.context() as told:
+        told.setattr(loop, "stop_if_told", at_the_second)
+        assert main([*words, "--more", "--steps", "2"]) == 130
+    assert "the same command with --resume in place of --more goes on from there" in capsys.readouterr().err
+    assert main([*words, "--resume", "--seed", "0"]) == 2
+    assert "is of another run" in capsys.readouterr().err
+    assert main([*words, "--resume", "--set", "batch=4"]) == 2
+    assert "is of another run" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    card = weights.cards()[BASE.name]
+    assert (card["seed"], card["recipe"], card["steps"]) == (1, "adamw batch=2", 2)
 
 
 def test_shipped_cards_have_the_commands_of_their_whole_lineage() -> None:

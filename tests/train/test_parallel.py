@@ -14,7 +14,7 @@ from linksim.models.spec import ModelSpec
 from linksim.schemes.learned import transceiver
 from linksim.stopping import Stopped
 from linksim.train import parallel
-from linksim.train.parallel import stop, train_all
+from linksim.train.parallel import Processes, stop, train_all
 
 Process = subprocess.Popen[bytes]
 
@@ -96,7 +96,7 @@ def test_a_signal_while_a_process_is_started_leaves_none_without_its_parent(
 
     monkeypatch.setattr(parallel, "launch", launch)
     with pytest.raises(Stopped):
-        train_all([MODELS], [], jobs=1, warm=None)
+        train_all([MODELS], Processes(1, []), warm=None)
     assert [process.returncode for process in begun] == [130]
 
 
@@ -109,5 +109,5 @@ def test_a_training_that_fails_ends_the_rest_after_those_beside_it(
 
     monkeypatch.setattr(parallel, "launch", launch)
     with pytest.raises(LinksimError, match=f"{MODELS[0].name} could not be trained"):
-        train_all([MODELS, MODELS], [], jobs=2, warm=None)
+        train_all([MODELS, MODELS], Processes(2, []), warm=None)
     assert [process.returncode for process in begun] == [2, 0]
