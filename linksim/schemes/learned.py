@@ -92,7 +92,7 @@ class LearnedParams(Params):
 
     size: Literal["compact", "paper"] = Field(
         "compact",
-        description="width of the networks; compact is half the paper's, a quarter for images from 128 pixels on",
+        description="width of the networks; compact is half the paper's, a quarter and less from 128 pixels on",
     )
     csi: Literal["own", "all", "snr"] = Field(
         "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"

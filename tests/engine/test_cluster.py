@@ -354,7 +354,9 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
         "#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output=log-%a.txt\n"
         f"cd {tmp_path}\n{sys.executable} -m linksim.cli {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
     )
-    asked = subprocess.run(["sbatch", "--parsable", str(script)], check=True, timeout=600, capture_output=True, text=True)
+    asked = subprocess.run(
+        ["sbatch", "--parsable", str(script)], check=True, timeout=600, capture_output=True, text=True
+    )
     # `sbatch --wait` looks less and less often.
     queue = ["squeue", "--noheader", "--jobs", asked.stdout.strip()]
     while subprocess.run(queue, check=True, timeout=600, capture_output=True).stdout:

@@ -65,6 +65,9 @@ _LAYOUTS = {
     4: CodecShape((3, 256, 256), (96, 192, 384, 768), (2, 2, 6, 2), (2, 6, 2, 2), 0, 0),
 }
 
+#: Widths that a CPU can train: half the paper's for two stages; for four a quarter, where it is no more than 64.
+_COMPACT = {2: (48, 96), 4: (24, 48, 64, 64)}
+
 
 def layout(image_shape: tuple[int, int, int], size: Size) -> CodecShape:
     """Stages and widths for images of a size, before anything is known of the link.
@@ -78,7 +81,7 @@ def layout(image_shape: tuple[int, int, int], size: Size) -> CodecShape:
 
     Example:
         >>> layout((3, 64, 96), "paper").feature_side, layout((3, 512, 768), "compact").widths
-        ((16, 24), (24, 48, 96, 192))
+        ((16, 24), (24, 48, 64, 64))
     """
     colours, height, width = image_shape
     shape = _LAYOUTS[stages(image_shape)]
@@ -89,8 +92,7 @@ def layout(image_shape: tuple[int, int, int], size: Size) -> CodecShape:
             f"{width}x{height}{'' if colours == 3 else f' of {colours} channels'}: resize with --image-size"
         )
     if size == "compact":
-        # What a CPU can train: half the widths of two stages, a quarter of four.
-        shape = replace(shape, widths=tuple(width // len(shape.widths) for width in shape.widths))
+        shape = replace(shape, widths=_COMPACT[len(shape.widths)])
     return replace(shape, image_shape=image_shape)
 
 
