@@ -162,8 +162,8 @@ def with_planes(images: Tensor, planes: Tensor, corners: Tensor | None = None) -
 def tiled(planes: Tensor, size: tuple[int, ...], corners: Tensor | None = None) -> Tensor:
     """Planes [N, 1, H', W'] side by side over images of `size` (H, W).
 
-    Interpolated instead, they lose 10 to 15 dB: what tells users apart is in their finest detail (`benchmarks/planes.py`:
-    KD-SemNOMA, rho 1/6, planes of 32x32 on photographs of 96x96, AWGN, 10 dB: 26.87 side by side, 11.84 bilinear).
+    Interpolated instead, they lose 10 to 15 dB: what tells users apart is in their finest detail. KD-SemNOMA, rho 1/6,
+    planes of 32x32 on photographs of 96x96, AWGN, 10 dB: 26.87 side by side, 11.84 bilinear (`benchmarks/planes.py`).
 
     Returns:
         [N, 1, H, W], or [B, N, 1, H, W] for images whose top left `corners` [B, N, 2] differ.
