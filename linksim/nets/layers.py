@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlock, LayerNorm2d
 
 from linksim.nets.depthwise import DepthwiseConv2d
 
 NORM_EPS = 1e-6
 
 
-class ConvNextBlock(CNBlock):  # type: ignore[misc]
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of features [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, H, W]."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Permute(nn.Module):
+    """Dimensions in another order."""
+
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A view of x."""
+        return x.permute(self.order)
+
+
+class StochasticDepth(nn.Module):
+    """In training, leaves out samples with probability p, and scales the others by 1 / (1 - p) (Huang et al. 2016)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] to [B, ...]."""
+        if not self.training or self.p == 0.0:
+            return x
+        kept = x.new_empty((len(x),) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+
+class ConvNextBlock(nn.Module):
     """ConvNeXt block: depthwise 7x7, LayerNorm, linear to 4C, GELU, linear to C, layer scale, stochastic depth, skip.
+
+    The layers and their names are torchvision's, which takes two seconds longer to import.
 
     Args:
         channels: C.
@@ -21,8 +57,23 @@ class ConvNextBlock(CNBlock):  # type: ignore[misc]
     """
 
     def __init__(self, channels: int, drop_path: float, layer_scale: float) -> None:
-        super().__init__(channels, layer_scale, drop_path)
-        self.block[0] = DepthwiseConv2d(channels)
+        super().__init__()
+        self.block = nn.Sequential(
+            DepthwiseConv2d(channels),
+            Permute(0, 2, 3, 1),
+            nn.LayerNorm(channels, NORM_EPS),
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(),
+            nn.Linear(4 * channels, channels),
+            Permute(0, 3, 1, 2),
+        )
+        self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), layer_scale))
+        self.stochastic_depth = StochasticDepth(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, H, W]."""
+        added: Tensor = self.stochastic_depth(self.layer_scale * self.block(x))
+        return added.add_(x)
 
 
 class Sided(nn.Module):

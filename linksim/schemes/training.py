@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from linksim.models.batch import Batch
 from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.models.task import Task
-from linksim.nets.layers import Conditioned
+from linksim.nets.layers import Conditioned, StochasticDepth
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
 from linksim.schemes.recipe import TransceiverRecipe

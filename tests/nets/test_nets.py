@@ -112,6 +112,21 @@ def perturbed(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
+def test_a_block_equals_torchvisions_by_name_and_to_the_last_bit() -> None:
+    from torchvision.models.convnext import CNBlock
+
+    torch.manual_seed(0)
+    mine, theirs = ConvNextBlock(8, 0.5, 0.3), CNBlock(8, 0.3, 0.5)
+    theirs.load_state_dict(mine.state_dict())
+    x = torch.randn(16, 8, 12, 12).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for training in (False, True):
+            torch.manual_seed(1)
+            shown = mine.train(training)(x)
+            torch.manual_seed(1)
+            assert torch.equal(shown, theirs.train(training)(x))
+
+
 def test_the_encoder_equals_plain_modules_with_the_same_numbers() -> None:
     encoder = perturbed(Encoder(shape("compact", side_dim=3)))
     assert isinstance(encoder, Encoder)

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.convnext import LayerNorm2d
 
 from linksim.errors import LinksimError
 from linksim.nets.layers import (
@@ -20,6 +19,7 @@ from linksim.nets.layers import (
     Conditioned,
     ConvNextBlock,
     Downsample,
+    LayerNorm2d,
     OutputLayer,
     Upsample,
 )
