@@ -365,22 +365,27 @@ def install(model: Model, network: nn.Module, facts: Card) -> list[Path]:
     Args:
         facts: the card, all but its files and its model.
     """
+    content = files(model, network)
+    hashes = {name: digest(data) for name, data in content.items()}
+    return put(model.name, content, {"files": hashes, "model": model.spec.to_json(), **facts})
+
+
+def put(name: str, content: Mapping[str, bytes], card: Card) -> list[Path]:
+    """Puts a model's files and card into the user's own folder, in the place of those that are there."""
     folder = weights_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    content = files(model, network)
     # Several models are trained side by side and end when they like.
     with FileLock(folder / f".{MANIFEST}.lock"):
         known = {name: {k: v for k, v in card.items() if k != "folder"} for name, card in _read(folder).items()}
-        before = known.get(model.name, {"files": {}})["files"]
-        for name, data in content.items():
-            write_atomic(folder / name, data)
-        hashes = {name: digest(data) for name, data in content.items()}
-        known[model.name] = {"files": hashes, "model": model.spec.to_json(), **facts}
+        before = known.get(name, {"files": {}})["files"]
+        for file, data in content.items():
+            write_atomic(folder / file, data)
+        known[name] = dict(card)
         write_atomic(folder / MANIFEST, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
-        for name in before:
-            if name not in content:
-                (folder / name).unlink(missing_ok=True)
-    return [folder / name for name in content]
+        for file in before:
+            if file not in content:
+                (folder / file).unlink(missing_ok=True)
+    return [folder / file for file in content]
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -8,6 +8,7 @@ usual place, decides what is trained when, and installs what has ended.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import subprocess
 import tempfile
@@ -15,8 +16,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from linksim.data.cifar10 import TRAIN_BATCHES, read_batch
 from linksim.data.datasets import DATASETS, kind_of
@@ -27,10 +29,11 @@ from linksim.engine.cluster import Place, open_cluster
 from linksim.engine.workers import LOOKS_S, Pool, result_of
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
+from linksim.models import weights
 from linksim.models.checkpoint import CHECKPOINT
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.spec import ModelSpec
-from linksim.paths import assets_dir
+from linksim.paths import assets_dir, weights_dir
 from linksim.train.parallel import launch, stop
 from linksim.train.run import find_start, go_on_from, set_aside
 
@@ -47,14 +50,18 @@ class Slice:
     Args:
         files: of its folder, by name.
         code: exit code of the training; None where its time was over first.
-        said: the last line that it printed.
+        said: the last line that it printed, with `{weights}` and `{runs}` for the folders of them.
         anew: whether it began after the end of the run that was sent.
+        weights: that it installed, by the names of their files.
+        card: of these weights.
     """
 
     files: Mapping[str, bytes]
     code: int | None
     said: str
     anew: bool = False
+    weights: Mapping[str, bytes] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_slice(
@@ -93,8 +100,13 @@ def train_slice(
                 code = None
             finally:
                 stop([process])
-        lines = output.read_text(errors="replace").strip().splitlines()
-        return Slice(_files(run), code, lines[-1] if lines else "", bool(set_aside(run)))
+        lines = output.read_text(errors="replace").strip().splitlines() or [""]
+        told = lines[-1].replace(str(folder), "{weights}").replace(str(run.parent), "{runs}")
+        card: dict[str, Any] = {}
+        if code == 0 and (folder / weights.MANIFEST).exists():
+            card = json.loads((folder / weights.MANIFEST).read_text()).get(name, {})
+        made = {file: (folder / file).read_bytes() for file in card.get("files", {}) if file not in own}
+        return Slice(_files(run), code, told, bool(set_aside(run)), made, card if made else {})
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -113,15 +125,14 @@ class Slices:
         delivery: name of what its workers received.
         options: of `linksim train`, the same for all.
         out: folder of the runs.
-        here, there: words that name the data on this machine and, with `{data}`, on a worker.
+        data: words that name the data, with `{data}` for the place where it was delivered.
     """
 
     pool: Pool
     delivery: str
     options: Sequence[str]
     out: Path
-    here: Sequence[str]
-    there: Sequence[str]
+    data: Sequence[str]
     _told: str = ""
     _looked: float = -math.inf
 
@@ -145,9 +156,7 @@ class Slices:
         if "--more" in words and CHECKPOINT not in files and (before := set_aside(folder)):
             files = _files(before[-1])
         sent = [*words, *self.options]
-        future = self.pool.executor.submit(
-            train_slice, self.delivery, sent, self.there, model.name, files, own, SLICE_S
-        )
+        future = self.pool.executor.submit(train_slice, self.delivery, sent, self.data, model.name, files, own, SLICE_S)
         return Turn(self, model, future)
 
     def tell(self) -> None:
@@ -163,15 +172,6 @@ class Slices:
         """Takes back what nobody has begun; what workers are at is lost, back to the slice before."""
         for turn in turns:
             turn.future.cancel()
-
-    def install(self, model: Model) -> int:
-        """Installs the weights of a run that has ended, by the command that would go on with it; its exit code."""
-        words = [*model.words, *self.options, *self.here, "--resume", "--out", str(self.out)]
-        process = launch(words, one_thread=False)
-        try:
-            return process.wait()
-        finally:
-            stop([process])
 
 
 @dataclass
@@ -201,11 +201,11 @@ class Turn:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in found.files.items():
             write_atomic(folder / name, content)
+        if found.weights:
+            weights.put(self.model.name, found.weights, found.card)
+        told = found.said.replace("{weights}", str(weights_dir())).replace("{runs}", str(self.slices.out))
+        print(told if self.model.name in told else f"{self.model.name}: {told}", flush=True)
         self.goes_on = found.code is None
-        if found.code == 0:
-            return self.slices.install(self.model)
-        name = self.model.name
-        print(f"{name}: {found.said}" if name not in found.said else found.said, flush=True)
         return found.code or 0
 
 
@@ -220,12 +220,13 @@ def on_cluster(place: Place, data: TrainingData, options: Sequence[str], out: Pa
         out: folder of the runs.
 
     Raises:
-        LinksimError: no data, or too much to travel; no cluster.
+        LinksimError: no data, or too much to travel; no cluster; no place for weights.
     """
-    files, there = _travelling(data)
+    weights.ready_to_install()
+    files, words = _travelling(data)
     delivery = delivery_of(files)
     with open_cluster(place, delivery) as pool:
-        yield Slices(pool, delivery.name, options, out, data.words, there)
+        yield Slices(pool, delivery.name, options, out, words)
 
 
 def _travelling(data: TrainingData) -> tuple[dict[str, bytes], list[str]]:
