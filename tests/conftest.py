@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from linksim import assets
 
@@ -118,6 +119,12 @@ def install(real_assets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
             assets.get(name, Path(folder) / file)
 
     return put
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws without a seed of its own is the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
