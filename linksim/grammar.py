@@ -65,6 +65,7 @@ def settled(kind: str, text: str, params: type[P], asked: Mapping[str, str]) -> 
         where = error.errors()[0]["loc"][0]
         # A parameter that is a number or a word gives a message for each.
         said = " or ".join(found["msg"] for found in error.errors() if found["loc"][0] == where)
+        said = said.replace("Value error, ", "")
         raise LinksimError(f"{kind} {shown(text)}: {where}: {said}") from None
 
 

@@ -89,7 +89,9 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_dry_run(train)
     train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR", help="checkpoints and logs")
     train.add_argument("--replace", action="store_true", help="put the weights in the place of better ones")
-    train.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run that --out holds; begin where it holds none"
+    )
     train.add_argument(
         "--more", nargs="?", const="", metavar="TIME",
         help="go on after the end of the run that --out holds: best weights, fresh schedule, for a time or --steps",

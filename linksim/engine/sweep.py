@@ -22,7 +22,7 @@ from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import available_cpus, check_device
 from linksim.engine import journal, provenance, tables
 from linksim.engine.away import pack
-from linksim.engine.cluster import Place, open_cluster
+from linksim.engine.cluster import Place, check_place, open_cluster
 from linksim.engine.config import SweepConfig, make_config
 from linksim.engine.context import (
     FEATURES_FOLDER,
@@ -224,6 +224,8 @@ def run_sweep(
     """
     folder = prepared.base / folder
     features = prepared.base / features if features is not None else None
+    if isinstance(pool, Place) and not (folder / provenance.RUN_FILE).exists():
+        check_place(pool)
     _open_folder(prepared, folder, force_new)
     tag = f"shard{shard[0]:03d}of{shard[1]:03d}"
     journals = folder / journal.FOLDER

@@ -256,8 +256,10 @@ def result_of(future: Future[R], what: str) -> R:
     except (WorkerLost, BrokenExecutor):
         raise
     except (Exception, CancelledError) as error:
+        cancelled = "Cancelled" in type(error).__name__
+        words = "what schedules it is gone, or the connection to it" if cancelled else said(error)
         raise LinksimError(
-            f"the pool lost {what} ({said(error)}): what is done is kept; the same command goes on with it"
+            f"the pool lost {what} ({words}): what is done is kept; the same command goes on with it"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -133,7 +134,13 @@ def settings(**more: Any) -> dict[str, Any]:
         ("file:none.json", "no such file"),
         ("slurm:time=2h", "say how many jobs there may be"),
         ("slurm:jobs=0", "greater than or equal to 1"),
-        ("slurm:jobs=2,time=soon", "time: String should match pattern"),
+        ("tcp://127.0.0.1:99999", "write tcp://HOST:PORT"),
+        ("tls://127.0.0.1:0", "write tls://HOST:PORT"),
+        ("slurm:jobs=2,time=soon", "time: write a time like 90m or 2h, 5m at the least"),
+        ("slurm:jobs=2,time=4m", "5m at the least"),
+        ("slurm:jobs=2,memory=0GB", "memory: write an amount like 4GB"),
+        ("slurm:jobs=2,partition=a b;ls", "partition: write one word"),
+        ("slurm:jobs=2,account=", "account: write one word"),
         ("slurm:jobs=2,colour=red", "unknown parameter of slurm 'colour'"),
         ("slurm:jobs=2,jobs=3", "given twice"),
         ("", "unknown cluster ''"),
@@ -151,10 +158,46 @@ def test_a_queue_is_asked_for_what_was_written() -> None:
     assert (asked.jobs, asked.partition, asked.seconds, asked.gpu, asked.account) == (20, "gpu", 5400, 1, "me")
 
 
-def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_answers_and_nothing_is_written(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("linksim.engine.cluster._ANSWERS_S", 2)
-    with pytest.raises(LinksimError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
-        linksim.sweep(tmp_path / "x", cluster="tcp://127.0.0.1:9", progress=False, **settings())
+    (tmp_path / "none.json").write_text('{"address": "foo"}')
+    places = {
+        "tcp://127.0.0.1:9": r"no scheduler answers at tcp://127\.0\.0\.1:9 \(ConnectionRefusedError",
+        running.address.replace("tcp:", "tls:"): "tls://: dask knows no certificates here",
+        f"file:{tmp_path / 'none.json'}": "is no file of a dask scheduler",
+        "lsf:jobs=1": "there is no bsub here",
+    }
+    for place, hint in places.items():
+        with pytest.raises(LinksimError, match=hint):
+            linksim.sweep(tmp_path / "x", cluster=place, progress=False, **settings())
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_listens_and_is_no_scheduler_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linksim.engine.cluster._ANSWERS_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(LinksimError, match=r"no scheduler answers at tcp://127\.0\.0\.1:[0-9]+ \(TimeoutError"):
+            linksim.sweep(tmp_path / "x", cluster=place, progress=False, **settings())
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_queue_that_takes_no_jobs_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name, text in (("sbatch", "echo invalid partition >&2; exit 1"), ("squeue", "exit 0")):
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LinksimError, match=r"the queue takes no jobs \(invalid partition\)"):
+        linksim.sweep(tmp_path / "x", cluster="slurm:jobs=1", **settings(groups=4))
+    (commands / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
+    with pytest.raises(LinksimError, match="squeue: no controller: mend the queue first"):
+        linksim.sweep(tmp_path / "y", cluster="slurm:jobs=1", progress=False, **settings(groups=4))
+    assert not (tmp_path / "y").exists()
 
 
 def test_workers_that_share_nothing_give_the_rows_of_one_process(
@@ -328,7 +371,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_the_same_command_goes_on(tmp_p
         scheduler.kill()
         said = process.communicate(timeout=300)[1]
         assert process.returncode == 2
-        assert said.splitlines()[-1].startswith("linksim: the pool lost a unit (")
+        assert said.splitlines()[-1].startswith("linksim: the pool lost a unit (what schedules it is gone")
         assert "the same command goes on with it" in said
         assert "Traceback" not in said
     finally:
