@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from linksim.data.training import TrainingSet
     from linksim.models.owner import Model, Owner
 
-_VALIDATION_GROUPS = 64
+_VALIDATION_GROUPS = 8
 _VALIDATION_SEED = 2**40
 
 #: A level is learned beside the flow, by less than what the flow itself weighs.
