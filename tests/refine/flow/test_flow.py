@@ -106,9 +106,9 @@ def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
     assert set(state.validation) == {f"{what}_{snr}db" for what in ("fit", "lpips", "psnr") for snr in (0, 10, 20)}
     network = model.build()
     facts = {"settings": task.settings(), "recipe": task.recipe.words, "steps": 3, "pairs": 6, "lineage": [],
-             "seconds": 1, "parts": weights.part_hashes(model), "score": state.best, "validation": state.validation, "seed": 0,
-             "golden_psnr_db": round(model.golden_psnr(network), 4), "device": "cpu", "code": "", "data": "",
-             "command": ""}  # fmt: skip
+             "seconds": 1, "parts": weights.part_hashes(model), "score": state.best, "validation": state.validation,
+             "seed": 0, "golden_psnr_db": round(model.golden_psnr(network), 4), "device": "cpu", "code": "",
+             "data": "", "command": ""}  # fmt: skip
     with torch.no_grad():
         network.tail[2].bias.fill_(0.3)
     weights.install(model, network, facts)
