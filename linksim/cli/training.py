@@ -128,10 +128,9 @@ def _train(args: argparse.Namespace) -> int:
 
     seconds = parse_budget(args.budget) if args.budget is not None else None
     steps = whole(args.steps, "--steps")
-    if sum(value is not None for value in (args.scheme, args.sweep, args.prior)) != 1:
-        raise LinksimError("give one of --scheme NAME, --prior and --for FILE")
-    if args.refiner is not None and args.scheme is None:
-        raise LinksimError(f"--refiner {shown(args.refiner)}: name the scheme that it refines: --scheme kd")
+    refiner = args.refiner if args.scheme is None else None
+    if sum(value is not None for value in (args.scheme, args.sweep, args.prior, refiner)) != 1:
+        raise LinksimError("give one of --scheme NAME, --refiner NAME, --prior and --for FILE")
     if args.seed is not None and not re.fullmatch(r"[0-9]{1,9}", args.seed):
         raise LinksimError(f"--seed {shown(args.seed)}: give a whole number, 0 to 999999999")
     if args.more is not None:
@@ -225,7 +224,7 @@ def _data(args: argparse.Namespace) -> TrainingData:
 def _model(args: argparse.Namespace) -> Model:
     """The one model that the words of `linksim train` ask for."""
     from linksim.models.spec import NO_ABLATION
-    from linksim.train.models import asked_model, behind, priors
+    from linksim.train.models import asked_model, behind, behind_all, priors
 
     shape = _data(args).image_shape
 
@@ -236,6 +235,11 @@ def _model(args: argparse.Namespace) -> Model:
         if args.prior not in (known := priors(shape)):
             raise unknown("prior to train", args.prior, known)
         return known[args.prior]
+    if args.scheme is None:
+        for option in _MODEL:
+            if getattr(args, option) is not None:
+                raise LinksimError(f"--{option} is the first stage's: name it: --scheme kd")
+        return behind_all(args.refiner, shape)
     users = whole(args.users, "--users")
     words = {"channel": "awgn", "rho": "1/6", "size": "compact", "power": "sum", "ablation": NO_ABLATION}
     words |= {option: word for option in words if (word := getattr(args, option)) is not None}

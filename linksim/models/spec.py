@@ -217,34 +217,40 @@ class RefinerSpec(Spec):
         kind: name of the refiner.
         part: which of its networks, for a refiner that has several.
         first: the first stage's model, of a network that is trained on its output.
+        images: (C, H, W) of a network that is trained behind many first stages at once.
 
     Example:
-        >>> RefinerSpec("diffbir-mini", part="vae").name
-        'diffbir-mini_vae'
+        >>> RefinerSpec("diffbir-mini", part="vae").name, RefinerSpec("flow", images=(3, 64, 64)).name
+        ('diffbir-mini_vae', 'flow_64px')
     """
 
     kind: str
     part: str = ""
     first: ModelSpec | None = None
+    images: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not self.kind or (not self.part and self.first is None):
-            raise ValueError("a refiner's model is one of its parts, or stands behind a first stage")
+        if not self.kind or (not self.part and self.first is None and self.images is None):
+            raise ValueError("a refiner's model is one of its parts, or stands behind one first stage or many")
 
     @property
     def name(self) -> str:
         """See `Spec`."""
-        return "_".join(filter(None, (self.kind, self.part, self.first.name if self.first is not None else "")))
+        behind = self.first.name if self.first is not None else ""
+        size = f"{size_words(self.images)}px" if self.images is not None else ""
+        return "_".join(filter(None, (self.kind, self.part, behind, size)))
 
     @property
     def unit(self) -> str:
         """See `Spec`."""
-        return "images" if self.first is None else "pairs"
+        return "pairs" if self.first is not None or self.images is not None else "images"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """See `Spec`."""
-        return CIFAR10_SHAPE if self.first is None else self.first.image_shape
+        if self.first is not None:
+            return self.first.image_shape
+        return self.images or CIFAR10_SHAPE
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -255,7 +261,8 @@ class RefinerSpec(Spec):
         """See `Spec`."""
         part = {"part": self.part} if self.part else {}
         first = {"first": self.first.to_json()} if self.first is not None else {}
-        return {"kind": self.kind, **part, **first}
+        images = {"images": list(self.images)} if self.images is not None else {}
+        return {"kind": self.kind, **part, **first, **images}
 
 
 def spec_from_json(values: Mapping[str, Any]) -> Spec:

@@ -68,6 +68,11 @@ class Refiner(ABC):
         return {}
 
     @classmethod
+    def apart(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> Model | None:
+        """Its model for images (C, H, W) that is trained behind many first stages at once, and serves behind any."""
+        return None
+
+    @classmethod
     def owners(cls) -> dict[str, type[Owner]]:
         """Who owns its models, by their `kind`."""
         return {}

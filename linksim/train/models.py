@@ -71,6 +71,14 @@ def priors(image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> dict[str, Model]:
     return {name: model for refiner in _refiners() for name, model in refiner.priors(image_shape).items()}
 
 
+def behind_all(name: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> Model:
+    """The model of a refiner that is trained behind many first stages at once. Raises LinksimError."""
+    known = {refiner.name: model for refiner in _refiners() if (model := refiner.apart(image_shape)) is not None}
+    if name not in known:
+        raise unknown("refiner to train without --scheme", name, known)
+    return known[name]
+
+
 def behind(name: str, first: Model) -> Model:
     """The model of a refiner on the output of a first stage.
 

@@ -1,0 +1,153 @@
+"""The network of `flow`: how far off a first stage's images are, and where they flow to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from linksim.refine.base import Steps, silent
+
+_GROUPS = 8
+_FREQUENCIES = 16
+
+#: Root mean squared errors, on [0, 1], between which a level is told.
+_LEVELS = (1e-3, 0.5)
+
+
+class _Told(nn.Module):
+    """Time and level as one embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, time: Tensor, level: Tensor) -> Tensor:
+        """Time [B] in [0, 1] and level [B] in [0, 1] to [B, width]."""
+        scales = 2.0 ** torch.arange(_FREQUENCIES, device=time.device).mul(0.5)
+        angles = torch.stack([time, level], 1)[..., None] * scales
+        found: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], 2).flatten(1))
+        return found
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with a skip; the embedding scales and shifts between them."""
+
+    def __init__(self, inputs: int, outputs: int, told: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.GroupNorm(_GROUPS, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.told = nn.Linear(told, 2 * outputs)
+        self.norm = nn.GroupNorm(_GROUPS, outputs)
+        self.second = nn.Sequential(nn.SiLU(), nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        for value in (*self.second[1].parameters(), *self.told.parameters()):
+            nn.init.zeros_(value)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
+        added: Tensor = self.second(self.norm(self.first(x)) * (1 + scale) + shift)
+        found: Tensor = added + self.skip(x)
+        return found
+
+
+class _Level(nn.Module):
+    """How far off images are, by their look alone."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.SiLU()]
+        for a, b in ((width, 2 * width), (2 * width, 4 * width), (4 * width, 4 * width)):
+            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(_GROUPS, b), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.tail = nn.Linear(4 * width, 1)
+
+    def forward(self, shown: Tensor) -> Tensor:
+        found: Tensor = self.tail(self.layers(shown).float().mean((2, 3)))[:, 0]
+        return found
+
+
+class FlowNetwork(nn.Module):
+    """A U-Net that tells velocities in units of the first stage's own error.
+
+    Args:
+        widths: channels at full resolution and at the levels below.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
+        super().__init__()
+        told = 4 * widths[0]
+        self.embedding = _Told(told)
+        self.error = _Level()
+        self.head = nn.Conv2d(6, widths[0], 3, padding=1)
+        self.down, self.up, self.shrink = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for above, width in zip((widths[0], *widths), widths, strict=False):
+            self.shrink.append(nn.Conv2d(above, width, 3, 2, 1) if len(self.down) else nn.Identity())
+            self.down.append(_Block(width, width, told))
+        self.middle = _Block(widths[-1], widths[-1], told)
+        for width, below in zip(reversed(widths), (widths[-1], *reversed(widths)), strict=False):
+            self.up.append(_Block(width + below, width, told))
+        self.tail = nn.Sequential(nn.GroupNorm(_GROUPS, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 3, 3, padding=1))
+        for value in self.tail[2].parameters():
+            nn.init.zeros_(value)
+
+    def level(self, shown: Tensor) -> Tensor:
+        """Logarithm of the root mean squared error of images [B, 3, H, W] in [0, 1], as it is believed; [B]."""
+        low, high = map(math.log, _LEVELS)
+        found: Tensor = self.error(2 * shown - 1)
+        return low + (high - low) * found.sigmoid()
+
+    def forward(self, x: Tensor, shown: Tensor, time: Tensor, level: Tensor) -> Tensor:
+        """Velocities.
+
+        Args:
+            x: where the flow is, [B, 3, H, W]; H and W are multiples of 4.
+            shown: the first stage's images, [B, 3, H, W] in [0, 1].
+            time: [B], 0 to 1.
+            level: see `level`.
+
+        Returns:
+            [B, 3, H, W], float32, in units of the root mean squared error.
+        """
+        low, high = map(math.log, _LEVELS)
+        scale = level.exp()[:, None, None, None]
+        told = self.embedding(time, (level - low) / (high - low))
+        y = self.head(torch.cat([(x - shown) / scale, 2 * shown - 1], 1).contiguous(memory_format=torch.channels_last))
+        skips: list[Tensor] = []
+        for shrink, block in zip(self.shrink, self.down, strict=True):
+            y = block(shrink(y), told)
+            skips.append(y)
+        y = self.middle(y, told)
+        for block in self.up:
+            skip = skips.pop()
+            if y.shape[-2:] != skip.shape[-2:]:
+                y = nn.functional.interpolate(y, skip.shape[-2:])
+            y = block(torch.cat([y, skip], 1), told)
+        found: Tensor = self.tail(y).float()
+        return found
+
+
+def flow(
+    network: FlowNetwork, shown: Tensor, noise: Tensor, steps: int, noise_level: float, report: Steps = silent
+) -> Tensor:
+    """Images that flow from a first stage's, by Euler steps.
+
+    Args:
+        network: tells velocities.
+        shown: the first stage's images, float32 [B, 3, H, W] in [0, 1].
+        noise: drawn from N(0, 1), [B, 3, H, W].
+        steps: Euler steps.
+        noise_level: share of the first stage's error that the start is moved by.
+        report: called after each step with the steps done and in all.
+
+    Returns:
+        float32 [B, 3, H, W], not clamped.
+    """
+    level = network.level(shown)
+    scale = level.exp()[:, None, None, None]
+    x = shown + noise_level * scale * noise
+    for step in range(steps):
+        time = torch.full_like(level, step / steps)
+        x = x + scale * network(x, shown, time, level) / steps
+        report(step + 1, steps)
+    return x

@@ -1,0 +1,25 @@
+"""How `flow` is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from linksim.models.recipe import Decibel, LinkRecipe, NotNegative, Positive
+
+
+@dataclass(frozen=True)
+class FlowRecipe(LinkRecipe):
+    """How `flow` is trained.
+
+    Args:
+        noise_level: share of the first stage's error that the start of the flow is moved by (sigma_s).
+    """
+
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.0
+    batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
+    noise_level: NotNegative = 0.5

@@ -1,0 +1,136 @@
+"""Training of `flow`: straight lines from what frozen first stages show to what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from linksim.metrics import LpipsAlex, mse, psnr_from_mse
+from linksim.models.batch import VALIDATION_SNRS_DB
+from linksim.models.pool import Pool
+from linksim.models.spec import ModelSpec, RefinerSpec
+from linksim.models.task import Task
+from linksim.nets.network import Network
+from linksim.nets.precision import laid_out
+from linksim.refine.flow.network import FlowNetwork, flow
+from linksim.refine.flow.recipe import FlowRecipe
+from linksim.schemes.learned import learned
+
+if TYPE_CHECKING:
+    from linksim.data.training import TrainingSet
+    from linksim.models.owner import Model, Owner
+
+_VALIDATION_GROUPS = 8
+_VALIDATION_SEED = 2**40
+
+#: A level is learned beside the flow, by less than what the flow itself weighs.
+_LEVEL_WEIGHT = 0.1
+
+#: Of an image without error.
+_LEAST_MSE = 1e-6
+
+
+class FlowTask(Task):
+    """One flow behind many frozen first stages, a random one a step.
+
+    Args:
+        owner: builds the network.
+        spec: the model.
+        recipe: how.
+        images: the data set.
+        seed, device: see `Task`.
+        start: a network to start from.
+        firsts: the first stages' models.
+        frozen: their networks.
+    """
+
+    recipe: FlowRecipe
+    collapse: ClassVar[float] = 1.0
+
+    def __init__(
+        self, owner: type[Owner], spec: RefinerSpec, recipe: FlowRecipe, images: TrainingSet, seed: int, device: str,
+        start: nn.Module | None, firsts: Mapping[str, Model], frozen: Mapping[str, nn.Module],
+    ) -> None:  # fmt: skip
+        super().__init__(recipe, seed, device)
+        self._owner, self._spec, self._start = owner, spec, start
+        self._firsts = []
+        for name, model in firsts.items():
+            network = frozen[name]
+            assert isinstance(network, Network)
+            assert isinstance(model.spec, ModelSpec)
+            whole = learned(model.spec.method).transmission(model.spec)
+            self._firsts.append((whole, laid_out(network, device)))
+        self._held_out, self._pool = images.held_out, Pool(images, device)
+        self._lpips = LpipsAlex(device)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"spec": self._spec.to_json()}
+
+    def network(self) -> nn.Module:
+        """See `Task`."""
+        network = self._owner.network(self._spec)
+        if self._start is not None:
+            network.load_state_dict(self._start.state_dict())
+        return network
+
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
+        """The squared error of the velocity, in units of the first stage's error, and that of the error's logarithm."""
+        assert isinstance(model, FlowNetwork)
+        transmission, first = self._firsts[int(torch.randint(len(self._firsts), ()))]
+        transmission = transmission.cut(self.recipe.crop)
+        batch = transmission.draw(self.recipe, self._pool).part(self.share)
+        return self._losses(model, batch.images.flatten(0, 1), transmission.shown(first, batch))
+
+    def _losses(
+        self, model: FlowNetwork, sent: Tensor, shown: Tensor, draws: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        level = model.level(shown)
+        scale = level.detach().exp()[:, None, None, None]
+        noise = torch.randn(shown.shape, generator=draws).to(shown)
+        time = torch.rand(len(shown), generator=draws).to(shown)
+        begin = shown + self.recipe.noise_level * scale * noise
+        line = sent - begin
+        told = model(begin + time[:, None, None, None] * line, shown, time, level.detach())
+        error = (told - line / scale).square().mean()
+        off = (level - mse(sent, shown).clamp_min(_LEAST_MSE).sqrt().log()).abs().mean()
+        return {"velocity": error, "level": off, "total": error + _LEVEL_WEIGHT * off}
+
+    def _validation(self, snr_db: float) -> Iterator[tuple[Tensor, Tensor]]:
+        for transmission, first in self._firsts:
+            held_out = self._held_out[: self.validated]
+            whole = transmission.whole(self.recipe.crop)
+            yield from whole.held_out(first, held_out, self.device, snr_db)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """At each of VALIDATION_SNRS_DB the loss, negative, on fixed draws; LPIPS and PSNR after one step."""
+        assert isinstance(model, FlowNetwork)
+        found: dict[str, float] = {}
+        for snr_db in VALIDATION_SNRS_DB:
+            draws = torch.Generator().manual_seed(_VALIDATION_SEED)
+            losses, distances, values = [], [], []
+            for sent, shown in self._validation(snr_db):
+                losses.append(self._losses(model, sent, shown, draws)["total"])
+                noise = torch.randn(shown.shape, generator=draws).to(shown)
+                refined = flow(model, shown, noise, 1, self.recipe.noise_level).clamp(0, 1)
+                distances.append(self._lpips(sent, refined))
+                values.append(psnr_from_mse(mse(sent, refined)))
+            found[f"fit_{snr_db:g}db"] = -float(torch.stack(losses).mean())
+            found[f"lpips_{snr_db:g}db"] = float(torch.cat(distances).mean())
+            found[f"psnr_{snr_db:g}db"] = float(torch.cat(values).mean())
+        return found
+
+    def score(self, found: Mapping[str, float]) -> float:
+        """Mean loss, negative."""
+        fits = [value for name, value in found.items() if name.startswith("fit")]
+        return sum(fits) / len(fits)
+
+    @property
+    def validated(self) -> int:
+        """See `Task`."""
+        groups = min(_VALIDATION_GROUPS, *(whole.groups(len(self._held_out)) for whole, _ in self._firsts))
+        return groups * 2

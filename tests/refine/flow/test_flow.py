@@ -1,0 +1,138 @@
+"""`flow`: straight lines from a first stage's images, in units of how far off they are."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import linksim
+from linksim import LinksimError
+from linksim.data import cifar10
+from linksim.data.datasets import embedded_images
+from linksim.data.training import training_set_of
+from linksim.models import weights
+from linksim.models.spec import RefinerSpec, spec_from_json
+from linksim.refine.flow.network import FlowNetwork, flow
+from linksim.refine.flow.recipe import FlowRecipe
+from linksim.refine.flow.refiner import Flow
+from linksim.train import loop
+from linksim.train.models import behind_all, model_of
+
+
+class Told(FlowNetwork):
+    """Tells what a test says, and believes that every image is off by 0.1."""
+
+    def __init__(self, velocity: Callable[[Tensor, float], Tensor]) -> None:
+        super().__init__()
+        self.velocity = velocity
+
+    def level(self, shown: Tensor) -> Tensor:
+        return torch.full((len(shown),), math.log(0.1))
+
+    def forward(self, x: Tensor, shown: Tensor, time: Tensor, level: Tensor) -> Tensor:
+        return self.velocity(x, float(time[0]))
+
+
+def test_the_right_straight_line_ends_at_the_image_whatever_the_steps() -> None:
+    sent, shown, noise = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    line = (sent - (shown + 0.5 * 0.1 * noise)) / 0.1
+    for steps in (1, 3, 10):
+        told: list[tuple[int, int]] = []
+        ended = flow(Told(lambda x, time: line), shown, noise, steps, 0.5, lambda *at, told=told: told.append(at))
+        torch.testing.assert_close(ended, sent)
+        assert told == [(done + 1, steps) for done in range(steps)]
+
+
+def test_euler_steps_are_those_of_the_equation() -> None:
+    """dx/dt = -0.1 x, in units of 0.1: K steps give (1 - 0.1 / K)^K."""
+    shown = torch.ones(1, 3, 8, 8)
+    for steps in (1, 4):
+        ended = flow(Told(lambda x, time: -x), shown, torch.zeros_like(shown), steps, 0.0)
+        torch.testing.assert_close(ended, torch.full_like(shown, (1 - 0.1 / steps) ** steps))
+
+
+def test_a_fresh_network_moves_nothing_and_takes_any_size_of_its_strides() -> None:
+    network = FlowNetwork().eval()
+    for height, width in ((32, 32), (36, 64)):
+        shown = torch.rand(2, 3, height, width)
+        with torch.inference_mode():
+            assert torch.equal(flow(network, shown, torch.randn_like(shown), 2, 0.0), shown)
+            assert (network.level(shown).exp() > 1e-3).all()
+    with pytest.raises(LinksimError, match="multiples of 4"):
+        Flow.apart((3, 30, 32)).check_images((3, 30, 32))
+
+
+def test_its_model_is_of_images_and_stands_behind_all_that_have_weights() -> None:
+    model = behind_all("flow", (3, 64, 64))
+    assert model.name == "flow_64px"
+    assert model.spec.image_shape == (3, 64, 64)
+    assert spec_from_json(model.spec.to_json()) == model.spec
+    assert model_of(RefinerSpec("flow", images=(3, 32, 32))) == Flow.apart()
+    first_stages = Flow.apart().parts
+    assert {"kd_awgn_1-6_n2_own_sum_32px_compact", "deepjscc-noma_rayleigh_1-3_n2_snr_sum_32px_compact"} <= set(
+        first_stages
+    )
+    assert not any(name.endswith(("scratch", "fa", "crosskd")) for name in first_stages)
+    with pytest.raises(LinksimError, match="unknown refiner to train without --scheme 'cgan'"):
+        behind_all("cgan")
+
+
+@pytest.fixture
+def few_first_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two first stages in place of all."""
+    real = Flow.parts.__func__  # type: ignore[attr-defined]
+
+    def two(cls: type[Flow], spec: RefinerSpec) -> object:
+        return {name: model for name, model in real(cls, spec).items() if name.startswith("semoma_awgn_1-1")}
+
+    monkeypatch.setattr(Flow, "parts", classmethod(two))
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(cifar10, "VALIDATION", 8)
+    model = Flow.apart()
+    images = training_set_of(embedded_images(64, (3, 32, 32)), 8)
+    task = model.task(FlowRecipe(batch=2), images, 0, "cpu", None)
+    state = loop.train(task, tmp_path / "run", steps=3)
+    assert set(state.validation) == {f"{what}_{snr}db" for what in ("fit", "lpips", "psnr") for snr in (0, 10, 20)}
+    network = model.build()
+    facts = {"settings": task.settings(), "recipe": task.recipe.words, "steps": 3, "pairs": 6, "lineage": [],
+             "seconds": 1, "parts": weights.part_hashes(model), "score": state.best, "validation": state.validation,
+             "seed": 0, "golden_psnr_db": round(model.golden_psnr(network), 4), "device": "cpu", "code": "",
+             "data": "", "command": ""}  # fmt: skip
+    with torch.no_grad():
+        network.tail[2].bias.fill_(0.3)
+    weights.install(model, network, facts)
+    table = linksim.sweep(
+        tmp_path / "x", scheme=["semoma+flow:steps=2", "bpg-ldpc-qam-sic+flow:strength=0"], snr="10", groups=4,
+        workers=1, progress=False, metrics="psnr",
+    )  # fmt: skip
+    by_stage = table.set_index(["scheme", "stage"])
+    assert by_stage.loc[("semoma+flow", "flow"), "psnr_db"] != by_stage.loc[("semoma+flow", "first"), "psnr_db"]
+    assert by_stage.loc[("semoma+flow", "flow"), "refine_steps"] == 2
+    # No strength leaves the first stage's images as they are.
+    digital = by_stage.loc["bpg-ldpc-qam-sic+flow"]
+    assert digital.loc["flow", "psnr_db"] == digital.loc["first", "psnr_db"]
+    assert digital.loc["flow", "refine_steps"] == 0
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_the_loss_is_least_for_the_mean_of_the_lines() -> None:
+    """Behind a stage without error but for a constant, the line is that constant and the noise."""
+    images = training_set_of(np.zeros((24, 3, 32, 32), np.uint8), 8)
+    task = Flow.apart().task(replace(FlowRecipe(), noise_level=0.0), images, 0, "cpu", None)
+    sent = torch.rand(4, 3, 32, 32)
+    shown = (sent + 0.1).clamp(0, 1)
+    right = Told(lambda x, time: (sent - shown) / 0.1)
+    losses = task._losses(right, sent, shown)  # type: ignore[attr-defined]
+    assert float(losses["velocity"]) == pytest.approx(0, abs=1e-8)
+    assert float(losses["level"]) < 0.1
