@@ -128,6 +128,9 @@ def _named_files(base: Path, value: str) -> dict[str, bytes]:
 #: Deliveries that this process has, by name.
 _RECEIVED: dict[str, tuple[Delivery, Path]] = {}
 
+#: Why this process does not have others, by name.
+_REFUSED: dict[str, str] = {}
+
 #: Where this process keeps its assets when none came to it.
 _OWN_ASSETS = os.environ.get("LINKSIM_ASSETS")
 
@@ -135,7 +138,9 @@ _OWN_ASSETS = os.environ.get("LINKSIM_ASSETS")
 def received(name: str) -> tuple[Delivery, Path]:
     """A delivery that this process has, and its folder. Raises LinksimError where it has none of that name."""
     if name not in _RECEIVED:
-        raise LinksimError(f"{platform.node()} lacks what the work needs: start its workers anew")
+        raise LinksimError(
+            _REFUSED.get(name) or f"a worker on {platform.node()} lacks what the work needs: start its workers anew"
+        )
     return _RECEIVED[name]
 
 
@@ -145,6 +150,15 @@ def receive(delivery: Delivery) -> None:
     Raises:
         LinksimError: this machine runs another version of linksim, or of what its numbers depend on.
     """
+    try:
+        _receive(delivery)
+    except LinksimError as error:
+        # A worker that comes late is asked for units nevertheless.
+        _REFUSED[delivery.name] = str(error)
+        raise
+
+
+def _receive(delivery: Delivery) -> None:
     if (code := code_version()) != delivery.code:
         raise LinksimError(
             f"a worker on {platform.node()} runs linksim {code}, this sweep is from {delivery.code}: install that there"
@@ -180,6 +194,9 @@ def evaluate_away(name: str, context: Context, unit: Unit) -> Answer:
 
     try:
         delivery, folder = received(name)
+    except LinksimError as error:
+        return Answer(None, str(error))
+    try:
         check_device(context.device)
     except LinksimError as error:
         return Answer(None, f"a worker on {platform.node()}: {error}")

@@ -181,20 +181,7 @@ def check_place(place: Place) -> None:
         if not greeted:
             raise LinksimError(f"what answers at {address} is no scheduler of dask: give another address")
     elif place.queue is not None:
-        hands_in, looks = _COMMANDS[place.kind]
-        for command in (hands_in, looks):
-            if shutil.which(command) is None:
-                raise LinksimError(
-                    f"--cluster {place.kind}: there is no {command} here: run this where jobs are handed in"
-                )
-        try:
-            subprocess.run([looks], check=True, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            raise LinksimError(
-                f"--cluster {place.kind}: {looks} does not answer: try again when the queue does"
-            ) from None
-        except subprocess.CalledProcessError as error:
-            raise LinksimError(f"--cluster {place.kind}: {looks}: {_last_line(error.stderr)}: mend the queue first") from None
+        _check_queue(place.kind)
 
 
 def _check_queue(kind: str) -> None:

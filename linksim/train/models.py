@@ -74,6 +74,8 @@ def priors(image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> dict[str, Model]:
 def behind_all(name: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> Model:
     """The model of a refiner that is trained behind many first stages at once. Raises LinksimError."""
     known = {refiner.name: model for refiner in _refiners() if (model := refiner.apart(image_shape)) is not None}
+    if name not in known and name in REFINERS.names():
+        raise LinksimError(f"--refiner {name}: {name} is trained behind one scheme: name it: --scheme kd")
     if name not in known:
         raise unknown("refiner to train without --scheme", name, known)
     return known[name]

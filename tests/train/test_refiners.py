@@ -111,8 +111,9 @@ def test_what_cannot_be_trained_is_refused(folder: Path, capsys: pytest.CaptureF
     for words, hint in [
         (("--prior", "smal"), "did you mean 'small'"),
         (("--prior", "--rho", "1/6"), "--rho is nothing to a prior"),
-        (("--refiner", "cgan"), "give one of"),
-        (("--refiner", "cgan", "--prior"), "name the scheme that it refines"),
+        (("--refiner", "cgan", "--prior"), "give one of --scheme NAME, --refiner NAME, --prior and --for FILE"),
+        (("--refiner", "cgan"), "cgan is trained behind one scheme: name it: --scheme kd"),
+        (("--refiner", "flow", "--rho", "1/6"), "--rho is the first stage's: name it: --scheme kd"),
         (("--refiner", "ddim", "--scheme", "kd"), "unknown refiner to train 'ddim'"),
         (("--prior", "--set", "loss=mse"), "unknown recipe value"),
         (("--refiner", "cgan", "--scheme", "kd", "--steps", "1"), "vgg16 is not installed"),

@@ -78,8 +78,8 @@ def test_its_model_is_of_images_and_stands_behind_all_that_have_weights() -> Non
         first_stages
     )
     assert not any(name.endswith(("scratch", "fa", "crosskd")) for name in first_stages)
-    with pytest.raises(LinksimError, match="unknown refiner to train without --scheme 'cgan'"):
-        behind_all("cgan")
+    with pytest.raises(LinksimError, match="unknown refiner to train without --scheme 'flo': did you mean 'flow'"):
+        behind_all("flo")
 
 
 @pytest.fixture
