@@ -138,9 +138,8 @@ _OWN_ASSETS = os.environ.get("LINKSIM_ASSETS")
 def received(name: str) -> tuple[Delivery, Path]:
     """A delivery that this process has, and its folder. Raises LinksimError where it has none of that name."""
     if name not in _RECEIVED:
-        raise LinksimError(
-            _REFUSED.get(name) or f"a worker on {platform.node()} lacks what the work needs: start its workers anew"
-        )
+        here = platform.node()
+        raise LinksimError(_REFUSED.get(name) or f"a worker on {here} lacks what the work needs: start its workers anew")
     return _RECEIVED[name]
 
 
