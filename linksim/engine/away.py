@@ -139,7 +139,7 @@ def received(name: str) -> tuple[Delivery, Path]:
     """A delivery that this process has, and its folder. Raises LinksimError where it has none of that name."""
     if name not in _RECEIVED:
         here = platform.node()
-        raise LinksimError(_REFUSED.get(name) or f"a worker on {here} lacks what the work needs: start its workers anew")
+        raise LinksimError(_REFUSED.get(name) or f"a worker on {here} lacks what this needs: start its workers anew")
     return _RECEIVED[name]
 
 
