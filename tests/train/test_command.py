@@ -97,7 +97,7 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("--steps", "1"), "give one of --scheme NAME, --prior and --for FILE"),
+        (("--steps", "1"), "give one of --scheme NAME, --refiner NAME, --prior and --for FILE"),
         (("--scheme", "semoma"), "no budget given"),
         (("--scheme", "semoma", "--steps", "1", "--set", "los=mse"), "did you mean 'loss'"),
         (("--scheme", "semoma", "--steps", "1", "--set", "batch=0"), "greater than or equal to 1"),
