@@ -25,8 +25,8 @@ def pytest_configure() -> None:
 LONGEST = (
     "test_cluster.py", "test_sweep.py", "test_command.py", "test_any_images.py", "test_loop.py", "test_style.py",
     "test_reproduce.py", "test_refiners.py", "test_cli.py", "test_sweeps.py", "test_frechet.py", "test_learned.py",
-    "test_ldpc.py", "test_flow.py", "test_registry.py", "test_embedding.py", "test_perceptual.py", "test_rate_control.py",
-    "test_refined.py", "test_campaign.py",
+    "test_ldpc.py", "test_flow.py", "test_registry.py", "test_embedding.py", "test_perceptual.py",
+    "test_rate_control.py", "test_refined.py", "test_campaign.py",
 )  # fmt: skip
 
 
