@@ -17,7 +17,7 @@ EXAMPLE = ROOT / "examples" / "plugin"
 
 
 def pytest_configure() -> None:
-    """One thread a process, before PyTorch is loaded: there is a process for each core."""
+    """One thread a process, before PyTorch is loaded: there is a process for each core, and one more."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -25,7 +25,7 @@ from linksim.data.datasets import DATASETS, kind_of
 from linksim.data.images import FolderImages
 from linksim.data.training import CIFAR10, TrainingData, name_of
 from linksim.engine.away import MOST_BYTES, delivery_of, own_weights, received
-from linksim.engine.cluster import Place, check_place, open_cluster
+from linksim.engine.cluster import Place, open_cluster
 from linksim.engine.workers import LOOKS_S, Pool, result_of
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
@@ -223,7 +223,6 @@ def on_cluster(place: Place, data: TrainingData, options: Sequence[str], out: Pa
         LinksimError: no data, or too much to travel; no cluster; no place for weights.
     """
     weights.ready_to_install()
-    check_place(place)
     files, words = _travelling(data)
     delivery = delivery_of(files)
     with open_cluster(place, delivery) as pool:
