@@ -10,5 +10,8 @@ COLUMNS = frozenset(
     }
 )  # fmt: skip
 
+#: What ends the name of a refined row's difference from the first stage, paired over groups.
+VS_FIRST = "_vs_first"
+
 #: What ends the name of a column that says more of another one.
-SUFFIXES = ("_ci95", "_note")
+SUFFIXES = ("_ci95", "_note", VS_FIRST)

@@ -193,6 +193,13 @@ def whole(text: str | None, option: str) -> int | None:
     return int(text)
 
 
+def decibels(text: str, option: str) -> float:
+    """A loss in dB, from 0."""
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,4})?", text):
+        raise LinksimError(f"{option} {shown(text)}: give dB, like 0.5")
+    return float(text)
+
+
 def left_out(name: str, why: str) -> None:
     """Says which curve is left out."""
     print(f"left out  {name}: {why}", flush=True)

@@ -20,6 +20,7 @@ from linksim.cli.options import (
     changes,
     cluster,
     command,
+    decibels,
     given_settings,
     print_costs,
     print_rows,
@@ -107,6 +108,9 @@ def add_commands(commands: Commands[Parser]) -> None:
     tune = command(commands, "tune", _tune, "find the T' of a diffusion refiner on images to choose by")
     add_settings(tune, ["scheme", *_TUNE, "groups", "metrics"])
     tune.add_argument("--starts", metavar="T,...", help="the T' to try")
+    tune.add_argument(
+        "--psnr-loss", metavar="DB", help="PSNR in dB that the lowest FID may cost (default 0.5); LPIPS may not rise"
+    )
     tune.add_argument("--replace", action="store_true", help="in the place of a T' that is known already")
     add_out(tune)
     add_machine(tune)
@@ -356,11 +360,13 @@ def _length_words(args: argparse.Namespace) -> list[str]:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from linksim.engine.tune import CANDIDATES, tune, words
+    from linksim.engine.tune import CANDIDATES, PSNR_LOSS_DB, TUNE_METRICS, tune, words
     from linksim.report.progress import Bar
 
     values = given_settings(args, _TUNE)
-    values = {"dataset": "cifar10-val", **values, "metrics": args.metrics or "lpips-alex", "groups": args.groups or 64}
+    metrics = args.metrics or ",".join(TUNE_METRICS)
+    values = {"dataset": "cifar10-val", **values, "metrics": metrics, "groups": args.groups or "256"}
+    psnr_loss_db = PSNR_LOSS_DB if args.psnr_loss is None else decibels(args.psnr_loss, "--psnr-loss")
     if values["dataset"] in ("cifar10", "cifar10-mini"):
         raise LinksimError(
             f"--dataset {values['dataset']}: results are measured on these: choose by others, cifar10-val"
@@ -373,8 +379,8 @@ def _tune(args: argparse.Namespace) -> int:
         with Bar() as bar:
             folder, found = tune(
                 {"snr": "-5:20:5", **values, "scheme": args.scheme}, candidates, args.out,
-                workers=whole(args.workers, "--workers"), device=args.device, replace=args.replace,
-                progress=bar.update, steps=bar.steps, pool=cluster(args), tell=bar.tell,
+                workers=whole(args.workers, "--workers"), device=args.device, psnr_loss_db=psnr_loss_db,
+                replace=args.replace, progress=bar.update, steps=bar.steps, pool=cluster(args), tell=bar.tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("\nstopped: what is done is kept; the same command goes on with it", file=sys.stderr)

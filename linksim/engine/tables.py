@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from linksim.columns import VS_FIRST
 from linksim.data import Grouping
 from linksim.data.training import CIFAR10
 from linksim.engine.audit import low_power_note
@@ -188,8 +189,14 @@ def point_rows(
                 for shown, groups in values.items():
                     mean, half = mean_and_half_width(groups)
                     row |= {shown: mean, f"{shown}_ci95": half}
+                if stage != FIRST:
+                    gains = values[column] - group_means(result.column(FIRST, column))
+                    mean, half = mean_and_half_width(gains)
+                    row |= {f"{column}{VS_FIRST}": mean, f"{column}{VS_FIRST}_ci95": half}
             for name in set_metrics(config):
-                row[METRICS[name].column] = set_values[point.key, stage, name]
+                value = row[METRICS[name].column] = set_values[point.key, stage, name]
+                if stage != FIRST:
+                    row[f"{METRICS[name].column}{VS_FIRST}"] = value - set_values[point.key, FIRST, name]
                 row[f"{METRICS[name].column}_note"] = set_metric(name).note(result.groups * config.users)
             blocks = sum(record["blocks"] for record in records)
             errors = sum(record["block_errors"] for record in records)

@@ -73,7 +73,7 @@ def test_galleries_that_cannot_be_are_refused(
 def test_refiners_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "refiners"]) == 0
     said = capsys.readouterr().out
-    for word in ("cgan ", "ddim ", "diffbir ", "diffbir-mini ", "  start=validated", "  guidance=4.0"):
+    for word in ("cgan ", "ddim ", "diffbir ", "diffbir-mini ", "  start=auto", "  guidance=4.0"):
         assert word in said
 
 

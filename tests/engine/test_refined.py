@@ -204,7 +204,7 @@ def test_what_a_refiner_must_not_return(
 
 @pytest.mark.parametrize("value", ["AUTO", "8.5", "1e2"])
 def test_a_parameter_that_is_a_number_or_a_word_says_so(value: str) -> None:
-    with pytest.raises(LinksimError, match=r"start: .*valid integer.* or .*'validated' or 'auto'"):
+    with pytest.raises(LinksimError, match=r"start: .*valid integer.* or .*'auto' or 'paper'"):
         parse(f"kdd:start={value}")
 
 

@@ -26,11 +26,11 @@ def nothing_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("channel", ["awgn", "rayleigh"])
 def test_every_refiner_with_shipped_weights_stands_behind_its_scheme(channel: str) -> None:
     setting = Setting(LinkConfig(channel, 2), (3, 32, 32), Fraction(1, 6))
-    for text in ("kdd", "kdd:start=auto", "kd+cgan", "semnoma+diffbir-mini"):
+    for text in ("kdd", "kdd:start=paper", "kd+cgan", "semnoma+diffbir-mini"):
         system = parse(text).build(setting)
         assert isinstance(system, Refined)
         assert all(system.provenance().values())
-    one, by_snr = (parse(text).build(setting) for text in ("kdd", "kdd:start=auto"))
+    one, by_snr = (parse(text).build(setting) for text in ("kdd:start=paper", "kdd"))
     assert isinstance(one, Refined)
     assert isinstance(by_snr, Refined)
     assert isinstance(one.refiner, Ddim)

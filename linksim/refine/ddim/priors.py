@@ -59,6 +59,7 @@ class Found:
         make: builds the network, in float32.
         spec: of a prior that was trained here.
         time_scale: see `Prior`.
+        how: of a checkpoint.
     """
 
     sha256: str
@@ -66,13 +67,19 @@ class Found:
     make: Callable[[], nn.Module]
     spec: Spec | None = None
     time_scale: float = 1.0
+    how: Checkpoint = Checkpoint()
 
-    def check(self, name: str, how: Checkpoint) -> None:
+    @property
+    def identity(self) -> str:
+        """What a result depends on: the weights, and how a checkpoint is read."""
+        return self.sha256 if self.how == Checkpoint() else f"{self.sha256} {self.how}"
+
+    def check(self, name: str) -> None:
         """Takes the prior through one step of a small image. Raises LinksimError where that does not work.
 
         Whether files belong together shows only then, and it shall show before a sweep begins.
         """
-        if (self.sha256, how) not in _CHECKED:
+        if self.identity not in _CHECKED:
             import torch
 
             from linksim.nets.precision import laid_out
@@ -91,7 +98,7 @@ class Found:
                 ) from None
             if not whole:
                 raise LinksimError(f"prior={name} gives values that are not finite: get it anew")
-            _CHECKED.add((self.sha256, how))
+            _CHECKED.add(self.identity)
 
     def load(self, device: str, precision: Precision, image_shape: tuple[int, int, int]) -> Prior:
         """The prior on a device. Raises LinksimError for weights that do not fit together, or not the images."""
@@ -108,7 +115,7 @@ class Found:
 
 
 #: The priors that this process has checked.
-_CHECKED: set[tuple[str, Checkpoint]] = set()
+_CHECKED: set[str] = set()
 
 
 def _multiple(network: nn.Module) -> int:
@@ -146,7 +153,7 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
         shown = text if len(text) < _LONG else f"{text[:_LONG]}..."
         raise NoWeights(f"prior={shown}: there is no such file or folder, and only small and large come along")
     found = read(path, how, image_shape)
-    found.check(text, how)
+    found.check(text)
     return found
 
 
@@ -157,7 +164,11 @@ def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) 
     schedule = {**OWN_SCHEDULE, "beta_schedule": kind, "num_train_timesteps": how.steps,
                 "beta_start": 1e-4 * stretch, "beta_end": 0.02 * stretch}  # fmt: skip
     return Found(
-        file_hash([path]), schedule, lambda: load_unet(path, how.heads, how.qkv, image_shape), time_scale=stretch
+        file_hash([path]),
+        schedule,
+        lambda: load_unet(path, how.heads, how.qkv, image_shape),
+        time_scale=stretch,
+        how=how,
     )
 
 

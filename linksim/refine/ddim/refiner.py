@@ -36,9 +36,9 @@ class DdimParams(Params):
 
     prior: str = Field("small", description="small or large (trained here, 32x32), a checkpoint of improved-diffusion "
                        "or guided-diffusion, or a diffusers folder")  # fmt: skip
-    start: int | Literal["validated", "auto"] = Field(
-        "validated", description="T' in original steps; validated: the one that validated best on 32x32, the paper's "
-        "200 otherwise; auto: by SNR",
+    start: int | Literal["auto", "paper"] = Field(
+        "auto", description="T' in original steps; auto: at each SNR the one that validated best (linksim tune), 0 "
+        "where none was better than the first stage; paper: one for all SNRs, 200 on 256x256",
     )  # fmt: skip
     steps: int | Literal["quarter"] = Field("quarter", description="steps from T' to 0; quarter: T'/4, as in the paper")
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
@@ -67,25 +67,19 @@ class Ddim(Refiner):
         self._found = find_prior(params.prior, how, setting.image_shape)
         if isinstance(params.start, int):
             self._starts: Mapping[float, int] = {0.0: params.start}
-        elif self._found.spec is None:
-            if params.start == "auto" or setting.image_shape[1:] != PAPER_SIZE:
-                raise LinksimError(
-                    f"prior={params.prior}: no T' was validated for it, and the paper's {PAPER_START} is for images of "
-                    "256x256: give start=T', like start=40"
-                )
+        elif params.start == "paper" and setting.image_shape[1:] == PAPER_SIZE:
             self._starts = {0.0: PAPER_START}
         else:
-            table = validated_starts(stages(self._found, first), first)
+            table = validated_starts(self.stages, first, params.prior)
             self._starts = table.by_snr if params.start == "auto" else {0.0: table.one}
         total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
-            step_count(start, params.steps, total)
+            if start or isinstance(params.start, int):
+                step_count(start, params.steps, total)
 
     @property
     def stages(self) -> Stages:
-        """What a table of starts calls this refinement. Raises LinksimError for a prior that was not trained here."""
-        if self._found.spec is None:
-            raise LinksimError(f"prior={self.params.prior}: tables of T' are for the priors small and large")
+        """What a table of starts calls this refinement."""
         return stages(self._found, self.first)
 
     @classmethod
@@ -110,12 +104,14 @@ class Ddim(Refiner):
         return {"prior": self._found.sha256, "start": starts}
 
     def start(self, snr_db: float) -> int:
-        """T' at an SNR: that of the nearest SNR in the validation table."""
+        """T' at an SNR: that of the nearest SNR in the validation table; 0 leaves images as they are."""
         return self._starts[min(self._starts, key=lambda known: (abs(known - snr_db), known))]
 
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`."""
-        return step_count(self.start(snr_db), self.params.steps, int(self._found.schedule["num_train_timesteps"]))
+        start = self.start(snr_db)
+        total = int(self._found.schedule["num_train_timesteps"])
+        return step_count(start, self.params.steps, total) if start else 0
 
     def facts(self, snr_db: float) -> Mapping[str, float]:
         """T' (`refine_start`), wherever it came from."""
@@ -135,6 +131,8 @@ class Ddim(Refiner):
         import torch
 
         shape = images.shape[1:]
+        if not self.start(snr_db):
+            return images
 
         def noise() -> Tensor:
             drawn = np.stack([draw.standard_normal(shape, dtype=np.float32) for draw in draws])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from filelock import FileLock
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.files import digest, write_atomic
@@ -31,15 +31,15 @@ SHIPPED = Path(__file__).parent / FILE
 
 class _Entry(BaseModel):
     weights: dict[str, str] = Field(default_factory=dict)
-    one: int = Field(ge=1)
-    by_snr: dict[Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    one: int = Field(ge=0)
+    by_snr: dict[Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=0)]] = Field(min_length=1)
     images: int
-    metric: str
+    criterion: str = Field(validation_alias=AliasChoices("criterion", "metric"))
 
 
 @dataclass(frozen=True)
 class Starts:
-    """T' of a prior behind a first stage.
+    """T' of a prior behind a first stage; 0 where no refinement is better.
 
     Args:
         one: the best one for all SNRs together.
@@ -75,12 +75,11 @@ class Stages:
 
 
 def stages(prior: Found, first: Scheme) -> Stages:
-    """What a table of starts calls a prior that was trained here, behind a first stage."""
-    assert prior.spec is not None
-    hashes = {"prior": prior.sha256, "first": first.provenance().get("weights", "")}
-    return Stages(
-        prior.spec.name, _stage_name(first), {part: digest(text.encode())[:_DIGITS] for part, text in hashes.items()}
-    )
+    """What a table of starts calls a prior behind a first stage; one that was not trained here goes by its hash."""
+    hashes = {"prior": prior.identity, "first": first.provenance().get("weights", "")}
+    weights = {part: digest(text.encode())[:_DIGITS] for part, text in hashes.items()}
+    name = prior.spec.name if prior.spec is not None else f"prior_{weights['prior']}"
+    return Stages(name, _stage_name(first), weights)
 
 
 def _stage_name(first: Scheme) -> str:
@@ -91,8 +90,8 @@ def _stage_name(first: Scheme) -> str:
     return f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
 
 
-def validated_starts(wanted: Stages, first: Scheme) -> Starts:
-    """The table's entry. Raises NoWeights where there is none for these weights."""
+def validated_starts(wanted: Stages, first: Scheme, prior: str) -> Starts:
+    """The table's entry; `prior` is what a user calls it. Raises NoWeights where there is none for these weights."""
     entries = _entries(wanted)
     for entry in entries:
         if entry.weights == wanted.weights:
@@ -102,14 +101,15 @@ def validated_starts(wanted: Stages, first: Scheme) -> Starts:
     own = ",".join(
         f"{key}={value}" for key, value in first.params if str(first.Params.model_fields[key].default) != str(value)
     )
+    own = ",".join(filter(None, (own, f"prior={prior}" if prior != "small" else "")))
     scheme = f"{first.name}+ddim" + (f":{own}" if own else "")
     words = [f"--scheme {scheme}", f"--channel {link.channel}", f"--rho {first.setting.rho}"]
     if first.setting.image_shape != CIFAR10_SHAPE:
         words += [f"--dataset folder:DIR --image-size {size_words(first.setting.image_shape)}"]
     words += [f"--users {link.users}"] * (link.users != 2) + [f"--power {link.power}"] * (link.power != "sum")
     raise NoWeights(
-        f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40), or find "
-        f"it: linksim tune {' '.join(words)}"
+        f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40; "
+        f"start=paper is 200 on 256x256), or find it: linksim tune {' '.join(words)}"
     )
 
 
@@ -129,13 +129,13 @@ def known(wanted: Stages) -> bool:
     return any(entry.weights == wanted.weights for entry in _entries(wanted))
 
 
-def keep_starts(of: Stages, starts: Starts, images: int, metric: str) -> None:
-    """Writes an entry into the user's own table, which goes before the package's."""
+def keep_starts(of: Stages, starts: Starts, images: int, criterion: str) -> None:
+    """Writes an entry into the user's own table, which goes before the package's; `criterion`: chosen by what."""
     path = own_table()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
         table = {name: {s: e.model_dump() for s, e in stages.items()} for name, stages in _read(path).items()}
         entry = {"weights": dict(of.weights), "one": starts.one, "by_snr": dict(starts.by_snr), "images": images,
-                 "metric": metric}  # fmt: skip
+                 "criterion": criterion}  # fmt: skip
         table.setdefault(of.prior, {})[of.first] = entry
         write_atomic(path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
