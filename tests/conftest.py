@@ -23,7 +23,7 @@ def pytest_configure() -> None:
 
 #: Files that take longest, which begin first: the last one to end is then a short one.
 LONGEST = (
-    "test_cluster.py", "test_sweep.py", "test_command.py", "test_any_images.py", "test_loop.py", "test_style.py",
+    "test_cluster.py", "test_sweep.py", "test_command.py", "test_any_images.py", "test_loop.py",
     "test_reproduce.py", "test_refiners.py", "test_cli.py", "test_sweeps.py", "test_frechet.py", "test_learned.py",
     "test_ldpc.py", "test_flow.py", "test_registry.py", "test_embedding.py", "test_perceptual.py",
     "test_rate_control.py", "test_refined.py", "test_campaign.py",
@@ -37,8 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache and assets."""
-    folder = tmp_path_factory.mktemp("home")
+    """No test reads or writes the user's cache and assets; those of all processes share what codecs have coded."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent / "home" if "PYTEST_XDIST_WORKER" in os.environ else base / "home"
+    folder.mkdir(exist_ok=True)
     before = {name: os.environ.get(name) for name in ("LINKSIM_CACHE", "LINKSIM_ASSETS", "LINKSIM_WEIGHTS")}
     os.environ["LINKSIM_CACHE"] = str(folder / "cache")
     os.environ["LINKSIM_ASSETS"] = str(folder / "assets")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -272,17 +272,17 @@ class ProcessPool(Executor):
     """
 
     def __init__(self, workers: int, report: Steps = silent) -> None:
-        spawn = multiprocessing.get_context("spawn")
+        context = _processes()
         self._report, self._one_at_a_time = report, threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._processes: list[SpawnProcess] = []
+        self._processes: list[BaseProcess] = []
         self._threads: list[threading.Thread] = []
         before = {name: os.environ.get(name) for name in ONE_THREAD}
         os.environ.update(ONE_THREAD)
         try:
             for _ in range(workers):
-                here, there = spawn.Pipe()
-                process = spawn.Process(target=_work, args=(there,), daemon=True)
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, dict(os.environ)), daemon=True)
                 process.start()
                 there.close()
                 self._processes.append(process)
@@ -323,7 +323,7 @@ class ProcessPool(Executor):
             for process in self._processes:
                 process.join(10)
 
-    def _serve(self, pipe: Connection, process: SpawnProcess) -> None:
+    def _serve(self, pipe: Connection, process: BaseProcess) -> None:
         """Hands calls to one process until there are no more, or it has ended."""
         with pipe:
             while (call := self._calls.get()) is not None:
@@ -348,6 +348,18 @@ class ProcessPool(Executor):
                     call.future.set_result(answer)
 
 
+def _processes() -> Any:
+    """How processes begin: forked from one that has imported what all need, where the system has such; else anew.
+
+    That one is a process of its own, without threads and of this program's files alone.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["linksim.engine.evaluate"])
+    return context
+
+
 @dataclass(frozen=True)
 class _Call:
     future: Future[Any]
@@ -356,7 +368,10 @@ class _Call:
     named: dict[str, Any]
 
 
-def _work(pipe: Connection) -> None:
+def _work(pipe: Connection, environment: dict[str, str]) -> None:
+    # What it was forked from may have begun under another.
+    os.environ.clear()
+    os.environ.update(environment)
     # Ctrl-C reaches the whole process group: the parent decides, and a worker ends when its pipe closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"

@@ -30,6 +30,11 @@ _DASH = 4
 
 _FIRST_STAGE = ", first stage"
 
+#: That everyone can tell apart, seaborn's `colorblind`; an eleventh curve differs from the first in its marker.
+_COLOURS = [
+    "#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133", "#56B4E9",
+]  # fmt: skip
+
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d"]
 
 
@@ -92,23 +97,20 @@ def _shown_twice(table: pd.DataFrame) -> pd.Series:
 def curves(rows: pd.DataFrame, column: str) -> Figure:
     """One metric over the SNR, a panel for each bandwidth ratio; references dashed. At one SNR alone, side by side."""
     import matplotlib as mpl
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     rows = _labelled(rows)
     rhos = list(dict.fromkeys(rows["rho"]))
     labels = list(dict.fromkeys(rows["_label"]))
     snrs = rows["snr_db"].unique()
-    # The palette that everyone can tell apart has ten colours.
-    palette = sns.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
-    colours = dict(zip(labels, palette, strict=True))
+    colours = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
     with mpl.rc_context(style()):
         figure = Figure(figsize=(COLUMN_WIDTH * len(rhos), 2.6 + 0.11 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(rhos), squeeze=False, sharey=True)[0]
         for panel, rho in zip(panels, rhos, strict=True):
             _panel(panel, rows[rows["rho"] == rho], column, labels, colours, side_by_side=len(snrs) == 1)
             panel.set_xlabel("SNR (dB)" if len(snrs) > 1 else f"SNR = {snrs[0]:g} dB")
-            panel.set_title(f"$\\rho$ = {parse_rho(rho)}")
+            panel.set_title(f"\N{GREEK SMALL LETTER RHO} = {parse_rho(rho)}")
         panels[0].set_ylabel(axes().get(column, column))
         handles: dict[str, Any] = {}
         for panel in panels:
@@ -201,10 +203,12 @@ def _title(rows: pd.DataFrame) -> str:
 
 def style() -> Any:
     """Settings of matplotlib that every figure has in common."""
-    import seaborn as sns
-
     return {
-        **sns.axes_style("whitegrid"),
+        "axes.axisbelow": True,
+        "axes.edgecolor": ".8",
+        "axes.grid": True,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Arial", "DejaVu Sans"],
         "font.size": 8,
         "axes.labelsize": 8,
         "axes.titlesize": 8,
@@ -213,19 +217,30 @@ def style() -> Any:
         "ytick.labelsize": 7,
         "lines.linewidth": 1.2,
         "lines.markersize": 3.5,
+        "grid.color": ".8",
         "grid.linewidth": 0.4,
+        "patch.edgecolor": "w",
+        "patch.force_edgecolor": True,
+        "xtick.bottom": False,
+        "xtick.color": ".15",
+        "ytick.color": ".15",
+        "ytick.left": False,
         "pdf.fonttype": 42,
     }
 
 
 def save(figure: Figure, stem: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Writes a figure in each format beside `stem` and returns the files."""
+    """Writes a figure in each format beside `stem` and returns the files; their layout is that of the first."""
+    import matplotlib as mpl
+
     written = []
     for kind in formats:
         buffer = BytesIO()
         # Without a date, drawing the same table again gives the same file.
         metadata = {"CreationDate": None} if kind == "pdf" else {}
-        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+        with mpl.rc_context(style()):
+            figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+        figure.set_layout_engine("none")
         path = stem.with_name(f"{stem.name}.{kind}")
         write_atomic(path, buffer.getvalue())
         written.append(path)

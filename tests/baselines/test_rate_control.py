@@ -259,6 +259,9 @@ def test_a_controller_works_on_both_sides_of_a_fork(tmp_path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         with multiprocessing.get_context("fork").Pool(2) as pool:
             there = pool.starmap(control.fit, [(images[:4], 80), (images[2:], 80)])
+            # Leaving it ends them by a signal, which a process that was forked may be told to put off.
+            pool.close()
+            pool.join()
     assert there[0][:2] == here
     assert control.fit(images, 80) == there[0][:2] + there[1]
 

@@ -270,7 +270,7 @@ def test_stopping_at_a_width_is_the_same_on_a_cluster(running: Running, tmp_path
 def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_path: Path) -> None:
     words = [
         sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
-        "0:15:5", "--groups", "256", "--metrics", "psnr", "--quiet", "--cluster", running.address, "--out", "x",
+        "0:15:5", "--groups", "128", "--metrics", "psnr", "--quiet", "--cluster", running.address, "--out", "x",
     ]  # fmt: skip
     process = subprocess.Popen(words, cwd=tmp_path)
     deadline = time.monotonic() + 300
@@ -283,8 +283,8 @@ def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_p
     before = sum("point" in record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER))
     subprocess.run(words, cwd=tmp_path, check=True, timeout=600)
     records = [record for record in journal.read_folder(tmp_path / "x" / journal.FOLDER) if "point" in record]
-    assert 0 < before < len(records) == 16
-    asked = settings(scheme="bpg-ldpc-qam-sic", groups=256, snr="0:15:5")
+    assert 0 < before < len(records) == 8
+    asked = settings(scheme="bpg-ldpc-qam-sic", groups=128, snr="0:15:5")
     same(here(tmp_path / "alone", **asked), linksim.load(tmp_path / "x"))
 
 
@@ -354,7 +354,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_the_same_command_goes_on(tmp_p
     )  # fmt: skip
     words = [
         sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
-        "0:15:5", "--groups", "256", "--metrics", "psnr", "--quiet", "--out", "x",
+        "0:15:5", "--groups", "128", "--metrics", "psnr", "--quiet", "--out", "x",
     ]  # fmt: skip
     try:
         deadline = time.monotonic() + 300

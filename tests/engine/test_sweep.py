@@ -26,9 +26,10 @@ from linksim.engine.stats import binomial_interval, clustered_binomial_interval
 from linksim.schemes import registry
 from tests.conftest import Cli
 
+GROUPS = 96
 COMMAND = [
     "sweep", "--scheme", "analog-pixels,bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "5:15:5",
-    "--groups", "160", "--users", "2", "--quiet",
+    "--groups", str(GROUPS), "--users", "2", "--quiet",
 ]  # fmt: skip
 
 
@@ -129,17 +130,17 @@ def test_the_table_has_the_promised_columns_and_counts(whole: Path) -> None:
     )
     assert set(promised.split()) <= set(table.columns)
     assert len(table) == 6
-    assert (table["n_images"] == 320).all()
+    assert (table["n_images"] == 2 * GROUPS).all()
     assert (table["stop_reason"] == "groups").all()
     assert set(table["channel_uses"]) == {486, 512}
     assert table["tx_power"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     assert (table["power_note"] == "").all()
     digital = table[table["scheme"] == "bpg-ldpc-qam-sic"]
     assert (digital["split"] == "0.8/0.2").all()
-    assert (digital["n_blocks"] == 320).all()
+    assert (digital["n_blocks"] == 2 * GROUPS).all()
     lost = linksim.load_images(whole).query("scheme == 'bpg-ldpc-qam-sic'").groupby(["snr_db", "group"])["lost"].sum()
     for _, row in digital.iterrows():
-        interval = clustered_binomial_interval(lost[row["snr_db"]].to_numpy(int), np.full(160, 2))
+        interval = clustered_binomial_interval(lost[row["snr_db"]].to_numpy(int), np.full(GROUPS, 2))
         assert (row["bler_low"], row["bler_high"]) == pytest.approx(interval)
     assert (np.diff(digital["psnr_db"]) > 0).all()
     pd.testing.assert_frame_equal(
@@ -165,7 +166,7 @@ def test_per_image_rows_average_to_the_table(whole: Path) -> None:
     means = images.groupby(["variant", "snr_db"], sort=False)["psnr_db"].mean().to_numpy()
     np.testing.assert_allclose(means, table["psnr_db"], rtol=1e-12)
     first = images[(images["variant"] == images["variant"].iloc[0]) & (images["snr_db"] == 5)]
-    assert sorted(first["image"]) == [*range(160), *range(256, 416)]
+    assert sorted(first["image"]) == [*range(GROUPS), *range(256, 256 + GROUPS)]
 
 
 def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: Path, here: Cli) -> None:
@@ -174,7 +175,7 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference_named(whole: P
         (["--seed", "1"], "seed: 0 there, 1 here"),
         (["--snr", "5:15:10"], "snr:"),
         (["--power", "per-ue"], "power: sum there, per-ue here"),
-        (["--groups", "128"], "groups: 160 there, 128 here"),
+        (["--groups", "128"], f"groups: {GROUPS} there, 128 here"),
     ):
         done = here(*COMMAND, *change, "--out", str(whole))
         assert done.returncode == 2
@@ -574,7 +575,7 @@ def test_differences_are_paired_and_far_sharper_than_the_curves(whole: Path) -> 
     mine = table[table["scheme"] == "bpg-ldpc-qam-sic"]["psnr_db"].to_numpy()
     base = table[table["scheme"] == "analog-pixels"]["psnr_db"].to_numpy()
     np.testing.assert_allclose(paired["difference"], mine - base)
-    assert (paired["groups"] == 160).all()
+    assert (paired["groups"] == GROUPS).all()
     with pytest.raises(LinksimError, match="did you mean"):
         linksim.compare(whole, "analog-pixel")
     with pytest.raises(LinksimError, match="metric column"):
