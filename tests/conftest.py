@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from linksim import assets
+from tests.small import shrink
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "plugin"
@@ -131,6 +132,18 @@ def seeded() -> None:
 
 
 @pytest.fixture
+def small_networks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that build, save and run in a fraction of the time: for tests of what is done with any.
+
+    Weights that are shipped have the real ones, and processes of their own (see `few_held_out`): tests with these are
+    marked `whole`.
+    """
+    if request.node.get_closest_marker("whole") is not None:
+        return
+    shrink(monkeypatch.setattr)
+
+
+@pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> int:
     """Image groups of a unit of sweeps that this process plans: few, so that a short sweep has many units."""
     monkeypatch.setattr("linksim.engine.plan._UNIT_GROUPS", ((64, 8),))
@@ -139,9 +152,17 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.fixture(scope="session")
 def few_held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that, first on the import path of a new process, has its trainings validate on 8 images."""
+    """A folder that, first on the import path of a new process, has its trainings validate on 8 images.
+
+    They are small too, unless WHOLE is in the environment.
+    """
     folder = tmp_path_factory.mktemp("few-held-out")
-    (folder / "sitecustomize.py").write_text("from linksim.data import cifar10\n\ncifar10.VALIDATION = 8\n")
+    lines = [
+        "import os, sys", "from linksim.data import cifar10", "cifar10.VALIDATION = 8",
+        "if 'train' in sys.orig_argv and 'WHOLE' not in os.environ:",
+        f"    sys.path.append({str(ROOT)!r})", "    from tests.small import shrink", "    shrink()",
+    ]  # fmt: skip
+    (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n")
     return str(folder)
 
 

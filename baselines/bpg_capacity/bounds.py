@@ -22,7 +22,9 @@ class BoundParams(Params):
     """Parameters of the bounds."""
 
     codec: Literal["bpg", "jpeg"] = Field("bpg", description="source codec")
-    count: Literal["file", "slice"] = Field("file", description="bytes counted: whole BPG file, or slice payload alone")
+    count: Literal["file", "slice", "scan"] = Field(
+        "file", description="bytes counted: the whole file, a BPG's slice payload alone, or a JPEG's scan alone"
+    )
 
 
 class JointBoundParams(BoundParams):

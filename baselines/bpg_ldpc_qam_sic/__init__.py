@@ -1,5 +1,5 @@
-"""BPG + LDPC + QAM + SIC, the separation-based baseline."""
+"""BPG (or JPEG) + LDPC + QAM + SIC, the separation-based baselines."""
 
-from baselines.bpg_ldpc_qam_sic.scheme import BpgLdpcQamSic
+from baselines.bpg_ldpc_qam_sic.scheme import BpgLdpcQamSic, JpegLdpcQam
 
-__all__ = ["BpgLdpcQamSic"]
+__all__ = ["BpgLdpcQamSic", "JpegLdpcQam"]

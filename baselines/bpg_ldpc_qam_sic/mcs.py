@@ -13,6 +13,9 @@ BITS_PER_SYMBOL = {"qpsk": 2, "16qam": 4, "64qam": 6}
 #: The MCS that `mcs=envelope` picks from.
 ENVELOPE = ("qpsk-1/3", "qpsk-1/2", "qpsk-3/4", "16qam-1/2", "16qam-3/4", "64qam-2/3", "64qam-5/6")
 
+#: The same of jpeg-ldpc-qam: at low rates hardly a scan fits.
+JPEG_ENVELOPE = ("qpsk-1/2", "qpsk-2/3", "qpsk-3/4", "16qam-1/2", "16qam-2/3", "16qam-3/4")
+
 #: Limits of the 5G LDPC code (TS 38.212, section 5.2.2): information bits of a block, and the code rate.
 _MAX_BLOCK_BITS = 8448
 _RATES = (Fraction(1, 5), Fraction(11, 12))

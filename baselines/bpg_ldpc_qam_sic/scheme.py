@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from baselines.bpg_ldpc_qam_sic.ldpc import tuned_alpha
-from baselines.bpg_ldpc_qam_sic.mcs import ENVELOPE, Frame, joint_images, lay_out, parse_mcs
+from baselines.bpg_ldpc_qam_sic.mcs import ENVELOPE, JPEG_ENVELOPE, Frame, joint_images, lay_out, parse_mcs
 from linksim import Params, Received, Scheme, Setting, SideInfo
 from linksim.link.power import parse_split
 
@@ -32,7 +32,9 @@ class DigitalParams(Params):
     )
     block: Literal["image", "joint"] = Field("image", description="one code block an image, or joint ones of 4096 bits")
     codec: Literal["bpg", "jpeg"] = Field("bpg", description="source codec")
-    count: Literal["file", "slice"] = Field("file", description="bytes counted: whole BPG file, or slice payload alone")
+    count: Literal["file", "slice", "scan"] = Field(
+        "file", description="bytes counted: the whole file, a BPG's slice payload alone, or a JPEG's scan alone"
+    )
     search: Literal["auto", "bisect", "ladder"] = Field(
         "auto", description="rate control: bisection over QP (auto), or the best of all 52 encodings"
     )
@@ -62,7 +64,10 @@ class BpgLdpcQamSic(Scheme):
     csi: ClassVar[str] = "receiver"
 
     def __init__(self, setting: Setting, params: DigitalParams) -> None:
+        from baselines.codecs.select import check_count
+
         super().__init__(setting, params)
+        check_count(params.codec, params.count)
         self._mcs = parse_mcs(params.mcs)
         self._split = parse_split(params.split, setting.link.users)
         if params.receiver != "sic":
@@ -186,6 +191,27 @@ class BpgLdpcQamSic(Scheme):
 
         search = "bisect" if self.params.search == "auto" else self.params.search
         return controller(self.params.codec, self.params.count, search)
+
+
+class JpegParams(DigitalParams):
+    """Parameters of the digital baseline with JPEG."""
+
+    mcs: str = Field(
+        "qpsk-3/4", description="modulation and LDPC code rate; `envelope`: the best of several at each SNR"
+    )
+    codec: Literal["bpg", "jpeg"] = Field("jpeg", description="source codec")
+    count: Literal["file", "slice", "scan"] = Field(
+        "scan", description="bytes counted: the whole file, or a JPEG's scan alone: no whole file fits a small image"
+    )
+
+
+class JpegLdpcQam(BpgLdpcQamSic):
+    """JPEG + LDPC + QAM, the digital baseline of the GSC paper (section IV-A); several users as with BPG."""
+
+    name: ClassVar[str] = "jpeg-ldpc-qam"
+    summary: ClassVar[str] = "JPEG (its scan alone counted), 5G LDPC, QAM; several users by cancellation"
+    Params: ClassVar[type[Params]] = JpegParams
+    envelopes: ClassVar[Mapping[str, tuple[str, ...]]] = {"mcs": JPEG_ENVELOPE}
 
 
 @functools.lru_cache(maxsize=64)

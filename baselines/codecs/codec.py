@@ -31,12 +31,14 @@ class ImageCodec(ABC):
         settings: pins every byte of the output (encoder, versions, parameters, what is counted); keys caches.
         qualities: what `encode` accepts, best quality first.
         min_side: the shortest side in pixels that `encode` accepts.
+        max_scale: the largest factor by which an image may be shrunk; 1 where a stream cannot say so.
     """
 
     name: str
     settings: str
     qualities: Sequence[int]
     min_side: int
+    max_scale: int = MAX_SCALE
 
     @abstractmethod
     def encode(self, image: Image, quality: int, scale: int = 1) -> bytes:

@@ -10,7 +10,7 @@ from cachetools import LRUCache
 from PIL import Image as PilImage
 
 from baselines.codecs.cache import Row, StreamCache, image_key
-from baselines.codecs.codec import MAX_SCALE, CodecError, Image, ImageCodec, scaled_size
+from baselines.codecs.codec import CodecError, Image, ImageCodec, scaled_size
 from linksim.errors import LinksimError, unknown
 
 Search = Literal["bisect", "ladder"]
@@ -176,7 +176,7 @@ class RateController:
         """The work on each different image at a scale, with what the cache knows; none where it cannot be so small."""
         full_size = images[0].shape[:2]
         size = scaled_size(full_size, scale)
-        if scale > 1 and (scale > MAX_SCALE or min(size) < max(MIN_SIDE, self.codec.min_side)):
+        if scale > 1 and (scale > self.codec.max_scale or min(size) < max(MIN_SIDE, self.codec.min_side)):
             return {}
         works: dict[bytes, _Work] = {}
         for image in images:

@@ -8,8 +8,12 @@ from typing import Literal
 from baselines.codecs.bpg import BpgCodec
 from baselines.codecs.cache import StreamCache, default_path
 from baselines.codecs.codec import ImageCodec
-from baselines.codecs.jpeg import JpegCodec
+from baselines.codecs.jpeg import JpegCodec, JpegScanCodec
 from baselines.codecs.rate_control import RateController, Search
+from linksim.errors import LinksimError
+
+Codec = Literal["bpg", "jpeg"]
+Count = Literal["file", "slice", "scan"]
 
 
 @functools.cache
@@ -18,7 +22,23 @@ def _cache() -> StreamCache:
 
 
 @functools.cache
-def controller(codec: Literal["bpg", "jpeg"], count: Literal["file", "slice"], search: Search) -> RateController:
-    """The rate controller of a codec, shared by every scheme of the process, over the disk cache of encodings."""
-    chosen: ImageCodec = BpgCodec(count=count) if codec == "bpg" else JpegCodec()
+def controller(codec: Codec, count: Count, search: Search) -> RateController:
+    """The rate controller of a codec, shared by every scheme of the process, over the disk cache of encodings.
+
+    Raises:
+        LinksimError: bytes that this codec does not have.
+    """
+    check_count(codec, count)
+    chosen: ImageCodec
+    if codec == "bpg":
+        chosen = BpgCodec(count="slice" if count == "slice" else "file")
+    else:
+        chosen = JpegScanCodec() if count == "scan" else JpegCodec()
     return RateController(chosen, _cache(), search)
+
+
+def check_count(codec: Codec, count: Count) -> None:
+    """Raises LinksimError where a codec has no such bytes to count."""
+    own = {"bpg": ("file", "slice"), "jpeg": ("file", "scan")}[codec]
+    if count not in own:
+        raise LinksimError(f"codec={codec} has no {count}: count={' or '.join(own)}")

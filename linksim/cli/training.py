@@ -63,7 +63,9 @@ def add_commands(commands: Commands[Parser]) -> None:
         "--channel", metavar="NAME", help="awgn (default), rayleigh, or a plug-in that weights are trained for"
     )
     train.add_argument("--rho", metavar="K/M", help="channel uses of the system over an image's size (default 1/6)")
-    train.add_argument("--size", metavar="SIZE", help="compact (default) or paper")
+    train.add_argument(
+        "--size", metavar="SIZE", help="compact or paper, or what the scheme has (default: the scheme's)"
+    )
     train.add_argument("--users", metavar="N", help="users (default 2)")
     train.add_argument(
         "--ablation", metavar="NAME", help="fa, crosskd, j1..j7 of kd, scratch of semnoma: see list schemes"
@@ -245,7 +247,9 @@ def _model(args: argparse.Namespace) -> Model:
                 raise LinksimError(f"--{option} is the first stage's: name it: --scheme kd")
         return behind_all(args.refiner, shape)
     users = whole(args.users, "--users")
-    words = {"channel": "awgn", "rho": "1/6", "size": "compact", "power": "sum", "ablation": NO_ABLATION}
+    words: dict[str, Any] = {
+        "channel": "awgn", "rho": "1/6", "size": None, "power": "sum", "ablation": NO_ABLATION
+    }  # fmt: skip
     words |= {option: word for option in words if (word := getattr(args, option)) is not None}
     first = asked_model(args.scheme, users=users or 2, csi=args.csi, image_shape=shape, **words)
     return first if args.refiner is None else behind(args.refiner, first)

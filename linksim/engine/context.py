@@ -12,7 +12,7 @@ from linksim.engine.variants import Variant, find
 from linksim.link.config import Setting
 from linksim.models.owner import Model
 from linksim.refine.behind import Refined
-from linksim.schemes.learned import Learned
+from linksim.schemes.learned import Learned, transceiver
 
 FEATURES_FOLDER = "features"
 FEATURES_SUFFIX = ".features"
@@ -93,7 +93,7 @@ def models_of(config: SweepConfig, shape: tuple[int, int, int]) -> set[Model]:
         for channel in config.channel:
             for rho in config.rhos:
                 spec = system.model(Setting(config.link(channel), shape, rho), params)
-                found.add(Model(spec, system))
+                found.add(transceiver(spec))
                 if refined is not None:
                     found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
     return found

@@ -171,14 +171,14 @@ def point_rows(
                 "dataset": config.dataset,
                 "channel": point.channel,
                 "antennas": config.antennas,
-                "detector": config.detector,
+                "detector": own if (own := params.get("detector", "link")) != "link" else config.detector,
                 "rho": float(point.rho),
                 "users": config.users,
                 "snr_db": point.snr_db,
                 "power": config.power,
                 "csi": params.get("csi", system.csi),
                 "csi_error_var": config.csi_error_var,
-                **{key: value for key, value in params.items() if key not in ("csi", "split")},
+                **{key: value for key, value in params.items() if key not in ("csi", "split", "detector")},
                 "split": records[0]["split"] or params.get("split", ""),
             }
             for name, column in image_columns(config).items():

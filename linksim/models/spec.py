@@ -88,12 +88,13 @@ class ModelSpec(Spec):
 
     Args:
         method: name of the scheme, a `Learned`.
-        size: "paper" or "compact", half its widths.
+        size: "paper", "compact", half its widths, or "wide".
         channel: fading it was trained on.
         rho: channel uses over which ONE user's image spreads, over C*H*W: the system's where the users superpose, its
             N-th where each has its own.
         users: N.
-        csi: side information: "snr", gamma alone; "own", gamma and the user's own h; "all", gamma and every h.
+        csi: side information: "none", the receiver equalises; "snr", gamma alone; "own", gamma and the user's own h;
+            "all", gamma and every h.
         power: convention of the users' powers.
         image_shape: (C, H, W) of the images that it is for; it may be trained on parts of them.
         ablation: what its training leaves out, one of the scheme's `ablations`.
@@ -104,11 +105,11 @@ class ModelSpec(Spec):
     """
 
     method: str
-    size: Literal["compact", "paper"]
+    size: Literal["compact", "paper", "wide"]
     channel: str
     rho: Fraction
     users: int = 2
-    csi: Literal["snr", "own", "all"] = "own"
+    csi: Literal["none", "snr", "own", "all"] = "own"
     power: PowerConvention = "sum"
     image_shape: tuple[int, int, int] = CIFAR10_SHAPE
     ablation: str = NO_ABLATION
@@ -140,8 +141,10 @@ class ModelSpec(Spec):
 
     @property
     def side_dim(self) -> int:
-        """D: where nothing fades there is nothing but gamma to tell."""
-        return 1 if not self.fades or self.csi == "snr" else {"own": 3, "all": 1 + 2 * self.users}[self.csi]
+        """D: where nothing fades there is nothing but gamma to tell; an equaliser is told the user's own h."""
+        if not self.fades:
+            return 1
+        return {"none": 3, "snr": 1, "own": 3, "all": 1 + 2 * self.users}[self.csi]
 
     @property
     def link(self) -> LinkConfig:

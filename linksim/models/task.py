@@ -89,6 +89,9 @@ class Task(ABC):
         """What comes before the first step of a new run; returns the image groups that it took."""
         return 0
 
+    def begin(self, model: nn.Module, step: int, steps: int) -> None:  # noqa: B027
+        """Told before each step which of how many it is: for a training of several parts."""
+
     def compile(self, model: nn.Module) -> None:  # noqa: B027
         """Has what is worth it compiled; on a GPU."""
 

@@ -124,6 +124,10 @@ class AFModule(Sided):
         return found
 
 
+#: Residual units in each branch of an attention block.
+_RESIDUAL_UNITS = 3
+
+
 class _ResidualUnit(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -149,8 +153,9 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(*(_ResidualUnit(channels) for _ in range(3)))
-        self.gate = nn.Sequential(*(_ResidualUnit(channels) for _ in range(3)), nn.Conv2d(channels, channels, 1))
+        units = range(_RESIDUAL_UNITS)
+        self.trunk = nn.Sequential(*(_ResidualUnit(channels) for _ in units))
+        self.gate = nn.Sequential(*(_ResidualUnit(channels) for _ in units), nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C', H', W'] to [B, C', H', W']."""

@@ -63,14 +63,19 @@ class LearnedRefiner(Refiner, Owner):
         return RefinerTask
 
     @classmethod
-    def behind(cls, first: ModelSpec) -> RefinerSpec:
-        """The model that is trained on the output of a first stage."""
+    def behind(cls, first: ModelSpec, params: Any = None) -> RefinerSpec:
+        """The model that is trained on the output of a first stage.
+
+        Args:
+            first: the first stage's.
+            params: of the class's own `Params`, where more than one model stands behind a first stage; None: defaults.
+        """
         return RefinerSpec(cls.name, first=first)
 
     @classmethod
     def models(cls, first: ModelSpec | None, params: Any) -> list[Model]:
         """See `Refiner`."""
-        return [Model(cls.behind(first), cls)] if first is not None else []
+        return [Model(cls.behind(first, params), cls)] if first is not None else []
 
     @classmethod
     def owners(cls) -> dict[str, type[Owner]]:

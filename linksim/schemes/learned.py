@@ -87,16 +87,9 @@ def trained_note(
     return f"trained {' and '.join(found)}" if found else ""
 
 
-class LearnedParams(Params):
-    """Parameters of a learned transceiver."""
+class WeightsParams(Params):
+    """Parameters of every scheme with weights; each has `size` and `csi` beside them, with values of its own."""
 
-    size: Literal["compact", "paper"] = Field(
-        "compact",
-        description="width of the networks; compact is half the paper's, a quarter and less from 128 pixels on",
-    )
-    csi: Literal["own", "all", "snr"] = Field(
-        "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"
-    )
     weights: str = Field(
         "auto",
         min_length=1,
@@ -108,6 +101,18 @@ class LearnedParams(Params):
         description="side in pixels of the parts in which larger images go through the networks, each seen with 64 "
         "pixels around it",
     )  # fmt: skip
+
+
+class LearnedParams(WeightsParams):
+    """Parameters of a learned transceiver."""
+
+    size: Literal["compact", "paper"] = Field(
+        "compact",
+        description="width of the networks; compact is half the paper's, a quarter and less from 128 pixels on",
+    )
+    csi: Literal["own", "all", "snr"] = Field(
+        "own", description="side information: gamma and the user's h (own), every user's h (all), gamma alone (snr)"
+    )
 
 
 class Learned(Scheme, Owner):
@@ -127,7 +132,7 @@ class Learned(Scheme, Owner):
         ablations: trainings of the same networks that leave something out, by the value of the parameter `ablation`
             (where there is one): what each changes in the recipe, as `linksim train --set` takes it.
         recipe: the kind of recipe that its training takes.
-        Params: its parameters, a kind of `LearnedParams`.
+        Params: its parameters, a kind of `WeightsParams` with `size` and `csi`.
     """
 
     teacher: ClassVar[str | None] = None
@@ -138,7 +143,7 @@ class Learned(Scheme, Owner):
     recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
     Params: ClassVar[type[Params]] = LearnedParams
 
-    def __init__(self, setting: Setting, params: LearnedParams) -> None:
+    def __init__(self, setting: Setting, params: Any) -> None:
         super().__init__(setting, params)
         self.spec = self.model(setting, params)
         if not self.flat:
@@ -313,14 +318,17 @@ class Learned(Scheme, Owner):
         The networks hear one antenna and one coefficient a user. Over any other channel the link's detector tells the
         users apart first, and each decoder hears its user alone (`Equalised.as_orthogonal`).
         """
-        if self.flat:
-            signal, told = received[:, 0], self._told(side.snr_db, side.h_flat)
-        else:
-            signal, gain = self.equalise(received, side).as_orthogonal(_told_noise(side))
-            if not channel_class(self.spec.channel).fades:
-                signal = signal / gain.clamp_min(1e-12)[..., None]
-            told = self._told(*self._as_trained(side, gain))
+        signal, told = self._heard(received, side)
         return Received(self._in_parts(self._model.receive, signal, told).clamp(0, 1))
+
+    def _heard(self, received: Tensor, side: SideInfo) -> tuple[Tensor, Tensor]:
+        """What the networks hear, complex [B, k] or [B, N, k], and are told, float32 [B, N, D]."""
+        if self.flat:
+            return received[:, 0], self._told(side.snr_db, side.h_flat)
+        signal, gain = self.equalise(received, side).as_orthogonal(_told_noise(side))
+        if not channel_class(self.spec.channel).fades:
+            signal = signal / gain.clamp_min(1e-12)[..., None]
+        return signal, self._told(*self._as_trained(side, gain))
 
     def _as_trained(self, side: SideInfo, gain: Tensor) -> tuple[Tensor, Tensor]:
         """gamma in dB, [B] or [B, N], and a coefficient a user, complex [B, N], in the terms of the training.

@@ -11,7 +11,7 @@ from linksim.schemes.base import System
 
 def check(system: type[System], name: str) -> None:
     """Raises LinksimError for a class whose parameters hide columns of the table."""
-    columns = COLUMNS | own_columns()
+    columns = (COLUMNS | own_columns()) - {"detector"}  # a scheme may have its own
     hidden = {name for name in system.Params.model_fields if name in columns or name.endswith(SUFFIXES)}
     if hidden:
         raise LinksimError(

@@ -43,7 +43,7 @@ class _Entry(BaseModel):
     scheme: str
     channel: str = "awgn"
     rho: str = "1/6"
-    size: str = "compact"
+    size: str | None = None
     users: int = 2
     csi: str | None = None
     power: str = "sum"

@@ -107,6 +107,7 @@ def train(
         """One step; nothing in it waits for a GPU."""
         nonlocal told
         model.train()
+        task.begin(model, step, max(state.steps, 1))
         optimizer.zero_grad()
         found: list[dict[str, Tensor]] = []
         for part in range(recipe.accumulate):
@@ -162,7 +163,8 @@ def train(
                 save_atomic(folder / BEST, best)
         save()
 
-    optimizer, average = new_optimizer(), averaged(model, recipe.ema)
+    if saved is not None or steps is None:
+        optimizer, average = new_optimizer(), averaged(model, recipe.ema)
     if saved is not None:
         try:
             model.load_state_dict(saved["model"])
@@ -183,6 +185,7 @@ def train(
             model.load_state_dict(team.agreed(model.state_dict()))
         state.seconds = time.perf_counter() - begin
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, team)
+        # What was prepared, or tried out, is behind them.
         optimizer, average = new_optimizer(), averaged(model, recipe.ema)
         save()
     interval = max(1, min(_INTERVAL, state.steps // 10))
@@ -234,6 +237,10 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     @torch.no_grad()
     def take(average: Tensors, now: Tensors, taken: Tensor | int) -> None:
         done = int(taken) - _BEFORE
+        if not average[0].is_floating_point():
+            # Tables of places: there is nothing to average.
+            torch._foreach_copy_(average, now)
+            return
         torch._foreach_lerp_(average, now, 1 - (min(decay, (1 + done) / (10 + done)) if decay else 0.0))
 
     found = AveragedModel(model, multi_avg_fn=take, use_buffers=True)

@@ -17,6 +17,7 @@ from linksim.data.training import CIFAR10
 from linksim.engine.config import SweepConfig, make_config, read_sweep_file
 from linksim.engine.context import models_of
 from linksim.errors import LinksimError, shown, unknown
+from linksim.grammar import settled, written_params
 from linksim.link.channels import CHANNELS
 from linksim.link.config import MAX_USERS, LinkConfig, Setting
 from linksim.link.units import parse_rho
@@ -81,34 +82,37 @@ def behind_all(name: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> Mo
     return known[name]
 
 
-def behind(name: str, first: Model) -> Model:
+def behind(text: str, first: Model) -> Model:
     """The model of a refiner on the output of a first stage.
 
     Args:
-        name: of the refiner.
+        text: the refiner, with the parameters that its model depends on: "cgan", "sft:size=paper".
         first: a transceiver's model.
 
     Raises:
-        LinksimError: no refiner that is trained so.
+        LinksimError: no refiner that is trained so, or a parameter that is none.
     """
     known = {refiner.name: refiner for refiner in _refiners() if issubclass(refiner, LearnedRefiner)}
+    name = text.partition(":")[0]
     if name not in known:
         raise unknown("refiner to train", name, known)
     assert isinstance(first.spec, ModelSpec)
-    return Model(known[name].behind(first.spec), known[name])
+    kind = known[name].Params
+    params = settled("refiner", text, kind, written_params("refiner", text, kind.model_fields))
+    return Model(known[name].behind(first.spec, params), known[name])
 
 
 def asked_model(
-    scheme: str, channel: str, rho: str, size: str, users: int, csi: str | None, power: str,
+    scheme: str, channel: str, rho: str, size: str | None, users: int, csi: str | None, power: str,
     ablation: str = NO_ABLATION, image_shape: tuple[int, int, int] = IMAGE_SHAPE,
 ) -> Model:  # fmt: skip
     """The transceiver's model that words ask for.
 
     Args:
-        scheme, channel, size, power, ablation: as `linksim train` takes them.
+        scheme, channel, power, ablation: as `linksim train` takes them.
         rho: the system's bandwidth ratio; users that do not superpose share it.
         users: N.
-        csi: None is the scheme's own default.
+        csi, size: None is the scheme's own default.
         image_shape: (C, H, W).
 
     Raises:
@@ -124,7 +128,7 @@ def asked_model(
     fields = system.Params.model_fields
     choices: dict[str, tuple[str, Sequence[str]]] = {
         "channel": (channel, [name for name in CHANNELS.names() if _has_weights(name)]),
-        "size": (size, get_args(fields["size"].annotation)),
+        "size": (fields["size"].default if size is None else size, get_args(fields["size"].annotation)),
         "csi": (fields["csi"].default if csi is None else csi, get_args(fields["csi"].annotation)),
         "power": (power, ["sum", "per-ue"]),
         "ablation": (ablation, [NO_ABLATION, *system.ablations]),
@@ -140,7 +144,7 @@ def asked_model(
     words = {what: word for what, (word, _) in choices.items()}
     own = {key: words[key] for key in ("size", "csi", "ablation") if key in fields}
     setting = Setting(LinkConfig(channel, users, words["power"]), image_shape, parse_rho(rho))  # type: ignore[arg-type]
-    model = Model(system.model(setting, system.Params(**own)), system)
+    model = transceiver(system.model(setting, system.Params(**own)))
     model.build()
     return model
 

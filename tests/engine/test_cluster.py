@@ -410,8 +410,8 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
 
 
 @pytest.fixture
-def children_hold_out_few(few_held_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings of processes that a test starts validate on few images."""
+def children_hold_out_few(few_held_out: str, monkeypatch: pytest.MonkeyPatch, small_networks: None) -> None:
+    """Trainings of processes that a test starts, and of this one, are small, and theirs validate on few images."""
     path = [few_held_out, os.environ.get("PYTHONPATH")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
 

@@ -126,7 +126,7 @@ def test_a_manifest_that_is_none_is_named(text: str, untrained: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"users": "two"}, {"rho": "1/0"}, {"csi": "none"}, {"image_shape": [3, 32]}, {"x": 1}]
+    "wrong", [{"users": "two"}, {"rho": "1/0"}, {"csi": "nothing"}, {"image_shape": [3, 32]}, {"x": 1}]
 )
 def test_a_card_whose_model_has_values_of_other_types_is_named(wrong: dict[str, Any], untrained: Path) -> None:
     manifest = untrained.parent / weights.MANIFEST

@@ -15,6 +15,7 @@ import linksim
 from linksim.cli import main
 from linksim.data.datasets import embedded_images
 from linksim.models import weights
+from tests.small import shrink
 
 NAME = "{}_awgn_{}_n2_own_sum_256px_compact"
 
@@ -31,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own(place: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None) -> None:
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(place / "weights"))
     monkeypatch.setenv("LINKSIM_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
@@ -48,6 +49,7 @@ def words(place: Path, scheme: str, rho: str, *more: str, steps: int = 1, out: s
 def trained(place: Path) -> Path:
     """Weights of figure 8's SemOMA, SemNOMA and KD-SemNOMA over AWGN, after a step or two."""
     with pytest.MonkeyPatch.context() as patch:
+        shrink(patch.setattr)
         patch.setenv("LINKSIM_WEIGHTS", str(place / "weights"))
         patch.setenv("LINKSIM_CACHE", str(place / "cache"))
         embed = ("--set", "embed_steps=2")
@@ -135,7 +137,7 @@ def test_a_refused_more_leaves_the_run_as_it_is(trained: Path, capsys: pytest.Ca
     assert not run.with_name(run.name + ".1").exists()
 
 
-def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Path) -> None:
+def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Path, few_held_out: str) -> None:
     losses = []
     for devices in ("1", "2"):
         asked = words(trained, "kd", "1/48", "--set", "embed_steps=2", "--devices", devices, steps=2, out=devices)
@@ -143,7 +145,8 @@ def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Pa
             assert main(asked) == 0
         else:
             run = [sys.executable, "-m", "linksim.cli", *asked]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            path = os.pathsep.join(filter(None, [few_held_out, os.environ.get("PYTHONPATH")]))
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
             ran = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, ran.stderr
             assert ran.stderr.count("getting ready") == 1
@@ -199,6 +202,7 @@ def test_accumulation_has_the_losses_and_gradients_of_the_whole_batch(trained: P
         (("--validation", "cifar10"), "results are measured on these"),
     ],
 )
+@pytest.mark.whole
 def test_what_cannot_be_is_refused_before_any_work(
     trained: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], hint: str
 ) -> None:

@@ -33,8 +33,8 @@ BASE = ModelSpec("semoma", "compact", "awgn", Fraction(1, 24))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data and own weights, and a validation set of 8 images."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None) -> Path:
+    """A folder with data and own weights, a validation set of 8 images, and small networks."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(cifar10, "VALIDATION", 8)
     write_binary(tmp_path / "data", install_fake(monkeypatch))
@@ -131,6 +131,7 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "semoma", "--budget", ""), "write a time like 40m"),
     ],
 )  # fmt: skip
+@pytest.mark.whole
 def test_what_cannot_be_is_refused_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], hint: str
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_folder_without_the_training_batches_is_refused(folder: Path, capsys: 
     assert "data_batch_1" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_a_disk_that_is_full_leaves_the_weights_that_were_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,7 +203,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
     words = ["train", "--for", "mine.yaml", "--steps", "1", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
     words += ["--set", "embed_steps=2", "--data-dir", str(OFFICIAL), "--out", "runs"]
     path = os.pathsep.join(filter(None, [few_held_out, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": path}
+    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": path, "WHOLE": "1"}
 
     def start() -> "subprocess.Popen[bytes]":
         # Into a file: nobody reads a pipe while the process runs, and a full one would stop it.
@@ -249,6 +251,7 @@ def test_better_weights_stay_unless_told_otherwise(
     assert {path.name for path in (folder / "weights").glob("*.safetensors")} == set(found)
 
 
+@pytest.mark.whole
 def test_the_card_keeps_the_start_of_a_run_that_was_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = "semoma_awgn_1-3_n2_own_sum_32px_compact"
     words = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1")

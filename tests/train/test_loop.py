@@ -32,6 +32,8 @@ from linksim.train.models import asked_model
 from linksim.train.run import parse_budget
 from tests.models.build import build
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 SPEC = ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12))
 TINY = replace(RECIPES["adamw"], batch=2)
 

@@ -70,6 +70,7 @@ def test_a_scheme_and_a_refiner_of_ones_own_are_trained_and_swept(
     assert list(table["stage"]) == ["first", "sharpener"]
 
 
+@pytest.mark.whole
 def test_a_refiner_of_ones_own_stands_behind_linksims_schemes(plug_ins: None, folder: Path) -> None:
     words = ("--refiner", "sharpener", "--scheme", "kd", "--steps", "1", "--set", "learning_rate=1e-5")
     assert train(folder, *words) == 0
@@ -80,6 +81,7 @@ def test_a_refiner_of_ones_own_stands_behind_linksims_schemes(plug_ins: None, fo
     assert refined == pytest.approx(first, abs=0.1)
 
 
+@pytest.mark.whole
 def test_cards_of_a_plug_in_that_has_gone_are_listed_and_say_what_is_missing(
     plug_ins: None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
     linksim.sweep(folder / "behind", scheme="semnoma+cgan", rho="1/24", snr="10", groups=2, progress=False)
 
 
+@pytest.mark.whole
 def test_what_cannot_be_trained_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, hint in [
         (("--prior", "smal"), "did you mean 'small'"),
@@ -234,6 +235,7 @@ def test_models_of_one_kind_alone_are_starts(folder: Path) -> None:
         model_of(spec_from_json({"kind": "gone", "part": "all"}))
 
 
+@pytest.mark.whole
 def test_a_tuned_start_is_kept_where_none_was_known_or_when_told_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

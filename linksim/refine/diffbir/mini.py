@@ -55,7 +55,7 @@ class DiffBirMini(LearnedRefiner):
         super().__init__(setting, params, first)
 
     @classmethod
-    def behind(cls, first: ModelSpec) -> RefinerSpec:
+    def behind(cls, first: ModelSpec, params: Any = None) -> RefinerSpec:
         """See `LearnedRefiner`."""
         if first.image_shape != CIFAR10_SHAPE:
             raise LinksimError(f"{cls.name} is for images of 32x32, not {pixels(first.image_shape)}: take diffbir")

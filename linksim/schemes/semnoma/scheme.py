@@ -46,8 +46,9 @@ class ConvNext(Learned):
         from linksim.schemes.semnoma.codec import codec_shape
         from linksim.schemes.semnoma.network import Transceiver
 
+        size: Any = spec.size
         shape = codec_shape(
-            spec.image_shape, spec.symbols, spec.side_dim, spec.size, spec.users if cls.access == "oma" else 1
+            spec.image_shape, spec.symbols, spec.side_dim, size, spec.users if cls.access == "oma" else 1
         )
         return Transceiver(replace(shape, layer_scale=layer_scale), spec.users, shared_decoder=cls.access == "oma")
 

@@ -1,0 +1,5 @@
+"""DeepJSCC (Bourtsoulatze, Kurka, Gündüz, 2019): convolutions of one user."""
+
+from baselines.deepjscc.scheme import DeepJscc
+
+__all__ = ["DeepJscc"]
