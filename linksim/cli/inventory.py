@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,22 @@ def _weights() -> Rows:
 
     for name, card in cards().items():
         unit = spec_from_json(card["model"]).unit
-        yield name, f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}"
+        yield name, f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}{_behind_others(card)}"
+
+
+def _behind_others(card: Mapping[str, Any]) -> str:
+    """What is to be said of a refiner whose first stage has other weights now than those that it was trained behind."""
+    from linksim.models.weights import cards
+    from linksim.train.models import model_of_card
+
+    # The refiner, or the first stage's scheme, may be of a plug-in that has gone.
+    with suppress(LinksimError):
+        first = model_of_card(card).parts.get("first")
+        if first is not None and "first" in card.get("parts", {}):
+            there = cards().get(first.name)
+            if there is None or list(there["files"].values()) != card["parts"]["first"]:
+                return f"; trained behind weights of {first.name} that are no longer there"
+    return ""
 
 
 _LISTS: dict[str, Callable[[], Rows]] = {

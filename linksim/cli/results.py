@@ -37,6 +37,8 @@ def add_commands(commands: Commands[Parser]) -> None:
         commands, "plot", _plot, "draw the figures of results folders again, or the losses of a training run"
     )
     plot.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    plot.add_argument("--y", metavar="COLUMN", help="draw this metric over another, at each SNR: fid, lpips_alex")
+    plot.add_argument("--x", metavar="COLUMN", help="the other (default psnr_db)")
     add_out(plot, "where to (default: figures/ in the folder)")
 
     compare = command(commands, "compare", _compare, "paired differences between schemes, with intervals")
@@ -72,7 +74,7 @@ def _plot(args: argparse.Namespace) -> int:
 
     from linksim.api import load
     from linksim.engine.sweep import FIGURES
-    from linksim.report.figures import axes, draw
+    from linksim.report.figures import axes, draw, draw_tradeoff
     from linksim.train.logs import LOSSES
 
     if len(args.folders) > 1 and args.out is None:
@@ -95,7 +97,14 @@ def _plot(args: argparse.Namespace) -> int:
             "plot them apart"
         )
     table = table.drop_duplicates(point)
-    for path in draw(table, args.out or args.folders[0] / FIGURES):
+    folder = args.out or args.folders[0] / FIGURES
+    if args.y is not None or args.x is not None:
+        if args.y is None:
+            raise LinksimError("--x COLUMN is what another metric is drawn over: name it: --y fid")
+        written = draw_tradeoff(table, args.x or "psnr_db", args.y, folder)
+    else:
+        written = draw(table, folder)
+    for path in written:
         print(path)
     return 0
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from linksim.engine.audit import TOO_LITTLE
 from linksim.engine.context import FIRST
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, unknown
 from linksim.files import write_atomic
 from linksim.link.channels import file_name
 from linksim.link.units import parse_rho
@@ -119,6 +119,69 @@ def curves(rows: pd.DataFrame, column: str) -> Figure:
         figure.legend(
             list(handles.values()), list(handles), loc="outside lower center", ncols=1 if len(rhos) == 1 else 2
         )
+        figure.suptitle(_title(rows), fontsize=7)
+    return figure
+
+
+def draw_tradeoff(
+    table: pd.DataFrame, x: str, y: str, folder: Path, formats: tuple[str, ...] = ("png", "pdf")
+) -> list[Path]:
+    """Draws one metric over another, a figure for each channel with a panel for each SNR: what a stage gains and pays.
+
+    Points of one scheme that differ in parameters, in a refiner's steps say, are joined in the table's order.
+
+    Args:
+        table: one row a curve point, as `linksim.load` gives it.
+        x, y: columns of metrics.
+        folder: where `<y>_over_<x>_<channel>.<format>` go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        LinksimError: no such column, or rows of several bandwidth ratios.
+    """
+    for column in (x, y):
+        if column not in table or column not in axes() or table[column].isna().all():
+            raise unknown("column of a metric", column, [name for name in axes() if name in table])
+    if table["rho"].nunique() > 1:
+        raise LinksimError("one metric over another is drawn for one bandwidth ratio: these results have several")
+    folder.mkdir(parents=True, exist_ok=True)
+    table = table[~_shown_twice(table)]
+    written = []
+    for channel, rows in table.groupby("channel", sort=False):
+        written += save(tradeoff(rows, x, y), folder / f"{y}_over_{x}_{file_name(str(channel))}", formats)
+    return written
+
+
+def tradeoff(rows: pd.DataFrame, x: str, y: str) -> Figure:
+    """One metric over another, a panel for each SNR."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = _labelled(rows).dropna(subset=[x, y])
+    family = rows["scheme"].where(rows["stage"] != FIRST, rows["scheme"].map(lambda name: str(name).partition("+")[0]))
+    rows = rows.assign(_family=family.where(~rows["_label"].str.endswith(_FIRST_STAGE), family + _FIRST_STAGE))
+    families = list(dict.fromkeys(rows["_family"]))
+    snrs = list(dict.fromkeys(rows["snr_db"]))
+    with mpl.rc_context(style()):
+        figure = Figure(figsize=(COLUMN_WIDTH * len(snrs), 2.9 + 0.11 * len(families)), layout="constrained")
+        panels = figure.subplots(1, len(snrs), squeeze=False)[0]
+        for panel, snr in zip(panels, snrs, strict=True):
+            for index, name in enumerate(families):
+                points = rows[(rows["_family"] == name) & (rows["snr_db"] == snr)]
+                panel.plot(
+                    points[x], points[y], color=_COLOURS[index % len(_COLOURS)], linestyle=":",
+                    marker=_MARKERS[index % len(_MARKERS)], label=name,
+                )  # fmt: skip
+                if len(points) > 1:
+                    for _, point in points.iterrows():
+                        own = str(point["variant"]).partition(":")[2]
+                        panel.annotate(own, (point[x], point[y]), fontsize=4, textcoords="offset points", xytext=(3, 2))
+            panel.set_title(f"SNR = {snr:g} dB")
+            panel.set_xlabel(axes()[x])
+        panels[0].set_ylabel(axes()[y])
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(snrs), 2))
         figure.suptitle(_title(rows), fontsize=7)
     return figure
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from linksim.data.images import pixels
 from linksim.data.training import CIFAR10, VALIDATED, TrainingSet
-from linksim.devices import check_device
+from linksim.devices import check_device, trains_in_bfloat16
 from linksim.errors import LinksimError, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
 from linksim.models import weights
@@ -195,6 +195,7 @@ def run_training(
             "seed": seed,
             "parts": parts,
             "seconds": round(state.seconds),
+            "precision": "bf16" if trains_in_bfloat16(device) else "float32",
             "device": f"{team.size} x {_device_name(device)}" if team.size > 1 else _device_name(device),
             "validation": {name: round(value, 4) for name, value in state.validation.items()},
             "score": round(state.best, 5),

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from linksim.cli import main
 from linksim.errors import LinksimError
-from linksim.report.figures import COLUMN_WIDTH, curves, draw
+from linksim.report.figures import COLUMN_WIDTH, curves, draw, draw_tradeoff, tradeoff
 from linksim.report.show import table_text
 
 
@@ -129,3 +129,47 @@ def test_several_training_runs_share_a_figure_that_stands_on_its_own(
     (runs[1] / "settings.json").unlink()
     assert main([*words, "--out", str(out)]) == 2
     assert "settings.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stages() -> pd.DataFrame:
+    """A first stage, alone and refined with one and five steps, at two SNRs."""
+    rows = []
+    for snr_db in (0.0, 10.0):
+        for variant, stage, psnr, fid in (
+            ("kd", "first", 20.0, 130.0),
+            ("kd+flow:steps=1", "first", 20.0, 130.0), ("kd+flow:steps=1", "flow", 19.5, 80.0),
+            ("kd+flow:steps=5", "first", 20.0, 130.0), ("kd+flow:steps=5", "flow", 19.0, 60.0),
+        ):  # fmt: skip
+            rows.append(
+                {"scheme": variant.partition(":")[0], "variant": variant, "kind": "scheme", "stage": stage}
+                | {"dataset": "toy", "channel": "awgn", "rho": 1 / 6, "users": 2, "snr_db": snr_db, "power": "sum"}
+                | {"n_images": 64, "psnr_db": psnr + snr_db, "fid": fid - snr_db}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_one_metric_over_another_joins_what_differs_in_parameters(stages: pd.DataFrame, tmp_path: Path) -> None:
+    assert len(draw_tradeoff(stages, "psnr_db", "fid", tmp_path)) == 2
+    shown = stages[~stages["variant"].str.contains(":") | (stages["stage"] != "first")]
+    panels = tradeoff(shown, "psnr_db", "fid").axes
+    assert [panel.get_title() for panel in panels] == ["SNR = 0 dB", "SNR = 10 dB"]
+    lines = {str(line.get_label()): line for line in panels[1].get_lines()}
+    assert list(lines) == ["kd", "kd+flow"]
+    np.testing.assert_allclose(lines["kd+flow"].get_xdata(), [29.5, 29.0])
+    np.testing.assert_allclose(lines["kd+flow"].get_ydata(), [70.0, 50.0])
+    assert sorted(note.get_text() for note in panels[0].texts) == ["steps=1", "steps=5"]
+
+
+def test_what_cannot_be_drawn_over_each_other_is_refused(stages: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match="unknown column of a metric 'lpips_alex'"):
+        draw_tradeoff(stages, "psnr_db", "lpips_alex", tmp_path)
+    with pytest.raises(LinksimError, match="these results have several"):
+        draw_tradeoff(pd.concat([stages, stages.assign(rho=1 / 3)]), "psnr_db", "fid", tmp_path)
+
+
+def test_fonts_are_those_that_journals_take(table: pd.DataFrame, tmp_path: Path) -> None:
+    (path, *_) = draw(table, tmp_path, ("pdf",))
+    content = path.read_bytes()
+    assert b"/Type3" not in content
+    assert b"/FontFile2" in content
