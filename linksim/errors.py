@@ -57,9 +57,17 @@ def in_short(line: str) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
-    """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one."""
+    """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one.
+
+    That is the one that it begins, if there is one, else one of a like spelling.
+
+    Example:
+        >>> print(unknown("scheme", "bpg", ["jpg", "bpg-ldpc"]))
+        unknown scheme 'bpg': did you mean 'bpg-ldpc'? known: bpg-ldpc, jpg
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
+    begun = [known for known in names if len(name) > 2 and known.startswith(name)]
+    near = begun or difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return LinksimError(f"unknown {kind} {shown(name)}: {hint}known: {', '.join(names) or 'none'}")
 

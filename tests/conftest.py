@@ -160,7 +160,7 @@ def few_held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
     lines = [
         "import os, sys", "from linksim.data import cifar10", "cifar10.VALIDATION = 8",
         "if 'train' in sys.orig_argv and 'WHOLE' not in os.environ:",
-        f"    sys.path.append({str(ROOT)!r})", "    from tests.small import shrink", "    shrink()",
+        "    import runpy", f"    runpy.run_path({str(ROOT / 'tests' / 'small.py')!r})['shrink']()",
     ]  # fmt: skip
     (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n")
     return str(folder)
