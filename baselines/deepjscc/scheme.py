@@ -34,4 +34,5 @@ class DeepJscc(Orthogonal):
         from linksim.nets.orthogonal import maps_of
 
         maps = maps_of(spec.symbols, spec.image_shape, STRIDE)
-        return ConvNetwork(spec.image_shape, maps, spec.side_dim, spec.csi == "snr")
+        network = ConvNetwork(spec.image_shape, maps, spec.side_dim, spec.csi == "snr")
+        return cls.equalising(network, spec)

@@ -61,7 +61,11 @@ class Klt(Scheme):
         room = 2 * (self.symbols_per_user - PILOTS)
         self._sent = min(room // self._blocks, COLOURS * SIDE**2)
         if self._sent < 1:
-            raise LinksimError(f"klt needs a real symbol for each of {self._blocks} blocks: take a larger rho")
+            least = PILOTS + -(-self._blocks // 2)
+            raise LinksimError(
+                f"klt sends {PILOTS} pilots and a real symbol for each of {self._blocks} blocks: {least} symbols a "
+                f"user at the least, not {self.symbols_per_user}: take a larger rho"
+            )
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""

@@ -100,9 +100,10 @@ def maps_of(symbols: int, image_shape: tuple[int, int, int], stride: int) -> int
         >>> maps_of(512, (3, 32, 32), 8)
         64
     """
+    check_sides(image_shape, stride)
     colours, height, width = image_shape
     maps, left = divmod(2 * symbols * stride**2, height * width)
-    if height % stride or width % stride or left or maps < 2 or maps % 2:
+    if left or maps < 2 or maps % 2:
         raise LinksimError(
             f"{symbols} symbols of a {height}x{width} image give no even number of feature maps at 1/{stride} of its "
             f"sides: take a rho that is a multiple of 1/{stride**2 * colours}"

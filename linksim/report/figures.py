@@ -141,11 +141,16 @@ def draw_tradeoff(
     Raises:
         LinksimError: no such column, or rows of several bandwidth ratios.
     """
+    there = [name for name in axes() if name in table and table[name].notna().any()]
     for column in (x, y):
-        if column not in table or column not in axes() or table[column].isna().all():
-            raise unknown("column of a metric", column, [name for name in axes() if name in table])
+        if column not in there:
+            raise unknown("column with values of a metric", column, [name for name in there if name != column])
+    if x == y:
+        raise LinksimError(f"{y} over itself is a line: give another --x or --y")
     if table["rho"].nunique() > 1:
-        raise LinksimError("one metric over another is drawn for one bandwidth ratio: these results have several")
+        raise LinksimError(
+            "one metric over another is drawn for one bandwidth ratio, and these results have several: sweep one alone"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     table = table[~_shown_twice(table)]
     written = []

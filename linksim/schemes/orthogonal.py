@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from linksim.link.config import Access, Setting, SideInfo
+from linksim.models.spec import NO_ABLATION
 from linksim.schemes.base import Params
 from linksim.schemes.learned import Learned, WeightsParams
 from linksim.schemes.recipe import TransceiverRecipe
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
     from linksim.models.recipe import BaseRecipe
     from linksim.models.spec import ModelSpec
-    from linksim.nets.network import Network
     from linksim.nets.orthogonal import OrthogonalNetwork
-    from linksim.schemes.training import TransceiverTask
+
+
+#: The ablation of weights that were trained behind zero forcing.
+ZERO_FORCING = "zf"
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,7 @@ class OrthogonalRecipe(TransceiverRecipe):
     """How a scheme of one user is trained.
 
     `paper` is that of the GSC paper, section IV-A: mean square error, 1e-4, batches of 32, gamma between 1 and 13 dB.
-
-    Args:
-        equaliser: of the receiver, "mmse" or "zf".
     """
-
-    equaliser: Literal["mmse", "zf"] = "mmse"
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
@@ -47,7 +46,9 @@ class OrthogonalParams(WeightsParams):
     csi: Literal["none", "snr"] = Field(
         "none", description="side information of the networks: none, the receiver equalises; or gamma (snr)"
     )
-    equaliser: Literal["mmse", "zf"] = Field("mmse", description="of the receiver; weights are trained with mmse")
+    equaliser: Literal["mmse", "zf"] = Field(
+        "mmse", description="of the receiver; zf has weights of its own (linksim train --ablation zf)"
+    )
 
 
 class Orthogonal(Learned):
@@ -60,40 +61,23 @@ class Orthogonal(Learned):
     access: ClassVar[Access] = "oma"
     any_size: ClassVar[bool] = True
     recipe: ClassVar[type[BaseRecipe]] = OrthogonalRecipe
-
-    @classmethod
-    def training(cls) -> type[TransceiverTask]:
-        """See `Learned.training`."""
-        from linksim.nets.orthogonal import OrthogonalNetwork
-        from linksim.schemes.training import TransceiverTask
-
-        class Task(TransceiverTask):
-            """With the recipe's equaliser."""
-
-            recipe: OrthogonalRecipe
-
-            def network(self) -> Network:
-                found = super().network()
-                assert isinstance(found, OrthogonalNetwork)
-                found.equaliser = self.recipe.equaliser
-                return found
-
-        return Task
+    ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {ZERO_FORCING: {}}
 
     @classmethod
     def model(cls, setting: Setting, params: Any) -> ModelSpec:
         """See `Learned.model`."""
-        return replace(super().model(setting, params), users=1, power="sum")
+        ablation = ZERO_FORCING if params.equaliser == "zf" else NO_ABLATION
+        return replace(super().model(setting, params), users=1, power="sum", ablation=ablation)
+
+    @classmethod
+    def equalising(cls, network: OrthogonalNetwork, spec: ModelSpec) -> OrthogonalNetwork:
+        """The network with the equaliser of its model."""
+        network.equaliser = "zf" if spec.ablation == ZERO_FORCING else "mmse"
+        return network
 
     @classmethod
     def check_csi(cls, channel: str, csi: str) -> None:
         """See `Learned`: gamma is there to be told over any channel."""
-
-    @property
-    def _model(self) -> OrthogonalNetwork:
-        found = cast("OrthogonalNetwork", super()._model)
-        found.equaliser = self.params.equaliser
-        return found
 
     def _told(self, snr_db: Tensor, h: Tensor) -> Tensor:
         # Networks know users of unit power: what another power changes is the SNR.

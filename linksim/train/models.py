@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +26,7 @@ from linksim.models import weights
 from linksim.models.owner import Model
 from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, lineage_pairs, spec_from_json
 from linksim.refine.base import Refiner
+from linksim.refine.behind import Refined
 from linksim.refine.learned import LearnedRefiner
 from linksim.refine.registry import REFINERS
 from linksim.schemes.learned import Learned, learned, transceiver
@@ -123,7 +125,7 @@ def asked_model(
         'semoma_awgn_1-12_n2_own_sum_32px_compact'
     """
     if scheme not in trainable():
-        raise unknown("scheme", scheme, trainable())
+        raise _not_trained(scheme)
     system = learned(scheme)
     fields = system.Params.model_fields
     choices: dict[str, tuple[str, Sequence[str]]] = {
@@ -144,9 +146,24 @@ def asked_model(
     words = {what: word for what, (word, _) in choices.items()}
     own = {key: words[key] for key in ("size", "csi", "ablation") if key in fields}
     setting = Setting(LinkConfig(channel, users, words["power"]), image_shape, parse_rho(rho))  # type: ignore[arg-type]
-    model = transceiver(system.model(setting, system.Params(**own)))
+    spec = system.model(setting, system.Params(**own))
+    model = transceiver(spec if "ablation" in fields else replace(spec, ablation=words["ablation"]))
     model.build()
     return model
+
+
+def _not_trained(scheme: str) -> LinksimError:
+    """The error for a scheme that `linksim train --scheme` does not train."""
+    with suppress(LinksimError):
+        system = SCHEMES.find(scheme)
+        if issubclass(system, Refined):
+            first, refiner = system.first_stage.name, system.refiner_class.name
+            return LinksimError(
+                f"--scheme {scheme}: it is {first} with {refiner} behind it: train these: --scheme {first}, and "
+                f"--refiner {refiner} --scheme {first}, or --prior for a diffusion prior"
+            )
+        return LinksimError(f"--scheme {scheme}: there is nothing to train: {', '.join(trainable())} have weights")
+    return unknown("scheme", scheme, trainable())
 
 
 def _has_weights(channel: str) -> bool:

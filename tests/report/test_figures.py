@@ -162,8 +162,10 @@ def test_one_metric_over_another_joins_what_differs_in_parameters(stages: pd.Dat
 
 
 def test_what_cannot_be_drawn_over_each_other_is_refused(stages: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(LinksimError, match="unknown column of a metric 'lpips_alex'"):
+    with pytest.raises(LinksimError, match="unknown column with values of a metric 'lpips_alex'"):
         draw_tradeoff(stages, "psnr_db", "lpips_alex", tmp_path)
+    with pytest.raises(LinksimError, match="over itself"):
+        draw_tradeoff(stages, "fid", "fid", tmp_path)
     with pytest.raises(LinksimError, match="these results have several"):
         draw_tradeoff(pd.concat([stages, stages.assign(rho=1 / 3)]), "psnr_db", "fid", tmp_path)
 

@@ -104,7 +104,7 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "semoma", "--steps", "1", "--set", "batch"), "write key=value"),
         (("--scheme", "semoma", "--steps", "1", "--recipe", "quick"), "unknown recipe"),
         (("--scheme", "semoma", "--steps", "1", "--set", "cross_layer=9"), "less than or equal to 8"),
-        (("--scheme", "bpg-capacity", "--steps", "1"), "unknown scheme"),
+        (("--scheme", "bpg-capacity", "--steps", "1"), "there is nothing to train"),
         (("--scheme", "deepjscc-noma", "--steps", "1", "--csi", "all"), "unknown csi"),
         (("--scheme", "deepjscc-noma", "--steps", "1", "--warm", "semoma_awgn_1-3_n2_own_sum_32px_compact"),
          "same kind"),

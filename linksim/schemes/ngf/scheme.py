@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from linksim.errors import LinksimError
 from linksim.link.config import Access, Setting
 from linksim.schemes.base import Params
 from linksim.schemes.orthogonal import Orthogonal, OrthogonalParams
@@ -39,7 +40,8 @@ class Ngf(Orthogonal):
 
         size: Any = spec.size
         maps = maps_of(spec.symbols, spec.image_shape, stride_of(size))
-        return NgfNetwork(size, spec.image_shape, maps, spec.side_dim, spec.csi == "snr")
+        network = NgfNetwork(size, spec.image_shape, maps, spec.side_dim, spec.csi == "snr")
+        return cls.equalising(network, spec)
 
 
 class MuNgfParams(NgfParams):
@@ -65,7 +67,11 @@ class MuNgf(Ngf):
     def __init__(self, setting: Setting, params: MuNgfParams) -> None:
         if params.detector != "link":
             setting = replace(setting, link=replace(setting.link, detector=params.detector))
-        super().__init__(setting, params)
+        try:
+            super().__init__(setting, params)
+        except LinksimError as error:
+            own = f"{self.name}:detector=" if params.detector != "link" else "--detector "
+            raise type(error)(str(error).replace("--detector ", own)) from None
 
     @classmethod
     def model(cls, setting: Setting, params: Any) -> ModelSpec:

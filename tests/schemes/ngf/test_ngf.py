@@ -85,8 +85,25 @@ def test_maps_that_are_none_are_refused() -> None:
     assert maps_of(512, SHAPE, 4) == 16
     with pytest.raises(LinksimError, match=r"take a rho that is a multiple of 1/192"):
         maps_of(8, SHAPE, 8)
+    with pytest.raises(LinksimError, match="sides that are multiples of 8, not 36x36"):
+        maps_of(648, (3, 36, 36), 8)
     with pytest.raises(LinksimError, match="csi: Input should be 'none' or 'snr'"):
         parse("ngf:csi=own")
+
+
+def test_weights_behind_zero_forcing_are_of_another_name(own: Path) -> None:
+    model = asked_model("ngf", "awgn", "1/6", None, 1, None, "sum", "zf")
+    assert model.name == "ngf_awgn_1-6_n1_none_sum_32px_paper_zf"
+    assert "--ablation zf" in model.command
+    network = model.build()
+    assert isinstance(network, OrthogonalNetwork)
+    assert network.equaliser == "zf"
+    setting = Setting(LinkConfig("awgn", 1), SHAPE, Fraction(1, 6))
+    with pytest.raises(LinksimError, match="--ablation zf"):
+        parse("ngf:equaliser=zf").build(setting)
+    for scheme, hint in (("gsc", "ngf with sft behind it"), ("klt", "there is nothing to train")):
+        with pytest.raises(LinksimError, match=hint):
+            asked_model(scheme, "awgn", "1/6", None, 1, None, "sum")
 
 
 @pytest.fixture
@@ -128,7 +145,7 @@ def test_users_that_zero_forcing_tells_apart_are_users_alone(own: Path) -> None:
         channel="rayleigh", **asked,
     )  # fmt: skip
     assert list(fading["detector"]) == ["zf", "lmmse"]
-    with pytest.raises(LinksimError, match="antennas"):
+    with pytest.raises(LinksimError, match="--antennas 3, or mu-ngf:detector=lmmse"):
         linksim.sweep(own / "d", scheme="mu-ngf:detector=zf", users=3, antennas=2, rho="1/6", **asked)
 
 
