@@ -26,12 +26,8 @@ class JpegCodec(ImageCodec):
 
     def encode(self, image: Image, quality: int, scale: int = 1) -> bytes:
         self.check_input(image.shape, quality)
-        target = io.BytesIO()
         # The end-of-image marker closes the file: it never ends in a zero byte.
-        PilImage.fromarray(np.ascontiguousarray(image)).save(
-            target, "JPEG", quality=quality, subsampling=_SUBSAMPLING_420, optimize=True
-        )
-        return target.getvalue()
+        return _file(image, quality, optimize=True)
 
     def decode(self, stream: bytes, full_size: tuple[int, int]) -> Image:
         try:
@@ -71,13 +67,17 @@ class JpegScanCodec(JpegCodec):
 _START_OF_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 
 
-def _parts(image: Image, quality: int) -> tuple[bytes, bytes]:
-    """Header and scan of the file of an image [H, W, 3], with standard tables, without the marker of its end."""
+def _file(image: Image, quality: int, optimize: bool) -> bytes:
     target = io.BytesIO()
     PilImage.fromarray(np.ascontiguousarray(image)).save(
-        target, "JPEG", quality=quality, subsampling=_SUBSAMPLING_420, optimize=False
+        target, "JPEG", quality=quality, subsampling=_SUBSAMPLING_420, optimize=optimize
     )
-    content = target.getvalue()
+    return target.getvalue()
+
+
+def _parts(image: Image, quality: int) -> tuple[bytes, bytes]:
+    """Header and scan of the file of an image [H, W, 3], with standard tables, without the marker of its end."""
+    content = _file(image, quality, optimize=False)
     # Segments before the scan have their length behind their marker; a marker's bytes may stand in their content.
     place = 2
     while content[place : place + 2] != _START_OF_SCAN:

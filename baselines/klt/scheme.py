@@ -72,10 +72,7 @@ class Klt(Scheme):
         import torch
         from torch.nn import functional
 
-        from linksim.link.detection import gains
-
-        link = self.setting.link
-        gain = gains(side.h, self.noise(side), _noise(side), self.powers, self.access, link.detector)
+        gain = self.gains(side)
         mean, _, basis = _moments(images.device)
         blocks = functional.unfold(images.flatten(0, 1), SIDE, stride=SIDE).mT - mean
         values = (blocks @ basis[:, : self._sent] * self._amplitudes(side, gain)[:, None]).flatten(1)
@@ -96,12 +93,14 @@ class Klt(Scheme):
         import torch
         from torch.nn import functional
 
-        signal, gain = self.equalise(received, side).as_orthogonal(_noise(side))
+        from linksim.link.detection import told_noise
+
+        signal, gain = self.equalise(received, side).as_orthogonal(told_noise(side))
         shape = signal.shape[:2]
         powers = torch.tensor(self.powers, device=signal.device)
         # y = a s + n with s of unit power.
         signal, gain = (signal / powers.sqrt()[:, None]).flatten(0, 1), gain.flatten()
-        noise = (_noise(side)[:, None] / powers).flatten()
+        noise = (told_noise(side)[:, None] / powers).flatten()
         low, high = _STRENGTHS
         coarse, fine = signal[:, :PILOTS].unflatten(1, (2, -1)).sum(dim=2).angle().unbind(1)
         rounds = self._rounds(side, gain.unflatten(0, shape))
@@ -136,8 +135,10 @@ class Klt(Scheme):
         """Variance of the noise of symbols of unit power, [B * N]; `gain`: a_i of y = a_i s + n, [B, N]."""
         import torch
 
+        from linksim.link.detection import told_noise
+
         powers = torch.tensor(self.powers, device=gain.device)
-        return (_noise(side)[:, None] / (gain.square() * powers).clamp_min(1e-12)).flatten()
+        return (told_noise(side)[:, None] / (gain.square() * powers).clamp_min(1e-12)).flatten()
 
 
 def water_filled(variances: Tensor, noise: Tensor) -> Tensor:
@@ -168,12 +169,6 @@ def water_filled(variances: Tensor, noise: Tensor) -> Tensor:
     power = (noise[:, None].sqrt() * level * roots - noise[:, None]).clamp_min(0)
     power = torch.where(count <= used[:, None], power, torch.zeros_like(power))
     return (power / variances.clamp_min(1e-12)).sqrt()
-
-
-def _noise(side: SideInfo) -> Tensor:
-    from linksim.link.detection import NEGLIGIBLE
-
-    return side.noise_var.clamp_min(NEGLIGIBLE)
 
 
 @functools.cache

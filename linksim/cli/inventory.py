@@ -86,23 +86,27 @@ def _weights() -> Rows:
     from linksim.models.weights import cards, place
     from linksim.report.progress import figures
 
-    for name, card in cards().items():
+    known = cards()
+    for name, card in known.items():
         unit = spec_from_json(card["model"]).unit
-        yield name, f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}{_behind_others(card)}"
+        yield (
+            name,
+            f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}{_behind_others(card, known)}",
+        )
 
 
-def _behind_others(card: Mapping[str, Any]) -> str:
+def _behind_others(card: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
     """What is to be said of a refiner whose first stage has other weights now than those that it was trained behind."""
-    from linksim.models.weights import cards
+    if "first" not in card.get("parts", {}):
+        return ""
     from linksim.train.models import model_of_card
 
     # The refiner, or the first stage's scheme, may be of a plug-in that has gone.
     with suppress(LinksimError):
-        first = model_of_card(card).parts.get("first")
-        if first is not None and "first" in card.get("parts", {}):
-            there = cards().get(first.name)
-            if there is None or list(there["files"].values()) != card["parts"]["first"]:
-                return f"; trained behind weights of {first.name} that are no longer there"
+        first = model_of_card(card).parts["first"]
+        there = known.get(first.name)
+        if there is None or list(there["files"].values()) != card["parts"]["first"]:
+            return f"; trained behind weights of {first.name} that are no longer there"
     return ""
 
 

@@ -13,7 +13,7 @@ from linksim.errors import LinksimError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from linksim.link.config import Access, Detector, LinkConfig
+    from linksim.link.config import Access, Detector, LinkConfig, SideInfo
 
 #: Joint hypotheses of all users' symbols, at the most.
 MAX_HYPOTHESES = 4096
@@ -78,6 +78,11 @@ class Equalised:
         if each.shape[-1] > 1:
             weight = each / (1 + each) * ((1 + effective) / effective.clamp_min(1e-30))[..., None]
         return gain[..., None] * weight * self.symbols, gain
+
+
+def told_noise(side: SideInfo) -> Tensor:
+    """sigma^2 as detected signals are scaled to it, float32 [B]; what detectors take for nothing is none here."""
+    return side.noise_var.clamp_min(NEGLIGIBLE)
 
 
 def gains(

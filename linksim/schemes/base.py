@@ -181,6 +181,16 @@ class Scheme(System):
 
         return equalise(received, side.h, self.noise(side), self.powers, self.access, self.setting.link.detector)
 
+    def gains(self, side: SideInfo) -> Tensor:
+        """a_i of `equalise(...).as_orthogonal(told_noise(side))` for this side's h, float32 [B, N].
+
+        Both ends know it beforehand: how strong each user is heard once the detector has told it from the others.
+        """
+        from linksim.link.detection import gains, told_noise
+
+        detector = self.setting.link.detector
+        return gains(side.h, self.noise(side), told_noise(side), self.powers, self.access, detector)
+
     def noise(self, side: SideInfo) -> Tensor:
         """Variance of what a receive antenna takes for noise, float32 [B].
 

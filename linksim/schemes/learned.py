@@ -305,11 +305,7 @@ class Learned(Scheme, Owner):
         if self.flat:
             told = self._told(side.snr_db, side.h_flat)
         else:
-            from linksim.link.detection import gains
-
-            link, noise = self.setting.link, self.noise(side)
-            gain = gains(side.h, noise, _told_noise(side), self.powers, self.access, link.detector)
-            told = self._told(*self._as_trained(side, gain))
+            told = self._told(*self._as_trained(side, self.gains(side)))
         return self._in_parts(lambda part, of: self._model.encode(part, of, self.powers), images, told)
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
@@ -325,7 +321,9 @@ class Learned(Scheme, Owner):
         """What the networks hear, complex [B, k] or [B, N, k], and are told, float32 [B, N, D]."""
         if self.flat:
             return received[:, 0], self._told(side.snr_db, side.h_flat)
-        signal, gain = self.equalise(received, side).as_orthogonal(_told_noise(side))
+        from linksim.link.detection import told_noise
+
+        signal, gain = self.equalise(received, side).as_orthogonal(told_noise(side))
         if not channel_class(self.spec.channel).fades:
             signal = signal / gain.clamp_min(1e-12)[..., None]
         return signal, self._told(*self._as_trained(side, gain))
@@ -377,10 +375,3 @@ def learned(name: str) -> type[Learned]:
 def transceiver(spec: ModelSpec) -> Model:
     """A transceiver's model with the scheme that owns it. Raises LinksimError where that is not installed."""
     return Model(spec, learned(spec.method))
-
-
-def _told_noise(side: SideInfo) -> Tensor:
-    """sigma^2 as detected signals are scaled to it, float32 [B]; what detectors take for nothing is none here."""
-    from linksim.link.detection import NEGLIGIBLE
-
-    return side.noise_var.clamp_min(NEGLIGIBLE)

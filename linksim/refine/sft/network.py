@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from linksim.nets.layers import LayerNorm2d
+
 Size = Literal["compact", "paper"]
 Betas = Literal["linear", "sqrt"]
 Predict = Literal["x0", "eps"]
@@ -106,19 +108,12 @@ class LatentEncoder(nn.Module):
         return found
 
 
-class _Norm(nn.LayerNorm):
-    """LayerNorm over the channels of [B, C, H, W]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class _Modulated(nn.Module):
     """A branch with a skip, whose normalised input Z scales and shifts."""
 
     def __init__(self, channels: int, latent: int) -> None:
         super().__init__()
-        self.norm = _Norm(channels)
+        self.norm = LayerNorm2d(channels)
         self.kernel = nn.Linear(latent, 2 * channels, bias=False)
 
     def modulated(self, x: Tensor, z: Tensor) -> Tensor:
