@@ -1,10 +1,10 @@
-"""The KDD paper's claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
+"""Both papers' claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
 
-Reads the per-image tables of `fig06`, `fig07`, `equal-pairs` and `table5` in a folder of results (they stay out of
-the repository; `linksim reproduce` writes them), writes `claims.csv` beside them, and the same as a table into the
-folder's README.md where that has the marks for it, with the curves that they are about. A gap is the mean, over image
-groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so that
-the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
+Reads the per-image tables of `fig06`, `fig07`, `equal-pairs`, `table5` and `gsc-*` in a folder of results (they stay
+out of the repository; `linksim reproduce` writes them). Writes `claims.csv` beside them, and the same as tables into
+the folder's README.md where that has the marks for it, with the curves that they are about. A gap is the mean, over
+image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so
+that the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
 `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
 per-image table is not at hand keeps its line, unless the curves in the folder are of other weights than the line's.
 """
@@ -26,15 +26,18 @@ import linksim
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
-from linksim.link.units import parse_rho
+from linksim.link.units import parse_rho, ratio_of
 from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.schemes.learned import TRAINED
 
 CSV = "claims.csv"
+#: Papers, and the marks of their claims in the README.
+PAPERS = {"KDD": "claims", "GSC": "gsc-claims"}
 CHANNELS = {"awgn": "AWGN", "rayleigh": "Rayleigh"}
 #: The curves that the README shows, and where on them, dB.
 FIGURES, SHOWN_SNR_DB = ("fig06", "fig07"), (0.0, 5.0, 10.0, 15.0, 20.0)
 PSNR, SSIM = "psnr_pooled_db", "ssim"
+DECIBELS = (PSNR, "psnr_db")
 #: What "comparable" means here, dB; the paper gives no number.
 COMPARABLE_DB = 0.2
 #: How many times the pairs of the other side `better` may have seen.
@@ -52,8 +55,11 @@ class Claim:
         better, worse: variants.
         source: where it is said; what a sentence leaves open stands in brackets.
         said: the gap that the sentence names, both ends; none for an order alone, and for `equal`.
-        metric: PSNR or SSIM.
+        metric: PSNR, SSIM, or another column of the per-image table; of LPIPS less is better.
         equal: whether the two are said to be comparable, and not one above the other.
+        share: whether the gap is said in percent of the mean of `worse`, as papers do of decibels too.
+        level: whether `said` is of the mean of `better` itself, and nothing of `worse`.
+        paper: "KDD" or "GSC".
     """
 
     figure: str
@@ -66,6 +72,9 @@ class Claim:
     said: tuple[float, float] | None = None
     metric: str = PSNR
     equal: bool = False
+    share: bool = False
+    level: bool = False
+    paper: str = "KDD"
 
     @property
     def snr_words(self) -> str:
@@ -76,7 +85,8 @@ class Claim:
     @property
     def key(self) -> dict[str, str]:
         """What tells its line of claims.csv from the others."""
-        names = {"better": self.better, "worse": self.worse, "metric": self.metric}
+        metric = f"{self.metric} %" if self.share else f"{self.metric} level" if self.level else self.metric
+        names = {"better": self.better, "worse": self.worse, "metric": metric}
         return {**names, "channel": self.channel, "rho": self.rho, "snr_db": self.snr_words, "figure": self.figure}
 
     @property
@@ -87,7 +97,15 @@ class Claim:
         if self.said is None:
             return "above"
         low, high = self.said
-        return f"{low:+g} dB" if low == high else f"{low:+g} to {high:g} dB"
+        unit = "%" if self.share else " dB" if self.metric in DECIBELS else ""
+        if self.level:
+            return f"{low:g} to {high:g}{unit}"
+        return f"{low:+g}{unit}" if low == high else f"{low:+g} to {high:g}{unit}"
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the metric is better, -1 where less is."""
+        return -1 if self.metric.startswith("lpips") else 1
 
 
 ALL, LOW, HIGH = (0.0, 20.0), (0.0, 9.0), (10.0, 20.0)
@@ -129,7 +147,47 @@ def _claims() -> list[Claim]:
     return found
 
 
-CLAIMS = _claims()
+def _gsc_claims() -> list[Claim]:
+    """Of the GSC paper, whose figures are at rho 1/6 where its text is at 1/12 (gsc-fig04 draws both)."""
+    found = []
+    for channel, percent in (("awgn", 17.75), ("rayleigh", 20.86)):
+        place = ("gsc-fig04", channel, "1/6")
+        at = (15.0, 15.0)
+        found += [
+            Claim(*place, at, "gsc", "deepjscc", "section IV", (percent, percent), "psnr_db", share=True, paper="GSC"),
+            Claim(*place, at, "gsc", "deepjscc", "section IV, the same in dB", metric="psnr_db", paper="GSC"),
+            Claim(*place, (0.0, 0.0), "gsc", "ngf", "section IV", metric="psnr_db", paper="GSC"),
+            Claim(*place, at, "gsc", "ngf", "section IV", metric="psnr_db", paper="GSC"),
+        ]
+    for channel, percent in (("awgn", 68.65), ("rayleigh", 28.18)):
+        low = ("gsc-fig05", channel, "1/6", (0.0, 0.0))
+        for metric in ("lpips_vgg", "lpips_alex"):
+            found += [
+                Claim(*low, "gsc", "deepjscc", "section IV", (percent, percent), metric, share=True, paper="GSC"),
+                Claim(*low, "gsc", "ngf", OURS, metric=metric, paper="GSC"),
+            ]
+    found += [
+        Claim("gsc-fig05", "awgn", "1/6", (0.0, 15.0), "gsc", "gsc:sft_ablation=no-prior", "section IV: the diffusion",
+              metric="psnr_db", paper="GSC"),
+        Claim("gsc-fig04-mu", "rayleigh", "1/6", (15.0, 15.0), "mu-gsc:detector=lmmse", "", "section IV, near 35 dB",
+              (34.0, 36.0), "psnr_db", level=True, paper="GSC"),
+        Claim("gsc-fig04-mu", "rayleigh", "1/6", (0.0, 15.0), "mu-gsc:detector=lmmse", "mu-gsc:detector=zf", OURS,
+              metric="psnr_db", paper="GSC"),
+        Claim("gsc-fig04", "awgn", "1/12", (0.0, 2.0), "jpeg-ldpc-qam", "", "section IV, nothing below 3 dB", (0, 14),
+              "psnr_db", level=True, paper="GSC"),
+        Claim("gsc-fig04", "awgn", "1/12", (7.0, 15.0), "jpeg-ldpc-qam", "", "section IV, near 20 dB above 6 dB",
+              (19.0, 21.0), "psnr_db", level=True, paper="GSC"),
+    ]  # fmt: skip
+    for learned in ("ngf", "gsc"):
+        found += [
+            Claim("gsc-fig04", "awgn", "1/6", (0.0, 10.0), learned, "klt", f"{OURS}, a scheme without training",
+                  metric="psnr_db", paper="GSC"),
+            Claim("gsc-fig04", "awgn", "1/6", (5.0, 15.0), learned, "deepjscc", OURS, metric="psnr_db", paper="GSC"),
+        ]  # fmt: skip
+    return found
+
+
+CLAIMS = [*_claims(), *_gsc_claims()]
 
 
 def _at(table: pd.DataFrame, claim: Claim) -> pd.DataFrame:
@@ -142,15 +200,27 @@ def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
 
     None where a curve or the metric is missing, or where the two are not of the same groups at the same SNRs.
     """
-    rows = _at(images[images["stage"] == "first"], claim)
-    curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse)]
+    rows = _last_stage(_at(images, claim))
+    curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse) if name]
     needed = {"group", "mse" if claim.metric == PSNR else claim.metric}
     if any(curve.empty for curve in curves) or not needed <= set(rows.columns):
         return None
-    better, worse = (_values(curve, claim.metric) for curve in curves)
+    better, *others = (_values(curve, claim.metric) for curve in curves)
+    if claim.level:
+        return mean_and_half_width(better.groupby(level="group").mean().to_numpy())
+    (worse,) = others
     if set(better.index) != set(worse.index):
         return None
-    return mean_and_half_width((better - worse).groupby(level="group").mean().to_numpy())
+    mean, half = mean_and_half_width((claim.sign * (better - worse)).groupby(level="group").mean().to_numpy())
+    # In percent of a mean that is taken for known: its own interval moves the share by little.
+    scale = 100 / float(worse.mean()) if claim.share else 1.0
+    return mean * scale, half * scale
+
+
+def _last_stage(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of every variant what it shows in the end: a refiner's images where it has one."""
+    refined = set(rows.loc[rows["stage"] != "first", "variant"])
+    return rows[(rows["stage"] != "first") | ~rows["variant"].isin(refined)]
 
 
 def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
@@ -180,7 +250,7 @@ def weights(table: pd.DataFrame, claim: Claim) -> str | None:
     """Eight digits of the hashes of both curves' weights; `-` for no weights, None where a curve is missing."""
     here, facts = _at(table, claim), table.attrs["run"]["identity"]
     names = (claim.better, claim.worse)
-    if not set(names) <= set(here["variant"]):
+    if not {name for name in names if name} <= set(here["variant"]):
         return None
     return " / ".join(facts.get(f"{name} {claim.channel} {claim.rho} weights", "-")[:8] for name in names)
 
@@ -195,6 +265,8 @@ def verdict(claim: Claim, found: tuple[float, float] | None, favour: bool = Fals
         return UNKNOWN
     mean, half = found
     low, high = mean - half, mean + half
+    if claim.level and claim.said is not None:
+        return "holds" if low <= claim.said[1] and high >= claim.said[0] else "fails"
     if favour and low > 0:
         return f"{UNKNOWN}: unequal budgets"
     if claim.equal:
@@ -248,7 +320,7 @@ def curves(table: pd.DataFrame) -> list[str]:
     first = table[table["stage"] == "first"]
     for channel, rho in dict.fromkeys(zip(first["channel"].tolist(), first["rho"].tolist(), strict=True)):
         rows = first[(first["channel"] == channel) & (first["rho"] == rho)]
-        title = f"{CHANNELS.get(channel, channel)}, rho {parse_rho(rho)}: PSNR / SSIM"
+        title = f"{CHANNELS.get(channel, channel)}, rho {ratio_of(rho)}: PSNR / SSIM"
         lines += ["", *_head([title, *(f"{snr:g} dB" for snr in SHOWN_SNR_DB), "pairs"])]
         for variant, curve in rows.groupby("variant", sort=False):
             at = curve.set_index("snr_db")
@@ -275,7 +347,11 @@ def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
     if found is None:
         return ""
     mean, half = found
-    return f"{mean:+.3f} ± {half:.3f} dB" if claim.metric == PSNR else f"{mean:+.4f} ± {half:.4f}"
+    if claim.level:
+        return f"{mean:.2f} ± {half:.2f} dB" if claim.metric in DECIBELS else f"{mean:.4f} ± {half:.4f}"
+    if claim.share:
+        return f"{mean:+.1f} ± {half:.1f}%"
+    return f"{mean:+.3f} ± {half:.3f} dB" if claim.metric in DECIBELS else f"{mean:+.4f} ± {half:.4f}"
 
 
 def _line(
@@ -299,7 +375,8 @@ def _line(
 
 def _cells(claim: Claim, line: dict[str, str]) -> list[str]:
     """The same for the README."""
-    order = f"`{claim.better}` over `{claim.worse}`" + (", SSIM" if claim.metric == SSIM else "")
+    order = f"`{claim.better}` over `{claim.worse}`" if claim.worse else f"`{claim.better}`"
+    order += "" if claim.metric in DECIBELS else f", {claim.metric.replace('_', ' ').upper()}"
     found = float(line["gap"]), float(line["gap_ci95"])
     shown = _shown(claim, None if math.isnan(found[0]) else found)
     cells = [order, claim.channel, claim.rho, claim.snr_words, claim.source, claim.words, shown]
@@ -314,8 +391,8 @@ def write(folder: Path) -> list[str]:
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
             table = linksim.load(folder / figure)
-            if table.attrs["run"] is None or not {PSNR, SSIM} <= set(table.columns):
-                raise LinksimError("no run.json, or no PSNR and SSIM in its table: linksim reproduce writes them")
+            if table.attrs["run"] is None or PSNR not in table.columns:
+                raise LinksimError("no run.json, or no PSNR in its table: linksim reproduce writes them")
             tables[figure] = table
             images[figure] = linksim.load_images(folder / figure)
         except LinksimError as error:
@@ -332,7 +409,9 @@ def write(folder: Path) -> list[str]:
     except ValueError as error:
         raise LinksimError(f"{readme} is no text ({error})") from None
     if text is not None:
-        text = placed(text, "claims", lines)
+        for paper, name in PAPERS.items():
+            own = [_row(_cells(claim, row)) for claim, row in zip(CLAIMS, rows, strict=True) if claim.paper == paper]
+            text = placed(text, name, [*_head(head), *own])
         for figure in FIGURES:
             if figure in tables and marks(figure)[0] in text:
                 text = placed(text, figure, curves(tables[figure]))

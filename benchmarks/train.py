@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linksim.data.training import training_set_of
 from linksim.models.batch import Transmission
+from linksim.models.fidelity import fidelity
 from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
@@ -34,7 +35,7 @@ from linksim.schemes.learned import EVALUATED_TOGETHER, Learned
 from linksim.schemes.semnoma.network import Transceiver
 from linksim.schemes.semnoma.recipe import RECIPES
 from linksim.schemes.semnoma.training import taught_losses
-from linksim.schemes.training import compile_networks, fidelity
+from linksim.schemes.training import compile_networks
 from linksim.train.loop import averaged
 from linksim.train.models import asked_model
 
@@ -90,7 +91,7 @@ def training_step(
             if isinstance(network, Transceiver) and isinstance(teacher, Transceiver):
                 loss = taught_losses(sends, recipe, network, teacher, drawn)["total"]
             else:
-                loss = fidelity(recipe, sends.images(network, drawn), drawn.images)
+                loss = fidelity(recipe.loss, sends.images(network, drawn), drawn.images)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linksim.errors import LinksimError, shown
+from linksim.paths import shipped
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     import pandas as pd
+
+    from linksim.registry import Registry
 
 
 def sweep(
@@ -45,6 +49,13 @@ def sweep(
 
     Raises:
         LinksimError: anything that the caller can put right, in one line.
+
+    Example:
+        >>> import tempfile
+        >>> settings = {"scheme": "klt", "users": 1, "groups": 2, "snr": "10", "metrics": "psnr"}
+        >>> table = sweep(tempfile.mkdtemp(), progress=False, **settings)
+        >>> table["n_images"].item(), table["tx_power"].round(3).item()
+        (2, 1.0)
     """
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config
@@ -55,6 +66,8 @@ def sweep(
         raise LinksimError(f"workers = {shown(workers)}: give a whole number, 1 or more")
     if cluster is not None and pool is not None:
         raise LinksimError("give one of pool and cluster")
+    if cluster is not None and workers is not None:
+        raise LinksimError("cluster says how many workers there are: leave workers out")
     where = parse_cluster(cluster) if cluster is not None else pool
     if where is None:
         workers = workers or 1
@@ -89,7 +102,13 @@ def sweep(
 
 
 def load(path: str | Path) -> pd.DataFrame:
-    """The table of a results folder; `attrs["run"]` holds its provenance. Raises LinksimError."""
+    """The table of a results folder; `attrs["run"]` holds its provenance. Raises LinksimError.
+
+    Example:
+        >>> table = load("results/fig07")
+        >>> table.attrs["run"]["config"]["channel"], sorted(set(table["power"]))
+        (['rayleigh'], ['sum'])
+    """
     from linksim.engine import provenance
     from linksim.engine.sweep import TABLE
 
@@ -99,13 +118,27 @@ def load(path: str | Path) -> pd.DataFrame:
 
 
 def load_images(path: str | Path) -> pd.DataFrame:
-    """The per-image table of a results folder: one row an image, user, point and stage. Raises LinksimError."""
+    """The per-image table of a results folder: one row an image, user, point and stage. Raises LinksimError.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = sweep(folder, scheme="klt", users=1, groups=2, snr="0,10", metrics="psnr", progress=False)
+        >>> load_images(folder)[["snr_db", "group"]].to_numpy().tolist()
+        [[0.0, 0.0], [0.0, 1.0], [10.0, 0.0], [10.0, 1.0]]
+    """
     from linksim.engine.sweep import PER_IMAGE
 
     return _read(_folder(path), PER_IMAGE)
 
 
-def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str | None = None) -> pd.DataFrame:
+def compare(
+    path: str | Path,
+    baseline: str,
+    metric: str = "psnr_db",
+    stage: str | None = None,
+    others: Sequence[str | Path] = (),
+) -> pd.DataFrame:
     """Paired differences of every variant from `baseline`, with 95% intervals clustered by image group.
 
     The draws are common to all schemes, so that the difference is far sharper than the curves themselves.
@@ -115,22 +148,122 @@ def compare(path: str | Path, baseline: str, metric: str = "psnr_db", stage: str
         baseline: a variant, or a scheme's bare name where it has one variant.
         metric: per-image column.
         stage: of the baseline (`first`, or a refiner's name); None takes its last.
+        others: further results folders, of the same images and draws: a scheme of your own against a paper's figure.
+            A variant that two folders have is called `variant (folder)` in the later one.
 
     Raises:
-        LinksimError: unknown variant, metric or stage.
+        LinksimError: unknown variant, metric or stage, or folders of other images or draws.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> schemes = "bpg-capacity,bpg-capacity-oma"
+        >>> _ = sweep(folder, scheme=schemes, channel="rayleigh", groups=2, snr="10", metrics="psnr", progress=False)
+        >>> compare(folder, "bpg-capacity-oma")["difference"].item() >= 0
+        True
     """
-    from linksim.report.compare import paired_differences
+    from linksim.engine import provenance
+    from linksim.report.compare import paired_differences, together
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
             raise LinksimError(f"{name} = {shown(value)}: give its name")
-    return paired_differences(load_images(path), baseline, metric, stage)
+    if isinstance(others, str | Path) or not isinstance(others, Sequence):
+        raise LinksimError(f"others = {shown(others)}: give a list of folders")
+    folders = [_folder(folder) for folder in (path, *others)]
+    if len({str(folder) for folder in folders}) < len(folders):
+        raise LinksimError("a folder is given twice: name each once")
+    tables = {str(folder): (load_images(folder), provenance.read_run(folder)) for folder in folders}
+    return paired_differences(together(tables), baseline, metric, stage)
+
+
+def gallery(
+    out: str | Path = "runs/gallery", *, groups: Sequence[int] = (0, 1, 2), device: str = "cpu", **settings: Any
+) -> list[Path]:
+    """Example images: the original and what every scheme shows of it, with its metrics.
+
+    Args:
+        out: folder of the figures.
+        groups: image groups by number.
+        device: torch device.
+        settings: as for `sweep`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        LinksimError: anything that the caller can put right, in one line.
+
+    Example:
+        >>> [path.name for path in gallery("runs/x", scheme="klt", users=1, groups=[0])]  # doctest: +SKIP
+        ['gallery_awgn.png', 'gallery_awgn.pdf']
+    """
+    from linksim.engine.config import make_config
+    from linksim.engine.gallery import simulate_gallery
+    from linksim.report.gallery import write_gallery
+
+    if not isinstance(out, str | Path):
+        raise LinksimError(f"out = {shown(out)} is no path: give a folder")
+    if isinstance(groups, str) or not isinstance(groups, Sequence) or not groups:
+        raise LinksimError(f"groups = {shown(groups)}: give a list of whole numbers from 0, like [0, 1]")
+    for group in groups:
+        if type(group) is not int or group < 0:
+            raise LinksimError(f"groups: {shown(group)} is none: give whole numbers from 0, like [0, 1]")
+    config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **settings, "groups": 1})
+    return write_gallery(simulate_gallery(config, groups, device=device), Path(out))
+
+
+def unregister(plug_in: type) -> None:
+    """Takes back what `register`, `register_metric`, ... added to this process.
+
+    Raises:
+        LinksimError: it is not registered.
+
+    Example:
+        >>> import linksim
+        >>> class Own(linksim.Scheme):
+        ...     name, summary = "own", "a scheme of one's own"
+        >>> unregister(linksim.register(Own))
+    """
+    from linksim.data import DATASETS
+    from linksim.link.channels import CHANNELS
+    from linksim.metrics import METRICS
+    from linksim.refine.registry import REFINERS
+    from linksim.schemes.registry import SCHEMES
+
+    registries: tuple[Registry[Any], ...] = (SCHEMES, REFINERS, CHANNELS, METRICS, DATASETS)
+    for registry in registries:
+        name = getattr(plug_in, "name", "")
+        if registry.is_local(name) and registry.find(name) is plug_in:
+            registry.unregister(name)
+            return
+    raise LinksimError(f"{shown(plug_in)} is not registered in this process")
 
 
 def _folder(path: object) -> Path:
     if not isinstance(path, str | Path):
         raise LinksimError(f"{shown(path)} is no path: give a results folder")
-    return Path(path)
+    return shipped(Path(path))
+
+
+def _whole(table: pd.DataFrame, path: Path, again: str) -> pd.DataFrame:
+    """A table as it is written. Raises LinksimError for one that is cut, or that has words for numbers."""
+    from linksim.engine.sweep import PER_IMAGE
+    from linksim.metrics import columns
+
+    needed = {"variant", "stage", "channel", "rho", "snr_db"} | ({"group"} if path.name == PER_IMAGE else set())
+    wrong = sorted(needed - set(table.columns))
+    if not wrong and table.empty:
+        wrong = ["any row"]
+    if wrong:
+        raise LinksimError(f"{path} lacks {wrong[0]}: {again}")
+    numbers = {"rho", "snr_db", *columns(), *(f"{name}_ci95" for name in columns())} & set(table.columns)
+    for name in sorted(numbers):
+        if table[name].notna().any() and table[name].dtype.kind not in "iufb":
+            raise LinksimError(f"{path}: {name} is no number everywhere: {again}")
+    if not all(isinstance(name, str) for name in table["variant"]):
+        raise LinksimError(f"{path}: variant is no word everywhere: {again}")
+    return table
 
 
 def _read(folder: Path, name: str) -> pd.DataFrame:
@@ -141,8 +274,11 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
         raise LinksimError(f"{folder / name} is a folder, not a table: take it away")
     if not folder.is_dir():
         raise LinksimError(f"{folder}: no such results folder")
+    if (folder / "losses.csv").is_file() and not (folder / name).exists():
+        raise LinksimError(f"{folder} has losses that were drawn, and no results: give the runs themselves")
+    again = "take a folder that `linksim sweep` wrote, or delete it and sweep again"
     try:
-        return read_table(folder / name, "take a folder that `linksim sweep` wrote, or delete it and sweep again")
+        return _whole(read_table(folder / name, again), folder / name, again)
     except FileNotFoundError:
         if (folder / "journal").is_dir():
             raise LinksimError(

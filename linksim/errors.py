@@ -9,6 +9,14 @@ class LinksimError(Exception):
     """Something the user can put right: one line that says what is wrong and the way out.
 
     The command line prints it without a traceback and exits with code 2.
+
+    Example:
+        >>> import linksim
+        >>> try:
+        ...     linksim.load("nowhere")
+        ... except LinksimError as error:
+        ...     print(error)
+        nowhere: no such results folder
     """
 
 
@@ -18,6 +26,9 @@ class NoWeights(LinksimError):
 
 #: Characters of a value that a message shows at the most.
 _SHOWN = 80
+
+#: Characters of a list of names that a message has whole.
+_LISTED = 600
 
 #: Characters of a message at the most; the longest name what is known.
 _LINE = 5000
@@ -57,9 +68,9 @@ def in_short(line: str) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
-    """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one.
+    """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one, or more of many.
 
-    That is the one that it begins, if there is one, else one of a like spelling.
+    The nearest is the one that it begins, if there is one, else one of a like spelling.
 
     Example:
         >>> print(unknown("scheme", "bpg", ["jpg", "bpg-ldpc"]))
@@ -69,7 +80,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     begun = [known for known in names if len(name) > 2 and known.startswith(name)]
     near = begun or difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return LinksimError(f"unknown {kind} {shown(name)}: {hint}known: {', '.join(names) or 'none'}")
+    listed = f"known: {', '.join(names) or 'none'}"
+    if len(listed) > _LISTED:
+        nearest = difflib.get_close_matches(name[:_SHOWN], names, n=5, cutoff=0.0)
+        listed = f"the nearest of {len(names)} are {', '.join(nearest)}"
+    return LinksimError(f"unknown {kind} {shown(name)}: {hint}{listed}")
 
 
 def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:

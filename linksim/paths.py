@@ -25,6 +25,20 @@ def here(path: Path) -> Path:
     return path.expanduser()
 
 
+def shipped(path: Path) -> Path:
+    """A file or folder of `sweeps/` or `results/` that linksim brings along, where there is none here of this name.
+
+    Example:
+        >>> shipped(Path("sweeps/fig06.yaml")).is_file()
+        True
+    """
+    package = Path(__file__).resolve().parent
+    # Of a wheel, see setup.py; else of the checkout.
+    root = package / "shipped" if (package / "shipped").is_dir() else package.parent
+    known = path.parts[:1] in (("sweeps",), ("results",)) and not path.exists() and (root / path).exists()
+    return root / path if known else path
+
+
 def assets_dir() -> Path:
     """Folder of the assets: `$LINKSIM_ASSETS`, else the user's data folder."""
     given = os.environ.get("LINKSIM_ASSETS")

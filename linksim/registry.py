@@ -7,6 +7,7 @@ process. A name that two of them claim is refused, whoever came first.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -65,15 +66,19 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def register(self, found: type[T]) -> type[T]:
         """Adds a class for this process (a notebook, a test); installed plug-ins use an entry point.
 
-        Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+        Worker processes cannot see it: run it with one worker. One of the same name that was registered before goes,
+        with a warning: a cell of a notebook runs again. Raises LinksimError when linksim itself or an installed plug-in
+        has the name.
         """
         if not self._fits(found):
             raise LinksimError(f"{shown(found)} is no linksim {self._what}")
         name = self._named(getattr(found, "name", None))
-        if name in self.names():
+        if name in self.builtin or name in self._installed():
             raise LinksimError(f"a {self.kind} named {name!r} exists: give this one another name")
         if self._check is not None:
             self._check(found, name)
+        if self._registered.get(name, found) is not found:
+            warnings.warn(f"the {self.kind} {name!r} is registered anew: the one before is gone", stacklevel=3)
         # Now, while the file is still the one that was imported.
         source_digest(found)  # type: ignore[arg-type]
         self._registered[name] = found

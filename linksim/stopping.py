@@ -1,4 +1,4 @@
-"""Being told to stop: by Ctrl-C, or by SIGTERM, by which job arrays and parents end a process.
+"""Being told to stop: by Ctrl-C, by SIGTERM, with which job arrays and parents end a process, or by a closed terminal.
 
 An exception that a signal raises wherever the process happens to be can get lost: Python drops it in finalisers and in
 callbacks. So what was told is kept as well, and what runs for long asks for it from time to time.
@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 #: Seconds in which another signal is taken for the same request: a terminal tells a whole group of processes, and the
 #: parent tells its children once more.
@@ -35,13 +36,15 @@ class _State:
 
 
 def listen() -> None:
-    """Has SIGTERM and Ctrl-C raise `Stopped` from here on."""
+    """Has SIGTERM, Ctrl-C and a closed terminal raise `Stopped` from here on."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, _hear)
-    # A shell has the background jobs of a script ignore Ctrl-C.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _hear)
+    # A shell has the background jobs of a script ignore Ctrl-C, and nohup has its command ignore the terminal.
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _hear)
 
 
 def forget() -> None:
@@ -69,6 +72,27 @@ def stop_if_told() -> None:
     if _State.told:
         _State.acted = time.monotonic()
         raise Stopped
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Has processes that begin in the block not hear what a terminal tells all of them: this one decides.
+
+    Those that begin in threads of the block, later too, are deaf as well. What is told meanwhile is heard at its end.
+    """
+    # Windows has neither these signals nor masks of them.
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    told = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, told)
+    try:
+        # multiprocessing's own helper; beginning it has this thread hear Ctrl-C again.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, told)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -31,10 +31,11 @@ def numeric_versions() -> dict[str, str]:
 
 
 def code_version() -> str:
-    """linksim's version, with the commit where it runs from a git checkout; `+dirty` marks uncommitted changes."""
+    """linksim's version, with the commit that it runs from or was built from; `+dirty` marks uncommitted changes."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return __version__
+        built = root / "linksim" / "shipped" / "version"
+        return built.read_text().strip() if built.is_file() else __version__
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from linksim import assets
+from linksim.report import figures
 from tests.small import shrink
 
 ROOT = Path(__file__).parent.parent
@@ -131,6 +132,14 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of this process are laid out and not written, which takes most of a short sweep: a mark asks for them."""
+    if request.node.get_closest_marker("figures") is None:
+        for draw in (figures.draw, figures.draw_tradeoff):
+            monkeypatch.setattr(draw, "__defaults__", ((),))
+
+
 @pytest.fixture
 def small_networks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that build, save and run in a fraction of the time: for tests of what is done with any.
@@ -166,21 +175,27 @@ def few_held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def here(plugin_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the command line as `cli` does, without the seconds that a process of its own takes to begin."""
-    from linksim.cli import main
+def see(patch: pytest.MonkeyPatch, plugin_path: str) -> None:
+    """Has this process look for installed plug-ins as a new one does, with the example among them."""
     from linksim.data import DATASETS
     from linksim.link.channels import CHANNELS
     from linksim.metrics import METRICS
     from linksim.refine.registry import REFINERS
     from linksim.schemes.registry import SCHEMES
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(plugin_path)
+    patch.syspath_prepend(plugin_path)
     # Installed plug-ins are looked up once a process: what is found here is not there for the next test.
     for registry in (SCHEMES, REFINERS, CHANNELS, METRICS, DATASETS):
-        monkeypatch.setattr(registry, "_points", None)
+        patch.setattr(registry, "_points", None)
+
+
+@pytest.fixture
+def here(plugin_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command line as `cli` does, without the seconds that a process of its own takes to begin."""
+    from linksim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    see(monkeypatch, plugin_path)
 
     def run(*words: str, timeout: float = 0) -> "subprocess.CompletedProcess[str]":
         code = main(words)

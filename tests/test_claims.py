@@ -90,6 +90,24 @@ def test_psnr_is_of_the_error_pooled_over_a_groups_users() -> None:
     assert half == pytest.approx(0, abs=1e-9)
 
 
+def test_a_level_is_a_mean_of_its_own_and_a_share_is_in_percent_of_the_other() -> None:
+    table = images(0.25).assign(psnr_db=lambda rows: -10 * np.log10(rows["mse"]))
+    mean = table.query("variant == 'kd' and snr_db <= 10")["psnr_db"].mean()
+    level = replace(CLAIM, worse="", said=(20.0, 30.0), metric="psnr_db", level=True)
+    found = claims.measured(table, level)
+    assert found[0] == pytest.approx(mean)
+    assert claims.verdict(level, found) == "holds"
+    assert claims.verdict(replace(level, said=(40.0, 41.0)), found).startswith("fails")
+    share = replace(CLAIM, said=(0.5, 0.5), metric="psnr_db", share=True)
+    assert claims.measured(table, share)[0] == pytest.approx(100 * 0.25 / (mean - 0.25), rel=0.1)
+
+
+def test_of_lpips_less_is_better() -> None:
+    table = images(0.25).assign(lpips_vgg=lambda rows: rows["mse"])
+    assert claims.verdict(replace(CLAIM, said=None, metric="lpips_vgg"),
+                          claims.measured(table, replace(CLAIM, said=None, metric="lpips_vgg"))) == "holds"  # fmt: skip
+
+
 def test_a_claim_names_the_budgets_of_both_sides() -> None:
     rows = [("kd", "awgn", 1 / 6, 291200), ("semnoma", "awgn", 1 / 6, 60400), ("kd", "rayleigh", 1 / 6, 1000)]
     table = pd.DataFrame(rows, columns=["variant", "channel", "rho", "trained_pairs"])
@@ -115,7 +133,8 @@ def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
 
     for claim in claims.CLAIMS:
         config = make_config(read_sweep_file(FILE.parent.parent / "sweeps" / f"{claim.figure}.yaml"))
-        assert {claim.better, claim.worse} <= set(config.scheme), claim
+        assert {claim.better, claim.worse} - {""} <= set(config.scheme), claim
+        assert (claim.worse == "") == claim.level
         assert claim.channel in config.channel
         assert claim.rho in config.rho
         assert set(claim.snr_db) <= set(config.snr)
@@ -201,13 +220,23 @@ def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> N
     assert [{key: line[key] for key in claim.key} for line, claim in zip(lines, claims.CLAIMS, strict=True)] == [
         claim.key for claim in claims.CLAIMS
     ]
-    begin, end = claims.marks("claims")
-    _, _, rest = (folder / "README.md").read_text().partition(begin)
-    shown = [row.split(" | ") for row in rest.partition(end)[0].splitlines() if row.startswith("| `")]
+    text, shown = (folder / "README.md").read_text(), []
+    for marks in claims.PAPERS.values():
+        begin, end = claims.marks(marks)
+        assert begin in text
+        table = text.partition(begin)[2].partition(end)[0]
+        shown += [row.split(" | ") for row in table.splitlines() if row.startswith("| `")]
     assert [row[-1].removesuffix(" |") for row in shown] == [line["verdict"] for line in lines]
     for row, line, claim in zip(shown, lines, claims.CLAIMS, strict=True):
+        if line["verdict"] == claims.UNKNOWN:
+            assert row[6].strip() == ""
+            assert np.isnan(float(line["gap"]))
+            continue
         assert claims.kept([line], claim) is not None
         assert row[6].strip() == claims._shown(claim, (float(line["gap"]), float(line["gap_ci95"])))
+    # What the KDD paper claims of these figures is measured.
+    assert claims.UNKNOWN not in [line["verdict"] for line, claim in zip(lines, claims.CLAIMS, strict=True)
+                                  if claim.paper == "KDD"]  # fmt: skip
 
 
 @pytest.mark.parametrize("figure", claims.FIGURES)

@@ -1,6 +1,8 @@
 """The command line: every kind of bad input gets one line with the way out, exit code 2, and nothing is written."""
 
+import dataclasses
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import pytest
 from PIL import Image
 
 import linksim
-from linksim.cli import main
+from linksim.cli import _join_negative, _parser, main
+from linksim.cli.options import EXAMPLES
+from linksim.cli.training import RECIPE_KEYS
+from linksim.schemes.semnoma.recipe import Recipe
 from tests.conftest import Cli
 
 SWEEP = ["sweep", "--scheme", "bpg-ldpc-qam-sic", "--snr", "10", "--groups", "4", "--quiet"]
@@ -193,7 +198,7 @@ def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -
 
 
 def test_a_sweep_goes_on_when_nobody_can_see_its_bar(cli_env: dict[str, str], tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "linksim.cli", *QUICK, "--workers", "1"]
+    words = [sys.executable, "-m", "linksim.cli", *QUICK, "--metrics", "psnr", "--workers", "1"]
     env = {name: value for name, value in cli_env.items() if name != "PYTHONUNBUFFERED"}
     for number, redirect in enumerate(("2>&-", "2>/dev/full")):
         line = f"{' '.join(words)} --out x{number} {redirect}"
@@ -250,8 +255,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "x.old-1").exists()
 
 
+@pytest.mark.figures
 def test_the_first_command_shows_progress_a_table_and_its_folder(cli: Cli, here: Cli, tmp_path: Path) -> None:
-    done = cli("sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "0:10:10", "--groups", "16")
+    done = cli("sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "0:10:10", "--groups", "4")
     assert done.returncode == 0, done.stderr
     assert "sweep: 100%" in done.stderr
     folder = tmp_path / done.stdout.splitlines()[-1].removeprefix("results: ")
@@ -267,6 +273,26 @@ def test_the_first_command_shows_progress_a_table_and_its_folder(cli: Cli, here:
     drawn = here("plot", str(folder))
     assert drawn.returncode == 0, drawn.stderr
     assert (folder / "figures" / "psnr_db_rayleigh.pdf").read_bytes() == before
+
+
+def test_linksim_alone_shows_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    commands = re.findall(r"  linksim (.*)", capsys.readouterr().out)
+    assert [command.split()[0] for command in commands] == ["sweep", "reproduce", "train", "list"]
+    for command in commands:
+        assert _parser().parse_all(command.split()).command
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_help_ends_with_an_example_of_its_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert f"example: linksim {name}" in " ".join(capsys.readouterr().out.split())
+    assert _parser().parse_all(_join_negative(EXAMPLES[name].split())).command == name.split()[0]
+
+
+def test_the_help_of_train_has_all_keys_of_a_recipe() -> None:
+    assert [field.name for field in dataclasses.fields(Recipe)] == ["name", *RECIPE_KEYS]
 
 
 @pytest.mark.parametrize(

@@ -33,3 +33,10 @@ def test_examples_in_docstrings_run() -> None:
 def test_what_plug_ins_are_written_against_has_examples(name: str) -> None:
     found = doctest.DocTestFinder().find(importlib.import_module(f"linksim.{name}"))
     assert any(test.examples for test in found)
+
+
+def test_every_public_name_has_an_example() -> None:
+    for name in linksim.__all__:
+        found = getattr(linksim, name)
+        if callable(found):
+            assert ">>>" in (found.__doc__ or ""), name

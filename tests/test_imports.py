@@ -70,7 +70,21 @@ def test_no_file_imports_what_imports_it() -> None:
 
 
 #: Rooms from the ground up: each may import those before it, and itself.
-FLOORS = ["link", "data", "metrics", "nets", "models", "schemes", "refine", "engine", "train", "report", "api", "cli"]
+FLOORS = [
+    "link",
+    "data",
+    "metrics",
+    "nets",
+    "models",
+    "schemes",
+    "refine",
+    "engine",
+    "train",
+    "report",
+    "serve",
+    "api",
+    "cli",
+]
 
 
 def test_rooms_stand_on_those_below_them() -> None:

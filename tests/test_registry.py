@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,34 @@ def test_metrics_and_data_sets_of_ones_own_take_part_in_a_sweep(tmp_path: Path) 
         table = linksim.sweep(tmp_path / "x", progress=False, **settings)
         with pytest.raises(LinksimError, match="one worker"):
             linksim.sweep(tmp_path / "y", workers=2, progress=False, **{**settings, "snr": "0,1"})
-        with pytest.raises(LinksimError, match="'darkness' exists"):
-            linksim.register_metric(Darkness)
     finally:
-        METRICS.unregister("darkness")
-        DATASETS.unregister("grey")
-        SCHEMES.unregister("still")
+        for plug_in in (Darkness, Grey, Still):
+            linksim.unregister(plug_in)
     assert table["darkness"].item() == pytest.approx(0.5)
     assert table["psnr_db"].item() == pytest.approx(-20 * np.log10(0.5 - 0.2), abs=1e-4)
     run = linksim.load(tmp_path / "x").attrs["run"]
     assert {"metric darkness plug-in", "dataset plug-in", "still awgn 1/6 plug-in"} <= set(run["identity"])
     assert run["conventions"]["darkness"] == "1 - mean"
+
+
+def test_a_cell_that_runs_again_registers_anew_and_linksims_own_names_stay() -> None:
+    again, psnr = type("Again", (Darkness,), {}), type("Psnr", (Darkness,), {"name": "psnr", "column": "own"})
+    linksim.register_metric(Darkness)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            linksim.register_metric(Darkness)
+        with pytest.warns(UserWarning, match="the metric 'darkness' is registered anew"):
+            linksim.register_metric(again)
+        images = torch.full((2, 3, 8, 8), 0.25)
+        assert linksim.metric("darkness")(images, images).tolist() == [0.75, 0.75]
+        with pytest.raises(LinksimError, match="a metric named 'psnr' exists"):
+            linksim.register_metric(psnr)
+        with pytest.raises(LinksimError, match="is not registered in this process"):
+            linksim.unregister(Darkness)
+    finally:
+        linksim.unregister(again)
+    assert "darkness" not in METRICS
 
 
 @pytest.mark.parametrize("changes", [{"column": "tx_power"}, {"column": "A b"}, {"convention": None}])
@@ -142,7 +160,9 @@ def test_a_metric_that_would_hide_a_column_or_says_too_little_is_refused(changes
         linksim.register_metric(type("Odd", (Darkness,), {"name": "odd", **changes}))
 
 
-def test_an_edited_plug_in_does_not_return_its_old_results(cli: Cli, tmp_path: Path, cli_env: dict[str, str]) -> None:
+def test_an_edited_plug_in_does_not_return_its_old_results(
+    cli: Cli, here: Cli, tmp_path: Path, cli_env: dict[str, str]
+) -> None:
     place = Path(cli_env["PYTHONPATH"].split(":")[0])
     install(place, "level", "linksim.schemes", level="level_plugin:Level")
     (place / "level_plugin.py").write_text(PLUGIN)
@@ -150,7 +170,7 @@ def test_an_edited_plug_in_does_not_return_its_old_results(cli: Cli, tmp_path: P
     words = ["sweep", "--scheme", "level", "--snr", "0", "--groups", "2", "--metrics", "psnr", "--quiet"]
     words += ["--workers", "1", "--out", "x"]
     try:
-        assert cli(*words).returncode == 0
+        assert here(*words).returncode == 0
         before = linksim.load(tmp_path / "x")["psnr_db"].item()
         assert cli(*words).returncode == 0
         (place / "helper.py").write_text("LEVEL = 0.75\n")
@@ -161,6 +181,8 @@ def test_an_edited_plug_in_does_not_return_its_old_results(cli: Cli, tmp_path: P
         assert cli(*words, "--force-new").returncode == 0
         assert linksim.load(tmp_path / "x")["psnr_db"].item() != before
     finally:
+        for module in ("level_plugin", "helper"):
+            sys.modules.pop(module, None)
         (place / "level-1.dist-info" / "entry_points.txt").unlink()
 
 
@@ -243,6 +265,7 @@ def test_the_example_metric_is_that_of_its_paper(plugin_path: str, monkeypatch: 
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.figures
 def test_the_example_metric_is_a_column_beside_the_others(here: Cli, tmp_path: Path) -> None:
     words = ("--scheme", "bpg-capacity", "--snr", "0,10", "--groups", "8", "--metrics", "psnr,gmsd", "--quiet")
     done = here("sweep", *words, "--workers", "1", "--out", "x")

@@ -1,6 +1,8 @@
-"""The sweep files of the papers' figures, and the notebook that reads their results."""
+"""The sweep files of the papers' figures, and the notebooks that read their results."""
 
 import json
+import sys
+import types
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import torch
 from PIL import Image
 
 import linksim
-from linksim.columns import COLUMNS
+from linksim.cli import _parser, main
+from linksim.columns import COLUMNS, SUFFIXES
 from linksim.engine.config import make_config, read_sweep_file
+from linksim.engine.reproduce import COMMANDS, commands_of
 from linksim.engine.variants import find
 from linksim.metrics import own_columns
 from linksim.models import weights
@@ -31,8 +35,30 @@ FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_sweep_file_is_a_sweep(file: Path) -> None:
-    assert make_config(read_sweep_file(file)).variants
+def test_every_sweep_file_is_a_sweep_or_a_row_of_commands(file: Path) -> None:
+    values = read_sweep_file(file)
+    if COMMANDS not in values:
+        assert make_config(values).variants
+        return
+    for words in commands_of(values, Path("x")):
+        parsed = _parser().parse_all(words)
+        assert callable(parsed.run)
+
+
+def test_a_figure_that_is_no_sweep_runs_its_commands(here: Cli, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "name: klt\ncommands: ['sweep --scheme {name} --users 1 --snr 5 --groups 2 --out {out}']\n"
+    )
+    told = here("reproduce", "own.yaml", "--dry-run")
+    assert told.stdout == "linksim sweep --scheme klt --users 1 --snr 5 --groups 2 --out results/own\n"
+    assert not (tmp_path / "results").exists()
+    done = here("reproduce", "own.yaml", "--set", "name=bpg-capacity", "--out", "there")
+    assert done.returncode == 0, done.stderr
+    assert list(pd.read_csv(tmp_path / "there" / "table.csv").scheme) == ["bpg-capacity"]
+    refused = here("reproduce", "own.yaml", "--only", "klt")
+    assert refused.returncode == 2
+    (tmp_path / "own.yaml").write_text("commands: ['sweep --scheme {what}']\n")
+    assert "--set what=VALUE" in here("reproduce", "own.yaml").stderr
 
 
 @pytest.mark.parametrize("name", ["fig06", "fig07", "fig08"])
@@ -87,11 +113,11 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     prior = UNet(32, (1, 1, 2), 1, (4,), "32c", "legacy", True, False, 6)
     (tmp_path / "priors").mkdir()
     torch.save(prior.state_dict(), tmp_path / "priors" / "ffhq256.pt")
-    schemes = "kdd:prior=priors/ffhq256.pt,prior_heads=32c,start=12,kd+cgan,kd,semnoma,kd+diffbir"
+    schemes = "kdd:prior=priors/ffhq256.pt,prior_heads=32c,start=12,kd+cgan,kd,deepjscc-noma,kd+diffbir"
     words = ["--set", f"dataset=folder:{faces}", "--set", "metrics=psnr,lpips-alex", "--set", f"scheme={schemes}"]
     done = here("reproduce", "fig10", *words, "--set", "snr=-5", "--set", "channel=awgn", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    assert "left out  semnoma_awgn_1-48" in done.stdout
+    assert "left out  deepjscc-noma_awgn_1-48" in done.stdout
     assert "stable-diffusion-2-1-base" in done.stdout
     table = linksim.load(tmp_path / "results" / "fig10")
     assert list(zip(table["scheme"], table["stage"], strict=True)) == [
@@ -103,6 +129,19 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000
 
 
+def test_a_dry_run_knows_envelopes_and_weights_that_serve_other_sizes(
+    capsys: pytest.CaptureFixture[str], faces: Path
+) -> None:
+    assert main(["reproduce", str(ROOT / "sweeps" / "digital.yaml"), "--dry-run"]) == 0
+    assert "nothing of this figure is to be trained" in capsys.readouterr().out
+    # Photographs of 128x192 run on the weights for 256x256, as they do without --dry-run.
+    words = ["reproduce", str(ROOT / "sweeps" / "kodak.yaml"), "--set", f"dataset=folder:{faces}"]
+    assert main([*words, "--set", "image_size=192x128", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "ready  kd_awgn_1-48" in said
+    assert "nothing of this figure is to be trained" in said
+
+
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_results_are_those_of_their_sweep_file(name: str) -> None:
     table = linksim.load(ROOT / "results" / name)
@@ -110,7 +149,11 @@ def test_committed_results_are_those_of_their_sweep_file(name: str) -> None:
     run = table.attrs["run"]
     there = make_config(run["config"])
     assert set(there.scheme) <= set(config.scheme)
-    assert there == config.model_copy(update={"data_dir": there.data_dir, "scheme": there.scheme})
+    given = {"data_dir": there.data_dir, "scheme": there.scheme}
+    if config.dataset.startswith("folder:"):
+        # The user names the images.
+        given |= {"dataset": there.dataset, "image_size": there.image_size}
+    assert there == config.model_copy(update=given)
     assert run["finished"]
     assert set(table["snr_db"]) == set(config.snr)
     if config.dataset == "cifar10":
@@ -148,12 +191,19 @@ def test_the_table_of_schedules_is_of_the_shipped_weights() -> None:
 def test_no_column_of_a_table_is_free_for_a_parameter(name: str) -> None:
     table = linksim.load(ROOT / "results" / name)
     parameters = {key for text in table["scheme"].unique() for key in find(text).Params.model_fields}
-    columns = {column for column in table if not column.endswith(("_ci95", "_note"))}
+    columns = {column for column in table if not column.endswith(SUFFIXES)}
     assert columns - parameters <= COLUMNS | own_columns() | {"csi", "split"}
 
 
-def test_the_notebook_runs_from_top_to_bottom() -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(ROOT / "results" / "compare.ipynb", as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(ROOT / "results")}})
-    client.execute()
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "results").glob("*.ipynb")))
+def test_a_notebook_runs_from_top_to_bottom(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells, in this process: a kernel of its own would import everything anew."""
+    nbformat, matplotlib = pytest.importorskip("nbformat"), pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(ROOT / "results")
+    cells = nbformat.read(f"{name}.ipynb", as_version=4).cells
+    space: dict[str, object] = {"__name__": "__notebook__"}
+    monkeypatch.setitem(sys.modules, "__notebook__", types.ModuleType("__notebook__"))
+    for cell in cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), space)

@@ -26,11 +26,12 @@ def scrambling(length: int) -> Bits:
     below what its signal-to-interference ratio allows.
     """
     import torch
-    from sionna.phy.fec.scrambling import TB5GScrambler
+
+    from linksim.link.phy import sionna
 
     # Sequences of neighbouring identifiers have 2% of agreement too much; of these no two differ from a fair coin.
     identifiers = [40503 * (user + 1) % 65536 for user in range(MAX_USERS)]
-    scrambler = TB5GScrambler(n_rnti=identifiers, n_id=[1] * MAX_USERS, device="cpu")
+    scrambler = sionna("fec.scrambling").TB5GScrambler(n_rnti=identifiers, n_id=[1] * MAX_USERS, device="cpu")
     found: Bits = scrambler(torch.zeros(MAX_USERS, length)).numpy().astype(np.uint8)
     return found
 

@@ -31,15 +31,15 @@ class Crc:
 
     @cached_property
     def _encoder(self) -> "CRCEncoder":
-        from sionna.phy.fec.crc import CRCEncoder  # seconds to import: only when a block is sent
+        from linksim.link.phy import sionna
 
-        return CRCEncoder(self.name, precision="single", device="cpu")
+        return sionna("fec.crc").CRCEncoder(self.name, precision="single", device="cpu")
 
     @cached_property
     def _decoder(self) -> "CRCDecoder":
-        from sionna.phy.fec.crc import CRCDecoder
+        from linksim.link.phy import sionna
 
-        return CRCDecoder(self._encoder, precision="single", device="cpu")
+        return sionna("fec.crc").CRCDecoder(self._encoder, precision="single", device="cpu")
 
     def attach(self, bits: np.ndarray) -> np.ndarray:
         """Blocks with their parity: `bits` uint8 [B, k] in, uint8 [B, k + length] out, parity last."""

@@ -186,9 +186,9 @@ class Ldpc5G:
         if alpha is not None and not 0 < alpha <= 1:
             raise LinksimError(f"a min-sum's factor lies in (0, 1], {alpha} does not")
         check_code(k, n)
-        from sionna.phy.fec.ldpc import LDPC5GEncoder  # seconds to import: only when a code is built
+        from linksim.link.phy import sionna
 
-        self._encoder = LDPC5GEncoder(k, n, precision="single", device=device, check_input=False)
+        self._encoder = sionna("fec.ldpc").LDPC5GEncoder(k, n, precision="single", device=device, check_input=False)
         self.k = k
         self.n = n
         self.rate = k / n
@@ -277,13 +277,13 @@ class _RecordingDecoder:
     """Sionna's `LDPC5GDecoder` that also keeps the decisions on the two circulants that are never sent."""
 
     def __init__(self, encoder: Any, iterations: int, device: str) -> None:
-        from sionna.phy.fec.ldpc import LDPC5GDecoder
+        from linksim.link.phy import sionna
 
         self._encoder = encoder
         self._iterations = iterations
         self._device = device
         self._posterior: torch.Tensor | None = None
-        self._decoder = LDPC5GDecoder(
+        self._decoder = sionna("fec.ldpc").LDPC5GDecoder(
             encoder,
             cn_update="boxplus-phi",
             num_iter=iterations,

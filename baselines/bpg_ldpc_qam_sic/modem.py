@@ -19,14 +19,15 @@ class Modem:
     """
 
     def __init__(self, bits_per_symbol: int, device: str) -> None:
-        from sionna.phy.mapping import Demapper, Mapper
+        from linksim.link.phy import sionna
 
+        mapping = sionna("mapping")
         self.bits_per_symbol = bits_per_symbol
-        self._mapper: Any = Mapper("qam", bits_per_symbol, device=device)
+        self._mapper: Any = mapping.Mapper("qam", bits_per_symbol, device=device)
         # A square QAM is two independent PAMs, even bits on the real axis and odd ones on the imaginary: demapping each
         # by itself is exact and visits 2^(m/2) points instead of 2^m.
         self._demapper: Any = (
-            Demapper("app", "pam", bits_per_symbol // 2, device=device) if bits_per_symbol > 2 else None
+            mapping.Demapper("app", "pam", bits_per_symbol // 2, device=device) if bits_per_symbol > 2 else None
         )
 
     def modulate(self, bits: Tensor) -> Tensor:

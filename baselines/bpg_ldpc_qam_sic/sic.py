@@ -118,14 +118,14 @@ def _hear(received: Tensor, gain: Tensor, others: Tensor, noise_var: Tensor) -> 
     Returns:
         complex [F, images, k] and real [F, images, T].
     """
-    from sionna.phy.mimo import lmmse_equalizer
+    from linksim.link.phy import sionna
 
     between = others.movedim(-1, 2).to(torch.complex128)
     power = gain.abs().square().sum(dim=2).mean(dim=-1) + others.abs().square().sum(dim=(2, 3)).mean(dim=-1)
     noise = at_least(noise_var, power)
     white = noise[..., None, None, None] * torch.eye(received.shape[2], device=received.device)
     covariance = between @ between.mH + white
-    found, error_var = lmmse_equalizer(received.mT, gain.mT[..., None], covariance, precision="double")
+    found, error_var = sionna("mimo").lmmse_equalizer(received.mT, gain.mT[..., None], covariance, precision="double")
     return found[..., 0].to(torch.complex64), error_var[..., 0].float()
 
 

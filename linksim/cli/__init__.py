@@ -11,16 +11,27 @@ import warnings
 from collections.abc import Sequence
 
 from linksim import stopping
-from linksim.cli import inventory, results, simulate, training
+from linksim.cli import inventory, results, serving, simulate, training
 from linksim.cli.options import Parser
 from linksim.errors import LinksimError, in_short
+
+#: What a newcomer does next, when `linksim` is told nothing.
+NEXT_STEPS = """\
+linksim: an end-to-end link simulator for semantic multi-user image transmission. Next:
+
+  curves of a trained scheme     linksim sweep --scheme kd,bpg-ldpc-qam-sic --channel rayleigh --snr 0:20:5 --groups 32
+  a figure of a paper            linksim reproduce fig06 --dry-run
+  training on your own images    linksim train --scheme semnoma --dataset folder:DIR --image-size 256 --dry-run
+  what there is                  linksim list weights
+
+linksim --help has all commands, linksim COMMAND --help each of them."""
 
 
 def _parser() -> Parser:
     parser = Parser(prog="linksim", description="End-to-end link simulator for semantic multi-user image transmission.")
     parser.add_argument("--version", action="store_true", help="print the version and the commit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for subject in (simulate, results, training, inventory):
+    for subject in (simulate, results, training, serving, inventory):
         subject.add_commands(commands)
     return parser
 
@@ -71,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(code_version())
             return 0
         if args.command is None:
-            _parser().print_help()
-            return 2
+            print(NEXT_STEPS)
+            return 0
+        # For a command that is made of others.
+        args.main = main
         return int(args.run(args))
     except LinksimError as error:
         if debug:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from linksim.cli.options import Commands, Parser, command, print_rows
+from linksim.cli.options import Commands, Parser, command, print_rows, print_table
 from linksim.errors import LinksimError, unknown
 
 
 def add_commands(commands: Commands[Parser]) -> None:
     """Adds the commands of this file."""
     listing = command(commands, "list", _list, "what there is: schemes, refiners, channels, metrics, ...")
-    listing.add_argument("what", metavar="|".join(_LISTS))
+    listing.add_argument("what", metavar="|".join((*_LISTS, _WEIGHTS)))
 
     assets = commands.add_parser("assets", help="weights of metrics and data sets: list, get, check")
     actions = assets.add_subparsers(dest="action", metavar="list|get|check", parser_class=Parser, required=True)
@@ -29,9 +28,12 @@ def add_commands(commands: Commands[Parser]) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    if args.what not in _LISTS:
-        raise unknown("list", args.what, list(_LISTS))
-    print_rows(_LISTS[args.what]())
+    if args.what not in (*_LISTS, _WEIGHTS):
+        raise unknown("list", args.what, [*_LISTS, _WEIGHTS])
+    if args.what == _WEIGHTS:
+        _weights()
+    else:
+        print_rows(_LISTS[args.what]())
     return 0
 
 
@@ -81,33 +83,12 @@ def _datasets() -> Rows:
     return _plug_ins(DATASETS.names(), DATASETS.find)
 
 
-def _weights() -> Rows:
-    from linksim.models.spec import lineage_pairs, spec_from_json
-    from linksim.models.weights import cards, place
-    from linksim.report.progress import figures
+def _weights() -> None:
+    from linksim.report.zoo import zoo
 
-    known = cards()
-    for name, card in known.items():
-        unit = spec_from_json(card["model"]).unit
-        yield (
-            name,
-            f"{figures(card['validation'])}; {lineage_pairs(card)} {unit}; {place(card)}{_behind_others(card, known)}",
-        )
-
-
-def _behind_others(card: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is to be said of a refiner whose first stage has other weights now than those that it was trained behind."""
-    if "first" not in card.get("parts", {}):
-        return ""
-    from linksim.train.models import model_of_card
-
-    # The refiner, or the first stage's scheme, may be of a plug-in that has gone.
-    with suppress(LinksimError):
-        first = model_of_card(card).parts["first"]
-        there = known.get(first.name)
-        if there is None or list(there["files"].values()) != card["parts"]["first"]:
-            return f"; trained behind weights of {first.name} that are no longer there"
-    return ""
+    table = zoo()
+    table["mb"] = [f"{size:.1f}" if size else "-" for size in table["mb"]]
+    print_table(table.rename(columns={"psnr_db": "PSNR in dB at 0/10/20 dB", "mb": "MB"}))
 
 
 _LISTS: dict[str, Callable[[], Rows]] = {
@@ -116,8 +97,9 @@ _LISTS: dict[str, Callable[[], Rows]] = {
     "channels": _channels,
     "metrics": _metrics,
     "datasets": _datasets,
-    "weights": _weights,
 }
+
+_WEIGHTS = "weights"
 
 
 def _assets_list(args: argparse.Namespace) -> int:

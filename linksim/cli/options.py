@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from linksim.errors import LinksimError, shown, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from linksim.engine.cluster import Place
     from linksim.models.owner import Model
 
@@ -68,10 +71,34 @@ class Parser(argparse.ArgumentParser):
 
 Commands = argparse._SubParsersAction  # the type has no public name
 
+#: One line of each command, which its help ends with.
+EXAMPLES = {
+    "sweep": "sweep --scheme kd,bpg-ldpc-qam-sic --channel rayleigh --snr 0:20:5 --groups 32 --workers 2",
+    "reproduce": "reproduce fig06 --dry-run",
+    "merge": "merge runs/shard0 runs/shard1 --out runs/all",
+    "show": "show results/fig07",
+    "plot": "plot results/fig07 --out figures",
+    "compare": "compare runs/mine --baseline semnoma --metric psnr_db",
+    "gallery": "gallery --scheme kd,kdd --channel rayleigh --snr 5 --groups 0,1",
+    "train": "train --scheme semnoma --channel rayleigh --rho 1/6 --budget 40m",
+    "tune": "tune --scheme kdd --channel rayleigh --groups 256 --metrics psnr,lpips-alex,fid",
+    "card": "card kd_awgn_1-6_n2_own_sum_32px_compact",
+    "verify": "verify kd_awgn_1-6_n2_own_sum_32px_compact",
+    "serve": "serve --scheme kd --channel awgn,rayleigh --workers 2",
+    "bench serve": "bench serve --scheme kd --clients 8 --requests 4",
+    "list": "list weights",
+    "assets list": "assets list",
+    "assets get": "assets get vgg16 --from vgg16-397923af.pth",
+    "assets check": "assets check",
+    "doctor": "doctor",
+}
+
 
 def command(commands: Commands[Parser], name: str, run: Any, help: str) -> Parser:
     """A command, with what runs it: a function of the arguments that returns the exit code."""
-    parser = commands.add_parser(name, help=help)
+    # "linksim " stands before the words of a command that has others below it.
+    words = [*commands._prog_prefix.split()[1:], name]
+    parser = commands.add_parser(name, help=help, epilog=f"example: linksim {EXAMPLES[' '.join(words)]}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
     return parser
@@ -186,10 +213,13 @@ def cluster(args: argparse.Namespace) -> Place | None:
 
 def whole(text: str | None, option: str) -> int | None:
     """A whole number from 1; None where the option was left out."""
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise LinksimError(f"{option} {shown(text)}: give a whole number, 1 to 999999999")
+    return None if text is None else natural(text, option, 1, 999_999_999)
+
+
+def natural(text: str, option: str, least: int, most: int) -> int:
+    """A whole number within bounds."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
+        raise LinksimError(f"{option} {shown(text)}: give a whole number, {least} to {most}")
     return int(text)
 
 
@@ -211,3 +241,43 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:{width}}  {text}")
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """A table with its header, text to the left; a line ends with its last word."""
+    lines = [list(table.columns), *(list(map(str, row)) for row in table.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{word:{width}}" for word, width in zip(line, widths, strict=True)).rstrip())
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """The words of a command for a function's named values: a name that is True is an option without a value.
+
+    Example:
+        >>> as_words({"steps": 5, "set": {"batch": 4}, "resume": True, "warm": None})
+        ['--steps=5', '--set', 'batch=4', '--resume']
+    """
+    found: list[str] = []
+    for name, value in options.items():
+        if name in ("h", "help", "debug"):
+            raise LinksimError(f"{name} is nothing to a function: leave it out")
+        if not isinstance(value, str | Path | int | float | Fraction | dict | None):
+            raise LinksimError(f"{name} = {shown(value)}: write it as on the command line, a text like 'a,b'")
+        option = f"--{name.rstrip('_').replace('_', '-')}"
+        if isinstance(value, dict):
+            found += [word for key, changed in value.items() for word in (option, f"{key}={changed}")]
+        elif value is True:
+            found.append(option)
+        elif value is not None and value is not False:
+            found.append(f"{option}={value}")
+    return found
+
+
+def parsed(
+    add: Callable[[Commands[Parser]], None], name: str, places: Iterable[str], options: Mapping[str, Any]
+) -> argparse.Namespace:
+    """A command's arguments from a function's: its places, then its named values (`as_words`). Raises LinksimError."""
+    parser = Parser(prog="linksim")
+    add(parser.add_subparsers(dest="command", parser_class=Parser))
+    return parser.parse_all([name, *places, *as_words(options)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def _sweep(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _stopped(folder)
     if table is None:
-        print(f"shard {args.shard} is done in {folder}; when all are: linksim merge {folder}")
+        print(f"shard {args.shard} is done in {folder}: the last to end writes the tables; else linksim merge")
         return 0
     if not args.quiet:
         print(table_text(table))
@@ -111,7 +112,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config, read_sweep_file, scheme_texts
-    from linksim.engine.reproduce import reproduce, sweep_file
+    from linksim.engine.reproduce import COMMANDS, reproduce, sweep_file
     from linksim.engine.sweep import FIGURES
     from linksim.engine.variants import parse
     from linksim.report.figures import draw
@@ -123,6 +124,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     values = read_sweep_file(file, changes(args))
     if args.data_dir is not None:
         values["data_dir"] = args.data_dir
+    if COMMANDS in values:
+        return _commands(args, values, own_folder(args.out or Path("results") / file.stem, "results/x"))
     only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
     config = make_config(values)
@@ -152,9 +155,24 @@ def _reproduce(args: argparse.Namespace) -> int:
     return 0
 
 
+def _commands(args: argparse.Namespace, values: Mapping[str, object], folder: Path) -> int:
+    """Runs a figure that is no sweep: a row of other commands."""
+    from linksim.engine.reproduce import commands_of
+
+    for option in ("only", "cluster"):
+        if getattr(args, option):
+            raise LinksimError(f"--{option}: this figure is a row of commands, and no sweep: leave it out")
+    for words in commands_of(values, folder, args.data_dir):
+        print("linksim", shlex.join(words), flush=True)
+        if not args.dry_run and (code := int(args.main(words))):
+            return code
+    return 0
+
+
 def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
     """Says which curves of a figure lack weights, and what it costs to train those that can be trained."""
     from linksim.engine.reproduce import what_lacks
+    from linksim.models.weights import unserved
     from linksim.train.models import image_shape, models_for, training_command, with_prerequisites
 
     shape = image_shape(config)
@@ -163,7 +181,7 @@ def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
         print(f"{'lacks' if why else 'ready'}  {name}{f': {why}' if why else ''}")
     if only:
         config = config.model_copy(update={"scheme": tuple(only)})
-    models = with_prerequisites(models_for(config, shape)) if any(curves.values()) else []
+    models = with_prerequisites(unserved(models_for(config, shape))) if any(curves.values()) else []
     if not models:
         print("nothing of this figure is to be trained")
         return 0

@@ -22,6 +22,7 @@ from linksim.cli.options import (
     command,
     decibels,
     given_settings,
+    parsed,
     print_costs,
     print_rows,
     whole,
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from linksim.data.training import TrainingData
     from linksim.engine.cluster import Place
     from linksim.models.owner import Model
+
+#: What --set changes of a transceiver's recipe; refiners and priors have some of their own.
+RECIPE_KEYS = (
+    "optimizer", "learning_rate", "weight_decay", "batch", "accumulate", "warmup", "schedule", "fall", "ema", "clip",
+    "flip", "crop", "snr_db", "loss", "dropout", "layer_scale", "embed_steps", "weights", "fa_norm", "leave_out",
+    "cross_layer",
+)  # fmt: skip
 
 #: The recipe of a new run.
 FAST = "fast"
@@ -46,6 +54,7 @@ _TUNE = (
 def add_commands(commands: Commands[Parser]) -> None:
     """Adds the commands of this file."""
     train = command(commands, "train", _train, "train a learned scheme, or all that a sweep lacks")
+    train.epilog = f"{train.epilog}; keys of --set: {', '.join(RECIPE_KEYS)}"
     train.add_argument("--scheme", metavar="NAME", help="a learned scheme (linksim list schemes)")
     train.add_argument("--refiner", metavar="NAME", help="a learned refiner, on the scheme's output, frozen: cgan, ...")
     train.add_argument(
@@ -118,16 +127,48 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_machine(tune)
 
     card = command(commands, "card", _card, "where trained weights come from, and the command that makes them again")
-    card.add_argument("model", help="name of the weights (linksim list weights)")
+    card.add_argument("model", nargs="?", help="name of the weights (linksim list weights)")
+    card.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the model into a new folder in Hugging Face's layout"
+    )
+    card.add_argument("--import", dest="taken", type=Path, metavar="DIR", help="put what --export wrote among your own")
+    card.add_argument("--replace", action="store_true", help="in the place of own weights of the same model")
 
     verify = command(commands, "verify", _verify, "measure the PSNR on the cards of weights again")
     verify.add_argument("models", metavar="model", nargs="*", help="names of the weights; default: all there are")
+
+
+def train_model(out: str | Path = "runs/train", **words: Any) -> Path:
+    """Trains one model as `linksim train` does, whose options are the words here.
+
+    Args:
+        out: where checkpoints and logs go, a folder for each model.
+        words: `scheme="semnoma"`, `channel=`, `rho=`, `refiner=`, `prior=`, `steps=`, `budget="40m"`, `dataset=`, ...;
+            `set={"batch": 4}` changes values of the recipe, `resume=True` is an option without a value.
+
+    Returns:
+        The folder of the run: `weights=FOLDER` runs its weights, and the best are among the user's own.
+
+    Raises:
+        LinksimError: anything that the caller can put right, in one line.
+        KeyboardInterrupt: it was told to stop; `resume=True` goes on.
+
+    Example:
+        >>> folder = train_model("runs/mine", scheme="semnoma", rho="1/6", budget="40m")  # doctest: +SKIP
+    """
+    args = parsed(add_commands, "train", (), {**words, "out": out})
+    if args.sweep or args.dry_run:
+        raise LinksimError("a function trains one model: leave for and dry_run to the command line")
+    if _train(args) == 130:
+        raise KeyboardInterrupt
+    return Path(args.out) / _model(args).name
 
 
 def _train(args: argparse.Namespace) -> int:
     from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
     from linksim.models.recipe import changed
     from linksim.models.spec import lineage_pairs
+    from linksim.models.weights import ships
     from linksim.report.progress import TrainingBar, figures
     from linksim.train.run import begun_with, find_start, go_on_from, parse_budget, run_training
     from linksim.train.team import follows
@@ -164,7 +205,7 @@ def _train(args: argparse.Namespace) -> int:
     seed = int(args.seed or "0")
     if args.more is not None:
         start, recipe, more_seed = go_on_from(model, out)
-        recipe = changed(recipe, changes(args))
+        recipe = changed(recipe, _of_recipe(args))
         seed = seed if args.seed is not None else more_seed
     else:
         if (out / CHECKPOINT).exists() and not args.resume:
@@ -174,7 +215,7 @@ def _train(args: argparse.Namespace) -> int:
         start = find_start(model, args.warm, out)
         known, run_seed = begun_with(model, out)
         if known is None or args.recipe is not None or args.set:
-            known = model.make_recipe(args.recipe or FAST, changes(args), warm=bool(start.model))
+            known = model.make_recipe(args.recipe or FAST, _of_recipe(args), warm=bool(start.model))
         recipe, seed = known, seed if args.seed is not None else run_seed
     try:
         follower = devices is not None and follows()
@@ -199,7 +240,8 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {model.spec.unit}"
     if paths:
-        print(f"{paths[0]}: {result}")
+        before = "; they stand before the shipped ones (weights=shipped)" if ships(model.name) else ""
+        print(f"{paths[0]}: {result}{before}")
     else:
         print(
             f"{model.name}: {result}; weights that are better, or of other images, are there and stay (--replace puts "
@@ -213,10 +255,25 @@ def _dry_run(args: argparse.Namespace, models: Sequence[Model]) -> int:
     from linksim.train.run import parse_budget
 
     print_costs(
-        models, args.recipe or FAST, changes(args), args.warm, whole(args.devices, "--devices") or 1,
+        models, args.recipe or FAST, _of_recipe(args), args.warm, whole(args.devices, "--devices") or 1,
         whole(args.steps, "--steps"), parse_budget(args.budget) if args.budget is not None else None,
     )  # fmt: skip
     return 0
+
+
+def _of_model(args: argparse.Namespace) -> dict[str, str]:
+    """What `--set` asks of the refiner's model, and not of its recipe: `joint=true`."""
+    from linksim.refine.registry import REFINERS
+
+    name = (args.refiner or "").partition(":")[0]
+    fields = REFINERS.find(name).Params.model_fields if name in REFINERS else {}
+    return {key: value for key, value in changes(args).items() if key in fields}
+
+
+def _of_recipe(args: argparse.Namespace) -> dict[str, str]:
+    """What `--set` asks of the recipe."""
+    own = _of_model(args)
+    return {key: value for key, value in changes(args).items() if key not in own}
 
 
 def _data(args: argparse.Namespace) -> TrainingData:
@@ -252,7 +309,7 @@ def _model(args: argparse.Namespace) -> Model:
     }  # fmt: skip
     words |= {option: word for option in words if (word := getattr(args, option)) is not None}
     first = asked_model(args.scheme, users=users or 2, csi=args.csi, image_shape=shape, **words)
-    return first if args.refiner is None else behind(args.refiner, first)
+    return first if args.refiner is None else behind(args.refiner, first, _of_model(args))
 
 
 def _train_for(args: argparse.Namespace) -> int:
@@ -263,6 +320,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
     from linksim.models.spec import size_words
+    from linksim.models.weights import cards, is_shipped
     from linksim.train.models import image_shape, models_for, trained_on_others, waves, with_prerequisites
     from linksim.train.parallel import Processes, train_all
     from linksim.train.slices import on_cluster
@@ -296,14 +354,16 @@ def _train_for(args: argparse.Namespace) -> int:
     if args.replace and args.dataset is None:
         raise LinksimError("--for trains what has no weights: leave --replace out")
     foreign = trained_on_others(needed, name_of(data.dataset))
-    if foreign and not args.replace:
+    # Shipped ones give way: they are not lost.
+    if (own := [name for name in foreign if not is_shipped(cards()[name])]) and not args.replace:
         raise LinksimError(
-            f"{foreign[0]} has weights that were trained on other images: --replace trains it, and all like it, on "
+            f"{own[0]} has weights that were trained on other images: --replace trains it, and all like it, on "
             f"{data.dataset}"
         )
     lacking = with_prerequisites(needed, foreign)
     for model in dict.fromkeys([*lacking, *needed]):
-        print(f"{'needed' if model in lacking else 'there '}  {model.name}")
+        others = " (what is there is of other images)" if model.name in foreign else ""
+        print(f"{'needed' if model in lacking else 'there '}  {model.name}{others}")
     if not lacking:
         print("every model of this sweep has its weights")
         return 0
@@ -396,6 +456,12 @@ def _tune(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
+    if args.taken is not None:
+        return _take(args)
+    if args.replace:
+        raise LinksimError("--replace is of --import DIR: leave it out")
+    if args.model is None:
+        raise LinksimError("of which model? give its name (linksim list weights), or --import DIR")
     from linksim.errors import chosen
     from linksim.models.spec import lineage_pairs
     from linksim.models.weights import cards, history, place
@@ -406,6 +472,13 @@ def _card(args: argparse.Namespace) -> int:
     name = chosen(list(known), args.model, "model")
     found = known[name]
     model = model_of_card(found)
+    if args.export is not None:
+        from linksim.models.hub import export
+        from linksim.models.weights import load
+
+        for path in export(model, load(model, found), args.export):
+            print(path)
+        return 0
     runs = [
         {**run, "command": with_system_rho(run["command"], run["model"]) if run["command"] else None}
         for run in history(name, found)
@@ -419,6 +492,7 @@ def _card(args: argparse.Namespace) -> int:
         "model": name,
         "where": place(found),
         "data": found.get("data"),
+        "cite": found.get("citation"),
         "recipe": found.get("recipe"),
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {model.spec.unit}, {found.get('seconds')} s on "
@@ -434,6 +508,18 @@ def _card(args: argparse.Namespace) -> int:
         "command": runs[-1]["command"],
     }
     print_rows((key, str(value)) for key, value in rows.items() if value)
+    return 0
+
+
+def _take(args: argparse.Namespace) -> int:
+    from linksim.models.hub import install, read
+    from linksim.train.models import model_of
+
+    if args.model is not None or args.export is not None:
+        raise LinksimError("--import DIR says which model: leave the rest out")
+    spec, facts = read(args.taken)
+    install(model_of(spec), facts, args.taken, args.replace)
+    print(f"{spec.name}: there; measure it: linksim verify {spec.name}")
     return 0
 
 

@@ -13,6 +13,7 @@ from linksim.data.images import (
     FolderImages,
     ImageSet,
     ImageSize,
+    citation_of,
     fingerprint,
     known_fingerprint,
     open_folder,
@@ -121,7 +122,7 @@ class Validation(_Cifar):
 
 
 class Folder(DataSource):
-    """Any folder of images."""
+    """Any folder of images; its `CITATION.txt`, where there is one, says whom to cite."""
 
     name = "folder"
     form = "folder:DIR"
@@ -131,9 +132,17 @@ class Folder(DataSource):
     def load(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> ImageSet:
         """See `DataSource`."""
         images = cls.training_images(spec, data_dir, image_size)
-        left_out = passed_over(images.paths[0].parent)
+        folder = images.paths[0].parent
         _, channels, height, width = images.shape
-        return ImageSet(spec, images, (channels, height, width), known_fingerprint(images), MID_GREY, "", left_out)
+        return ImageSet(
+            spec,
+            images,
+            (channels, height, width),
+            known_fingerprint(images),
+            MID_GREY,
+            citation_of(folder),
+            passed_over(folder),
+        )
 
     @classmethod
     def training_images(cls, spec: str, data_dir: Path | None, image_size: ImageSize | None) -> FolderImages:
@@ -160,7 +169,15 @@ DATASETS: Registry[DataSource] = Registry(
 def register(source: type[DataSource]) -> type[DataSource]:
     """Adds a data set for this process; installed plug-ins use the entry-point group `linksim.datasets`.
 
-    Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+    Worker processes cannot see it: run it with one worker. Raises LinksimError when linksim or an installed plug-in has
+    the name.
+
+    Example:
+        >>> class Own(DATASETS.find("cifar10-mini")):
+        ...     name, summary = "own", "images of one's own"
+        >>> register(Own).name in DATASETS
+        True
+        >>> DATASETS.unregister("own")
     """
     return DATASETS.register(source)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def size_of(height: int, width: int) -> ImageSize:
     return height if height == width else f"{width}x{height}"
 
 
+#: A folder's file that says whom to cite for its images, and on what terms.
+CITATION = "CITATION.txt"
+
+_CITATION_LENGTH = 1000
+
+
 class FolderImages:
     """Images of one folder, decoded each time they are asked for, so that a large set needs no memory.
 
@@ -95,7 +102,7 @@ class FolderImages:
         content = _read_file(path)
         if hashlib.sha256(content).digest() != self._sums[path]:
             raise LinksimError(f"{path} has changed since the run began: run the same command again")
-        image = _decode(path, content, self.image_size)
+        image = decoded(content, f"the image {path}", self.image_size)
         if image.shape != self.shape[1:]:
             raise LinksimError(
                 f"{path} is {pixels(image.shape)}, the first image is {pixels(self.shape[1:])}: give one size "
@@ -176,6 +183,26 @@ def known_fingerprint(images: FolderImages) -> str:
     return digest
 
 
+def citation_of(folder: Path) -> str:
+    """Whom to cite for a folder's images, and on what terms: its file `CITATION.txt` in one line; empty without one.
+
+    Raises LinksimError for a text that is none, or longer than 1,000 characters.
+    """
+    path = folder / CITATION
+    if not os.path.lexists(path):
+        return ""
+    try:
+        # A pipe would be waited for.
+        text = " ".join(path.read_text(encoding="utf-8").split()) if path.is_file() else None
+    except (OSError, ValueError):
+        text = None
+    if text is None:
+        raise LinksimError(f"{path} cannot be read as text: mend it or take it away")
+    if len(text) > _CITATION_LENGTH:
+        raise LinksimError(f"{path} has {len(text)} characters: {_CITATION_LENGTH} are enough")
+    return text
+
+
 def passed_over(folder: Path) -> tuple[str, ...]:
     """Names of the images in `folder` whose format is not read, sorted. Raises OSError."""
     return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in OTHER_SUFFIXES and p.is_file()))
@@ -187,7 +214,7 @@ def read_image(path: Path, image_size: ImageSize | None) -> NDArray[np.uint8]:
     Raises:
         LinksimError: the file is no readable 8-bit image, has transparent pixels, or is smaller than `image_size`.
     """
-    return _decode(path, _read_file(path), image_size)
+    return decoded(_read_file(path), f"the image {path}", image_size)
 
 
 def _read_file(path: Path) -> bytes:
@@ -199,29 +226,55 @@ def _read_file(path: Path) -> bytes:
         ) from error
 
 
-def _decode(path: Path, content: bytes, image_size: ImageSize | None) -> NDArray[np.uint8]:
-    """See `read_image`; `content` is that of the file."""
+#: What helps with an image of a folder that is none.
+_LEAVE_OUT = "take it out of the folder"
+
+
+def decoded(
+    content: bytes,
+    name: str,
+    image_size: ImageSize | None = None,
+    *,
+    formats: tuple[str, ...] | None = None,
+    most_pixels: int | None = None,
+    otherwise: str = _LEAVE_OUT,
+) -> NDArray[np.uint8]:
+    """An image from the content of a file, as uint8 RGB [3, H, W], of `image_size` where that is given.
+
+    Args:
+        content: of the file.
+        name: what messages call it.
+        image_size: see `parse_size`.
+        formats: Pillow's names of those that are read; None for all.
+        most_pixels: of the whole image.
+        otherwise: what else helps, for messages.
+
+    Raises:
+        LinksimError: no readable 8-bit image, transparent pixels, smaller than `image_size`, or too large.
+    """
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=formats) as opened:
+            if most_pixels is not None and opened.width * opened.height > most_pixels:
+                raise LinksimError(
+                    f"{name} is {opened.width}x{opened.height}, more than {most_pixels} pixels: scale it down"
+                )
             # Pillow cuts 16-bit colours down to 8 without a word; how they are stored is known before they are decoded.
             deep = opened.mode.startswith(("I", "F")) or bool(re.search(r";16[BLNS]", str(opened.tile)))
             opened.load()
             image = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise LinksimError(f"cannot read the image {path} ({why}): repair it or take it out of the folder") from error
+        raise LinksimError(f"cannot read {name} ({why}): repair it or {otherwise}") from error
     if deep:
-        raise LinksimError(f"{path} has more than 8 bits a channel: convert it to 8 bits or take it out of the folder")
+        raise LinksimError(f"{name} has more than 8 bits a channel: convert it to 8 bits or {otherwise}")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise LinksimError(
-            f"{path} has transparent pixels, whose colour is nobody's: flatten it or take it out of the folder"
-        )
+        raise LinksimError(f"{name} has transparent pixels, whose colour is nobody's: flatten it or {otherwise}")
     if image_size is not None:
-        image = _sized(path, image, *parse_size(image_size))
+        image = _sized(name, image, *parse_size(image_size), otherwise)
     return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
 
 
-def _sized(path: Path, image: Image.Image, height: int, width: int) -> Image.Image:
+def _sized(name: str, image: Image.Image, height: int, width: int, otherwise: str) -> Image.Image:
     """An image cut and scaled; one that stands where a lying one is wanted is turned, and the other way round."""
     if (image.width - image.height) * (width - height) < 0:
         image = image.transpose(Image.Transpose.ROTATE_90)
@@ -229,8 +282,8 @@ def _sized(path: Path, image: Image.Image, height: int, width: int) -> Image.Ima
         return image
     if image.width < width or image.height < height:
         raise LinksimError(
-            f"{path} is {image.width}x{image.height}, smaller than {width}x{height}: "
-            "give a smaller --image-size or take it out of the folder"
+            f"{name} is {image.width}x{image.height}, smaller than {width}x{height}: "
+            f"give a smaller --image-size or {otherwise}"
         )
     across = min(image.width, image.height * width // height)
     down = min(image.height, image.width * height // width)

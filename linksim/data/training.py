@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from linksim.cache import HEADER_BYTES, is_whole, read_entry, remove_leftovers, write_entry
 from linksim.data import cifar10
 from linksim.data.datasets import DATASETS, Folder, Mini, kind_of
-from linksim.data.images import FolderImages, ImageSize, parse_size, pixels
+from linksim.data.images import FolderImages, ImageSize, citation_of, parse_size, pixels
 from linksim.errors import LinksimError
 from linksim.paths import cache_dir
 
@@ -87,6 +87,7 @@ class TrainingSet:
         words: what a card says of both, with VALIDATED for how many a validation is on.
         sha256: over the shape and every pixel of both (hex); empty for CIFAR-10, whose files are known.
         validation: the data set that `held_out` is of, where it is another.
+        citation: whom to cite for the images, and on what terms; empty where it is not known, and for CIFAR-10.
 
     Example:
         >>> found = training_set_of(np.zeros((40, 3, 8, 8), np.uint8))
@@ -101,6 +102,7 @@ class TrainingSet:
     words: str
     sha256: str
     validation: str = ""
+    citation: str = ""
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -239,6 +241,7 @@ class TrainingData:
             raise LinksimError(f"--validation {self.validation} has images of another size: give one --image-size")
         if others is not None and len(others) < _LEAST_APART:
             raise LinksimError(f"--validation {self.validation}: {_LEAST_APART} images at least are needed")
+        cited = citation_of(found.paths[0].parent) if isinstance(found, FolderImages) else ""
         images, sums, digest = _kept(found, prepared)
         rows, name = np.arange(len(found)), name_of(spec)
         size, tail = pixels(found.shape[1:]), f"validation on {VALIDATED} of"
@@ -251,11 +254,11 @@ class TrainingData:
             both = hashlib.sha256(f"{digest} {_sum(apart_images).hexdigest()}".encode()).hexdigest()
             other = name_of(str(self.validation))
             words = f"{name}, {len(rows):,} images of {size}; {tail} {other}"
-            return TrainingSet(name, images, rows, apart_images, words, both, other)
+            return TrainingSet(name, images, rows, apart_images, words, both, other, cited)
         held = np.sort(sorted(rows, key=lambda index: sums[index])[: _held(len(rows))])
         chosen = np.setdiff1d(rows, held)
         words = f"{name}, {len(chosen):,} images of {size}; {tail} the other {len(held):,}"
-        return TrainingSet(name, images, chosen, _rows(images, held), words, digest)
+        return TrainingSet(name, images, chosen, _rows(images, held), words, digest, citation=cited)
 
 
 def name_of(spec: str) -> str:

@@ -16,93 +16,28 @@ import functools
 import json
 import logging
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Any, get_args
 
 from linksim.devices import ONE_THREAD, available_cpus
 from linksim.engine.away import Delivery, evaluate_away
-from linksim.engine.workers import Pool
+from linksim.engine.queues import LACKS_DASK, News, Queue, QueueParams, check_queue, queue_cluster
+from linksim.engine.workers import Pool, without_main
 from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import settled, written_params
-
-Queue = Literal["slurm", "pbs", "lsf", "sge"]
+from linksim.stopping import deaf, held, stop_if_told
 
 #: Seconds that a scheduler has to answer.
 _ANSWERS_S = 20
-
-_LACKS_DASK = '--cluster needs dask and dask-jobqueue: pip install "linksim[cluster]"'
 
 #: Units on their way for each worker: one at work, one that waits, so that none is idle while answers travel.
 _AHEAD = 2
 
 #: Units on their way where nobody knows how many workers may come.
 _AT_LEAST = 64
-
-#: How a queue is asked for GPUs.
-_GPU = {"slurm": "--gres=gpu:{}", "pbs": "-l ngpus={}", "lsf": '-gpu "num={}"', "sge": "-l gpu={}"}
-
-#: What hands a job in, and what looks at the queue.
-_COMMANDS = {
-    "slurm": ("sbatch", "squeue"),
-    "pbs": ("qsub", "qstat"),
-    "lsf": ("bsub", "bjobs"),
-    "sge": ("qsub", "qstat"),
-}
-
-#: Seconds before the end of a job in which its worker takes no more units.
-_MARGIN_S = 120
-
-#: Shortest walltime.
-_LEAST_S = 300
-
-
-def _word(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"[\w@.:+-]+", text):
-        raise ValueError("write one word")
-    return text
-
-
-def _walltime(text: str) -> str:
-    found = re.fullmatch(r"([0-9]{1,5})([mh])", text)
-    if found is None or int(found[1]) * _SECONDS[found[2]] < _LEAST_S:
-        raise ValueError(f"write a time like 90m or 2h, {_LEAST_S // 60}m at the least")
-    return text
-
-
-def _memory(text: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,6}(MB|GB)", text):
-        raise ValueError("write an amount like 4GB or 1500MB")
-    return text
-
-
-_SECONDS = {"m": 60, "h": 3600}
-
-
-class QueueParams(BaseModel):
-    """What a queue is asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    jobs: int = Field(ge=1, le=10_000, description="jobs at the most, of one worker each")
-    partition: Annotated[str | None, AfterValidator(_word)] = Field(None, description="partition or queue")
-    account: Annotated[str | None, AfterValidator(_word)] = Field(None, description="whom it is charged to")
-    time: Annotated[str, AfterValidator(_walltime)] = Field("1h", description="walltime of a job, like 90m or 2h")
-    memory: Annotated[str, AfterValidator(_memory)] = Field("4GB", description="memory of a job")
-    gpu: int = Field(0, ge=0, le=16, description="GPUs of a job")
-
-    @property
-    def seconds(self) -> int:
-        """Walltime."""
-        return int(self.time[:-1]) * _SECONDS[self.time[-1]]
 
 
 @dataclass(frozen=True)
@@ -181,20 +116,7 @@ def check_place(place: Place) -> None:
         if not greeted:
             raise LinksimError(f"what answers at {address} is no scheduler of dask: give another address")
     elif place.queue is not None:
-        _check_queue(place.kind)
-
-
-def _check_queue(kind: str) -> None:
-    hands_in, looks = _COMMANDS[kind]
-    for command in (hands_in, looks):
-        if shutil.which(command) is None:
-            raise LinksimError(f"--cluster {kind}: there is no {command} here: run this where jobs are handed in")
-    try:
-        subprocess.run([looks], check=True, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        raise LinksimError(f"--cluster {kind}: {looks} does not answer: try again when the queue does") from None
-    except subprocess.CalledProcessError as error:
-        raise LinksimError(f"--cluster {kind}: {looks}: {_last_line(error.stderr)}: mend the queue first") from None
+        check_queue(place.kind)
 
 
 def _address(place: Place) -> str:
@@ -214,17 +136,12 @@ def _check_keys() -> None:
     try:
         from distributed import Security
     except ImportError:
-        raise LinksimError(_LACKS_DASK) from None
+        raise LinksimError(LACKS_DASK) from None
     if Security().tls_ca_file is None:
         raise LinksimError(
             "tls://: dask knows no certificates here: name them in DASK_DISTRIBUTED__COMM__TLS__CA_FILE, and in "
             "..__TLS__CLIENT__CERT and ..__TLS__CLIENT__KEY"
         )
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it failed without a word"
 
 
 @contextlib.contextmanager
@@ -239,18 +156,18 @@ def open_cluster(place: Place, delivery: Delivery) -> Iterator[Pool]:
         from distributed import Client
         from distributed.utils import silence_logging_cmgr
     except ImportError:
-        raise LinksimError(_LACKS_DASK) from None
+        raise LinksimError(LACKS_DASK) from None
     from linksim.engine.delivery import Deliver
 
     check_place(place)
-    refused: list[str] = []
+    news = News()
 
     # What is lost is told in one line here; a checkpoint travels with its slice, whatever its size.
     settings = {"distributed.admin.large-graph-warning-threshold": "16GiB"}
     with (
         dask.config.set(settings),
         silence_logging_cmgr(logging.CRITICAL),
-        _scheduler(place, refused) as (address, most),
+        _scheduler(place, news) as (address, most),
     ):
         try:
             client = Client(address, set_as_default=False, timeout=_ANSWERS_S)
@@ -273,16 +190,15 @@ def open_cluster(place: Place, delivery: Delivery) -> Iterator[Pool]:
                 client.get_executor(pure=False),
                 _AHEAD * most if most else max(_AT_LEAST, _AHEAD * known),
                 functools.partial(evaluate_away, delivery.name),
-                lambda: _waiting(client, refused),
+                lambda: _waiting(client, news),
             )
 
 
-def _waiting(client: Any, refused: list[str]) -> str | None:
-    """What there is to tell while nobody works. Raises LinksimError where the queue takes no jobs."""
+def _waiting(client: Any, news: News) -> str | None:
+    """What there is to tell while nobody works. Raises LinksimError where a queue gives no workers."""
     if _workers(client):
         return None
-    if refused:
-        raise LinksimError(f"the queue takes no jobs ({refused[-1]}): what is done is kept")
+    news.check()
     return "waiting for a worker"
 
 
@@ -292,11 +208,11 @@ def _workers(client: Any) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _scheduler(place: Place, refused: list[str]) -> Iterator[tuple[Any, int | None]]:
+def _scheduler(place: Place, news: News) -> Iterator[tuple[Any, int | None]]:
     """What a client connects to, and the workers that there will be at the most, where that is known.
 
     Args:
-        refused: gets what a queue says of jobs that it does not take.
+        news: gets what becomes of a queue's jobs.
     """
     if place.kind in ("address", "file"):
         yield _address(place), None
@@ -304,75 +220,18 @@ def _scheduler(place: Place, refused: list[str]) -> Iterator[tuple[Any, int | No
         from distributed import LocalCluster
 
         workers = int(place.text or available_cpus())
-        with LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1",
-            scheduler_kwargs={"dashboard": False}, env=ONE_THREAD, silence_logs=logging.CRITICAL,
-        ) as cluster:  # fmt: skip
-            yield cluster, workers
+        # For as long as it is there: a process that is lost is begun anew.
+        with without_main():
+            # What is half begun cannot be ended cleanly.
+            with held(), deaf():
+                cluster = LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+                    host="127.0.0.1", scheduler_kwargs={"dashboard": False}, env=ONE_THREAD,
+                    silence_logs=logging.CRITICAL,
+                )  # fmt: skip
+            with cluster:
+                stop_if_told()
+                yield cluster, workers
     else:
-        with tempfile.TemporaryDirectory(prefix=".linksim-cluster-", dir=Path.cwd()) as folder:
-            cluster = _queue(place.kind, place.queue, Path(folder), refused)
-            try:
-                cluster.adapt(minimum_jobs=0, maximum_jobs=place.queue.jobs)
-                yield cluster, place.queue.jobs
-            finally:
-                # Where jobs were refused, dask stumbles over them once more.
-                with contextlib.suppress(Exception):
-                    cluster.close()
-
-
-def _keys(folder: Path) -> Any:
-    """Credentials for one cluster, made now; those of the workers are files in `folder`, for its owner alone."""
-    from distributed import Security
-
-    made = Security.temporary()
-    for name in ("tls_ca_file", "tls_worker_key", "tls_worker_cert"):
-        path = folder / name
-        path.touch(mode=0o600)
-        path.write_text(getattr(made, name))
-        setattr(made, name, str(path))
-    return made
-
-
-def _queue(kind: str, asked: QueueParams, folder: Path, refused: list[str]) -> Any:
-    """A cluster of dask-jobqueue: a job is one worker of one thread, and ends before its walltime does.
-
-    Its scheduler listens beyond this machine, so it takes TLS, with keys that are made for it in `folder`, which the
-    jobs have to see.
-    """
-    try:
-        import dask_jobqueue
-    except ImportError:
-        raise LinksimError(_LACKS_DASK) from None
-    hours, minutes = divmod(asked.seconds // 60, 60)
-    options: dict[str, Any] = {"walltime": f"{hours:02d}:{minutes:02d}" + ("" if kind == "lsf" else ":00")}
-    if asked.partition is not None:
-        options["queue"] = asked.partition
-    if asked.account is not None:
-        options["project" if kind in ("lsf", "sge") else "account"] = asked.account
-    if asked.gpu:
-        options["job_extra_directives"] = [_GPU[kind].format(asked.gpu)]
-    found: Any = getattr(dask_jobqueue, f"{kind.upper()}Cluster")
-    kind_of_job: Any = found.job_cls
-
-    class Job(kind_of_job):  # type: ignore[misc]
-        async def _submit_job(self, script_filename: str) -> Any:
-            try:
-                return await super()._submit_job(script_filename)
-            except Exception as error:
-                refused.append(_last_line(str(error)))
-                raise
-
-    try:
-        return found(
-            job_cls=Job, cores=1, processes=1, memory=asked.memory, python=sys.executable, security=_keys(folder), protocol="tls://",
-            local_directory=None, log_directory=str(folder),
-            scheduler_options={"dashboard": False, "dashboard_address": ":0"}, silence_logs=logging.CRITICAL,
-            death_timeout=120,
-            job_script_prologue=[f"export {name}={value}" for name, value in ONE_THREAD.items()],
-            worker_extra_args=["--no-dashboard", "--lifetime", f"{max(30, asked.seconds - _MARGIN_S)}s",
-                               "--lifetime-stagger", "20s"],
-            **options,
-        )  # fmt: skip
-    except (ImportError, ValueError, OSError, RuntimeError) as error:
-        raise LinksimError(f"--cluster {kind}: {' '.join(str(error).split())[:200]}") from None
+        with queue_cluster(place.kind, place.queue, news) as cluster:
+            yield cluster, place.queue.jobs

@@ -24,6 +24,7 @@ from linksim.link.channels import channel_label
 from linksim.link.config import MAX_ANTENNAS, MAX_USERS, Detector, LinkConfig, PowerConvention, Precision
 from linksim.link.units import parse_rho
 from linksim.metrics import METRICS
+from linksim.paths import shipped
 from linksim.refine.behind import Refined
 
 #: Raised by hand whenever the same settings give other numbers; folders of another version are refused.
@@ -367,9 +368,9 @@ def _count(node: Node, known: dict[int, int], above: tuple[int, ...]) -> int:
 
 
 def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The values of a sweep file (YAML), with `--set key=value` on top."""
+    """The values of a sweep file (YAML), with `--set key=value` on top; those of linksim wherever one is."""
     try:
-        with path.open("rb") as file:
+        with shipped(path).open("rb") as file:
             content = file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise LinksimError(f"sweep file {path}: {error.strerror}") from None

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from linksim.data.training import name_of
 from linksim.engine import provenance
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FIRST, Context
-from linksim.engine.evaluate import one_thread, simulate
+from linksim.engine.evaluate import simulate
 from linksim.engine.plan import Point, Unit
 from linksim.engine.sweep import Prepared, prepare
+from linksim.engine.transfer import one_thread
 from linksim.engine.variants import find
 from linksim.engine.workers import failure
 from linksim.errors import LinksimError, NoWeights
@@ -26,6 +28,10 @@ from linksim.refine.behind import Refined
 
 #: Groups of a gallery; a figure of more has rows that nobody sees, and takes minutes to draw.
 MOST_GROUPS = 64
+
+
+#: Label of what was sent.
+ORIGINAL = "original"
 
 
 @dataclass(frozen=True)
@@ -119,10 +125,8 @@ def simulate_gallery(
             identity |= prepared.identity
             columns += _columns(prepared, channel, groups, device, report, known=bool(columns))
         shown[channel] = columns
-    titles = {
-        channel: f"{config.dataset}, {channel}, {config.snr[0]:g} dB, rho {config.rhos[0]}, power '{config.power}'"
-        for channel in config.channel
-    }
+    name, how = name_of(config.dataset), f"{config.snr[0]:g} dB, rho {config.rhos[0]}, power '{config.power}'"
+    titles = {channel: f"{name}, {channel}, {how}" for channel in config.channel}
     data = next(iter(ready.values())).data
     facts = {"dataset": config.dataset, "sha256": data.fingerprint, "citation": data.citation}
     identity |= {"scheme": list(config.scheme), "groups": list(groups)}
@@ -157,18 +161,18 @@ def _columns(
         unit = Unit(point, group, group + 1)
         try:
             with one_thread(), torch.inference_mode():
-                done = simulate(context, unit)
+                images, done = simulate(context, unit)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise failure(unit, error) from error
-        sent.append(done.images.flatten(0, 1))
+        sent.append(images.flatten(0, 1))
         for stage, received in done.stages.items():
             if stage != FIRST or not refined:
-                images = received.images.flatten(0, 1).clamp(0, 1)
-                parts.setdefault(stage, []).append((images * 255).round() / 255 if config.pixels == "uint8" else images)
+                shown = received.images.flatten(0, 1).clamp(0, 1)
+                parts.setdefault(stage, []).append((shown * 255).round() / 255 if config.pixels == "uint8" else shown)
     original = torch.cat(sent)
-    found = [] if known else [Shown("original", _pixels(original), {})]
+    found = [] if known else [Shown(ORIGINAL, _pixels(original), {})]
     for images in (torch.cat(part) for part in parts.values()):
         values = {metric.column: metric(original, images).double().cpu().numpy() for metric in metrics}
         found.append(Shown(variant.label, _pixels(images), values))

@@ -8,6 +8,7 @@ schemes of one sweep are.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -34,10 +35,12 @@ from linksim.engine.sweep import (
     write_tables,
 )
 from linksim.engine.tables import without_gaps
-from linksim.errors import LinksimError, NoWeights, shown, unknown
+from linksim.engine.variants import expand
+from linksim.errors import LinksimError, NoWeights, said, unknown
 from linksim.files import exclusive, is_part, remove_parts
 from linksim.link.config import Setting
 from linksim.models import weights
+from linksim.paths import shipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
 PARTS, LOCK = "parts", ".lock"
 _NOT_RUN = "not run yet"
 SWEEPS = "sweeps"
+
+#: Key of a file of a figure that is no sweep: the commands of linksim that make it.
+COMMANDS = "commands"
 
 
 @dataclass
@@ -61,17 +67,52 @@ class Reproduced:
 
 
 def sweep_file(name: str) -> Path:
-    """The sweep file that `fig06`, or a path, names: in ./sweeps/, else in the checkout. Raises LinksimError."""
+    """The sweep file that `fig06`, or a path, names: in ./sweeps/, else linksim's own. Raises LinksimError."""
     if Path(name).is_file():
         return Path(name)
-    folders = [Path(SWEEPS), Path(__file__).resolve().parents[2] / SWEEPS]
-    for folder in folders:
-        if (found := folder / f"{name}.yaml").is_file():
-            return found
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    if not known:
-        raise LinksimError(f"no sweep file {shown(name)}: give its path, or work in a checkout of linksim")
-    raise unknown("figure", name, known)
+    found = shipped(Path(SWEEPS) / f"{name}.yaml")
+    if found.is_file():
+        return found
+    folders = [Path(SWEEPS), shipped(Path(SWEEPS) / "fig06.yaml").parent]
+    raise unknown("figure", name, sorted({path.stem for folder in folders for path in folder.glob("*.yaml")}))
+
+
+def commands_of(values: Mapping[str, Any], folder: Path, data_dir: str | None = None) -> list[list[str]]:
+    """The words of the commands that make a figure that is no sweep.
+
+    Args:
+        values: of its file: `commands`, one text each; `{out}` stands for the folder, and what else the file says, or
+            `--set`, for itself in braces.
+        folder: results folder.
+        data_dir: where cifar10 lies; goes to those commands that have `{data}` in them.
+
+    Raises:
+        LinksimError: no such row of texts.
+
+    Example:
+        >>> commands_of({"commands": ["bench serve --clients {clients} --out {out}"], "clients": 8}, Path("x"))
+        [['bench', 'serve', '--clients', '8', '--out', 'x']]
+    """
+    texts = values[COMMANDS]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise LinksimError(f"{COMMANDS}: write a list of commands of linksim, a text each")
+    if not texts:
+        raise LinksimError(f"{COMMANDS}: it is empty: write a command of linksim, or more")
+    known = {key: shlex.quote(str(value)) for key, value in values.items() if key != COMMANDS}
+    known |= {"out": shlex.quote(str(folder)), "data": f"--data-dir {shlex.quote(data_dir)}" if data_dir else ""}
+
+    def filled(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise LinksimError(f"{COMMANDS}: {{{match[1]}}} stands for nothing: give --set {match[1]}=VALUE")
+        return known[match[1]]
+
+    try:
+        found = [shlex.split(re.sub(r"\{([^{}]*)\}", filled, text)) for text in texts]
+    except ValueError as error:
+        raise LinksimError(f"{COMMANDS}: {said(error)}: put it right") from None
+    if not all(found):
+        raise LinksimError(f"{COMMANDS}: one is empty: take it away")
+    return found
 
 
 def parts_of(config: SweepConfig) -> dict[str, SweepConfig]:
@@ -107,11 +148,11 @@ def what_lacks(config: SweepConfig, shape: tuple[int, int, int], only: Sequence[
     found = {}
     there = {name for name, card in weights.cards().items() if weights.present(card)}
     for name, part in _asked(config, only).items():
-        lacking = sorted({model.name for model in models_of(part, shape)} - there)
-        found[name] = ", ".join(lacking)
+        lacking = [model.name for model in weights.unserved(models_of(part, shape)) if model.name not in there]
+        found[name] = ", ".join(sorted(lacking))
         if lacking:
             continue
-        for variant in part.variants:
+        for variant in expand(part.variants)[0]:
             try:
                 variant.build(Setting(part.link(part.channel[0]), shape, part.rhos[0]))
             except NoWeights as error:

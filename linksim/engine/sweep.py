@@ -571,7 +571,7 @@ def _set_values(
     names = tables.set_metrics(config)
     if not names:
         return {}
-    from linksim.engine.evaluate import one_thread
+    from linksim.engine.transfer import one_thread
 
     path = folder / journal.FOLDER / "sets.log"
     known: dict[tuple[str, str, str], float] = {}

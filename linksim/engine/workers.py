@@ -12,7 +12,9 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,7 +37,7 @@ from linksim.engine.stats import group_means
 from linksim.errors import LinksimError, said
 from linksim.files import write_atomic
 from linksim.refine.base import Steps, silent
-from linksim.stopping import stop_if_told
+from linksim.stopping import deaf, stop_if_told
 
 R = TypeVar("R")
 
@@ -118,6 +121,9 @@ class Answer:
 
 #: Seconds between two looks at whether this process was told to stop, and whether a pool works at all.
 LOOKS_S = 2.0
+
+#: Seconds between two tries to begin a process that ends at once.
+_BETWEEN_S = 1.0
 
 #: Two units at once would change each other's number of threads and default types.
 _BUSY = threading.Lock()
@@ -256,8 +262,12 @@ def result_of(future: Future[R], what: str) -> R:
     except (WorkerLost, BrokenExecutor):
         raise
     except (Exception, CancelledError) as error:
-        cancelled = "Cancelled" in type(error).__name__
-        words = "what schedules it is gone, or the connection to it" if cancelled else said(error)
+        words = said(error)
+        if "Cancelled" in type(error).__name__:
+            words = "what schedules it is gone, or the connection to it"
+        # Of dask, on units that no worker outlives.
+        elif type(error).__name__ == "KilledWorker":
+            words = "every worker that took it ended, out of memory or killed: ask for more, like memory=8GB"
         raise LinksimError(
             f"the pool lost {what} ({words}): what is done is kept; the same command goes on with it"
         ) from error
@@ -269,32 +279,50 @@ class ProcessPool(Executor):
     Args:
         workers: processes.
         report: told the steps of refinements, whichever process they are from.
+        first: what each process calls before all else, with its arguments.
+        renew: whether another process takes the place of one that is lost.
     """
 
-    def __init__(self, workers: int, report: Steps = silent) -> None:
-        context = _processes()
+    def __init__(
+        self,
+        workers: int,
+        report: Steps = silent,
+        first: tuple[Callable[..., object], tuple[Any, ...]] | None = None,
+        renew: bool = False,
+    ) -> None:
         self._report, self._one_at_a_time = report, threading.Lock()
+        self._first, self._renew, self._ended = first, renew, False
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._processes: list[BaseProcess] = []
-        self._threads: list[threading.Thread] = []
+        began = [self._begin() for _ in range(workers)]
+        #: What came of `first` in each process.
+        self.ready: list[Future[Any]] = [Future() for _ in began]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(*one, ready), daemon=True)
+            for one, ready in zip(began, self.ready, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _begin(self) -> tuple[Connection, BaseProcess]:
+        """A process, and the pipe to it."""
+        context = _processes()
         before = {name: os.environ.get(name) for name in ONE_THREAD}
         os.environ.update(ONE_THREAD)
         try:
-            for _ in range(workers):
-                here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, dict(os.environ)), daemon=True)
+            here, there = context.Pipe()
+            process = context.Process(target=_work, args=(there, dict(os.environ)), daemon=True)
+            with deaf(), without_main():
                 process.start()
-                there.close()
-                self._processes.append(process)
-                self._threads.append(threading.Thread(target=self._serve, args=(here, process), daemon=True))
+            there.close()
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-        for thread in self._threads:
-            thread.start()
+        self._processes.append(process)
+        return here, process
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
         """See `concurrent.futures.Executor`."""
@@ -308,44 +336,86 @@ class ProcessPool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the processes; with `cancel_futures` those at work too, at once."""
+        self._ended = True
         if cancel_futures:
             with contextlib.suppress(queue.Empty):
                 while True:
                     if (call := self._calls.get_nowait()) is not None:
                         call.future.cancel()
-            for process in self._processes:
+            for process in list(self._processes):
                 process.terminate()
         for _ in self._threads:
             self._calls.put(None)
         if wait:
             for thread in self._threads:
                 thread.join(10)
-            for process in self._processes:
+            for process in list(self._processes):
                 process.join(10)
 
-    def _serve(self, pipe: Connection, process: BaseProcess) -> None:
-        """Hands calls to one process until there are no more, or it has ended."""
-        with pipe:
-            while (call := self._calls.get()) is not None:
-                if not call.future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    pipe.send((call.function, call.args, call.named))
-                    while isinstance(answer := pipe.recv(), Step):
-                        with self._one_at_a_time:
-                            self._report(answer.done, answer.steps)
-                except (EOFError, OSError):
-                    process.join(5)
-                    call.future.set_exception(WorkerLost(f"exit code {process.exitcode}"))
-                    return
-                # What cannot be sent at all.
-                except BaseException as error:
-                    call.future.set_exception(error)
-                    continue
-                if isinstance(answer, BaseException):
-                    call.future.set_exception(answer)
-                else:
-                    call.future.set_result(answer)
+    def _serve(self, pipe: Connection, process: BaseProcess, ready: Future[Any]) -> None:
+        """Hands calls to one process until there are no more, or it has ended and none takes its place."""
+        while True:
+            with pipe:
+                stillborn = self._first is not None and not self._call(pipe, process, _Call(ready, *self._first, {}))
+                lost = stillborn
+                while not lost and (call := self._calls.get()) is not None:
+                    if call.future.set_running_or_notify_cancel():
+                        lost = not self._call(pipe, process, call)
+            if not lost or not self._renew or self._ended:
+                return
+            if stillborn:
+                time.sleep(_BETWEEN_S)
+            self._processes.remove(process)
+            (pipe, process), ready = self._begin(), Future()
+
+    def _call(self, pipe: Connection, process: BaseProcess, call: _Call) -> bool:
+        """Whether the process is there after a call."""
+        try:
+            pipe.send((call.function, call.args, call.named))
+            while isinstance(answer := pipe.recv(), Step):
+                with self._one_at_a_time:
+                    self._report(answer.done, answer.steps)
+        except (EOFError, OSError):
+            process.join(5)
+            call.future.set_exception(WorkerLost(f"exit code {process.exitcode}"))
+            return False
+        # What cannot be sent at all.
+        except BaseException as error:
+            call.future.set_exception(error)
+            return True
+        if isinstance(answer, BaseException):
+            call.future.set_exception(answer)
+        else:
+            call.future.set_result(answer)
+        return True
+
+
+class _Main:
+    """The module that this program runs, while it is hidden, and the blocks that hide it."""
+
+    lock = threading.Lock()
+    module: ModuleType | None = None
+    blocks = 0
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Has processes that begin in the block not run the program's script once more: they need nothing of it.
+
+    So a script may call linksim outside of `if __name__ == "__main__":`.
+    """
+    with _Main.lock:
+        if _Main.blocks == 0:
+            _Main.module = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")
+        _Main.blocks += 1
+    try:
+        yield
+    finally:
+        with _Main.lock:
+            _Main.blocks -= 1
+            if _Main.blocks == 0 and _Main.module is not None:
+                sys.modules["__main__"], _Main.module = _Main.module, None
 
 
 def _processes() -> Any:
@@ -372,7 +442,7 @@ def _work(pipe: Connection, environment: dict[str, str]) -> None:
     # What it was forked from may have begun under another.
     os.environ.clear()
     os.environ.update(environment)
-    # Ctrl-C reaches the whole process group: the parent decides, and a worker ends when its pipe closes.
+    # A terminal tells the whole process group: the parent decides, and a worker ends when its pipe closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
     warnings.filterwarnings("ignore", module="PIL")

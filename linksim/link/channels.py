@@ -35,7 +35,15 @@ CHANNELS: Registry[Channel] = Registry(
 def register(channel: type[Channel]) -> type[Channel]:
     """Adds a channel for this process (a notebook, a test); installed plug-ins use an entry point.
 
-    Raises LinksimError when the name is taken.
+    Raises LinksimError when linksim or an
+    installed plug-in has the name.
+
+    Example:
+        >>> class Own(CHANNELS.find("rayleigh")):
+        ...     name, summary = "own", "fading of one's own"
+        >>> register(Own).name in CHANNELS
+        True
+        >>> CHANNELS.unregister("own")
     """
     return CHANNELS.register(channel)
 

@@ -35,6 +35,10 @@ class LinkConfig:
         csi_error_var: variance of the channel estimate's error, h_est = h + e with e ~ CN(0, var); 0 is perfect CSI.
         antennas: M, receive antennas of the base station.
         detector: what tells the users apart for a scheme that asks for equalised symbols.
+
+    Example:
+        >>> LinkConfig("rayleigh", users=3, antennas=3).power
+        'sum'
     """
 
     channel: str
@@ -56,6 +60,10 @@ class Setting:
         train_mean: mean colour of the training set, one value in [0, 1] a channel.
         device: torch device that evaluates.
         precision: of the networks' arithmetic.
+
+    Example:
+        >>> Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6)).channel_uses
+        512
     """
 
     link: LinkConfig
@@ -81,6 +89,12 @@ class SideInfo:
             where a coefficient holds for a whole image group (block fading), else one a symbol that a user sends.
         draws: (seed, image groups [B]) for a scheme that draws at random: keyed with them,
             `linksim.link.draws.generator` keeps a run reproducible.
+
+    Example:
+        >>> import torch
+        >>> side = SideInfo(torch.tensor([10.0]), torch.tensor([0.1]), torch.ones(1, 1, 2, 1) + 0j)
+        >>> side.flat, side.h_flat.shape
+        (True, torch.Size([1, 2]))
     """
 
     snr_db: Tensor

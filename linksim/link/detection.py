@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from linksim.errors import LinksimError
+from linksim.link.phy import sionna
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +131,7 @@ def equalise(
         >>> equalise(sent, h, torch.full((1,), 0.1), (1.0, 1.0), "noma", "zf").symbols.real.tolist()
         [[[1.0, -1.0], [1.0, 1.0]]]
     """
-    from sionna.phy.mimo import lmmse_equalizer, mf_equalizer, zf_equalizer
-
+    mimo = sionna("mimo")
     antennas, users = h.shape[1:3]
     amplitudes = torch.tensor(powers, device=h.device).sqrt()
     scaled = (h[..., : received.shape[-1]] * amplitudes[:, None]).movedim(-1, 1)
@@ -140,11 +140,11 @@ def equalise(
     if access == "oma":
         # A system of one user for each user: [B, T, N, M, 1].
         signal, scaled, noise = received.permute(0, 3, 2, 1), scaled.mT[..., None], noise[:, None]
-        found, error_var = lmmse_equalizer(*_alike(signal, scaled, noise), precision="double")
+        found, error_var = mimo.lmmse_equalizer(*_alike(signal, scaled, noise), precision="double")
         found, error_var = found[..., 0], error_var[..., 0]
     else:
         _check_detector(detector, antennas, users)
-        known: dict[str, Any] = {"lmmse": lmmse_equalizer, "zf": zf_equalizer, "mf": mf_equalizer}
+        known: dict[str, Any] = {"lmmse": mimo.lmmse_equalizer, "zf": mimo.zf_equalizer, "mf": mimo.mf_equalizer}
         found, error_var = known[detector](*_alike(received.mT, scaled, noise), precision="double")
     # Sionna's users have unit power.
     symbols = (found * amplitudes).movedim(1, -1).to(torch.complex64)
@@ -196,12 +196,11 @@ def joint_llrs(received: Tensor, h: Tensor, noise_var: Tensor, powers: Sequence[
     Raises:
         LinksimError: more than MAX_HYPOTHESES joint hypotheses.
     """
-    from sionna.phy.mimo import MaximumLikelihoodDetector
-
     batch, antennas, users = h.shape[:3]
     hypotheses = 2 ** (bits_per_symbol * users)
     check_joint(users, bits_per_symbol)
-    detect: Any = MaximumLikelihoodDetector("bit", "app", users, "qam", bits_per_symbol, device=str(received.device))
+    detector = sionna("mimo").MaximumLikelihoodDetector
+    detect: Any = detector("bit", "app", users, "qam", bits_per_symbol, device=str(received.device))
     uses = received.shape[-1]
     amplitudes = torch.tensor(powers, device=h.device).sqrt()
     scaled = (h[..., :uses] * amplitudes[:, None]).movedim(-1, 1).expand(-1, uses, -1, -1).flatten(0, 1)

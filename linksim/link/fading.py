@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 class ChannelParams(BaseModel):
-    """Parameters of a channel (`--channel name:key=value`)."""
+    """Parameters of a channel (`--channel name:key=value`).
+
+    Example:
+        >>> class Own(ChannelParams):
+        ...     k_db: float = 3.0
+        >>> Own().k_db
+        3.0
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -44,24 +44,25 @@ class Tdl(Channel):
     def coefficients(self, draws: Draws, uses: int) -> Tensor:
         """See `Channel`."""
         import torch
-        from sionna.phy import config
-        from sionna.phy.channel import cir_to_ofdm_channel, subcarrier_frequencies
 
+        from linksim.link.phy import sionna
+
+        channel = sionna("channel")
         params, antennas, users = self.params, self.link.antennas, self.link.users
         width = params.resource_blocks * _BLOCK_SUBCARRIERS
         symbols = -(-uses // width)
         # Symbols of a slot, cyclic prefix included, follow each other at this rate.
         rate = params.subcarrier_spacing / 15e3 * 1000 * _SLOT_SYMBOLS
         line = _line(self.model, params, antennas)
-        frequencies = subcarrier_frequencies(width, params.subcarrier_spacing, device="cpu")
+        frequencies = channel.subcarrier_frequencies(width, params.subcarrier_spacing, device="cpu")
         h = torch.empty(draws.groups, antennas, users, uses, dtype=torch.complex64)
-        source = config.torch_rng("cpu")
+        source = sionna("config").config.torch_rng("cpu")
         before = source.get_state()
         try:
             for group, seeds in enumerate(draws.seeds(Stream.FADING, range(users))):
                 for user, seed in enumerate(seeds):
                     source.manual_seed(int(seed))
-                    response = cir_to_ofdm_channel(frequencies, *line(1, symbols, rate))
+                    response = channel.cir_to_ofdm_channel(frequencies, *line(1, symbols, rate))
                     h[group, :, user] = response[0, 0, :, 0, 0].flatten(1)[:, :uses]
         finally:
             source.set_state(before)
@@ -70,9 +71,9 @@ class Tdl(Channel):
 
 @functools.lru_cache(maxsize=16)
 def _line(model: str, params: TdlParams, antennas: int) -> Any:
-    from sionna.phy.channel.tr38901 import TDL
+    from linksim.link.phy import sionna
 
-    return TDL(
+    return sionna("channel.tr38901").TDL(
         model, params.delay_spread, params.carrier_frequency, min_speed=params.speed, num_rx_ant=antennas, device="cpu"
     )
 

@@ -1,6 +1,7 @@
 """The one place for the definitions of SNR, bandwidth ratio and decibels (KDD paper, section III)."""
 
 import math
+import warnings
 from fractions import Fraction
 
 from linksim.errors import LinksimError, shown
@@ -24,17 +25,64 @@ def noise_variance(snr_db: float) -> float:
 
 
 def parse_rho(text: str | float | Fraction) -> Fraction:
-    """A bandwidth ratio from `1/6`, `0.25` or a number; positive."""
+    """A bandwidth ratio from `1/6`, `0.25` or a number; positive.
+
+    A decimal fraction stands for the simplest ratio of which it is the rounded value, with a denominator of twos and
+    threes as images have them; a warning says so.
+
+    Raises:
+        LinksimError: no ratio, or one out of range.
+
+    Example:
+        >>> parse_rho("1/12"), parse_rho(1 / 6), parse_rho(0.25)
+        (Fraction(1, 12), Fraction(1, 6), Fraction(1, 4))
+    """
     try:
+        # Also a float of NumPy.
+        if isinstance(text, bool):
+            raise TypeError
+        text = repr(float(text)) if isinstance(text, float) else text
         # An exponent would let a few letters stand for a number that takes minutes to write out.
         if isinstance(text, str) and (len(text) > 40 or "e" in text.lower()):
             raise ValueError
-        rho = Fraction(text) if not isinstance(text, float) else Fraction(text).limit_denominator(10**6)
+        rho = Fraction(text)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise LinksimError(f"rho {shown(text)} is no ratio: write it as 1/6 or 0.25") from None
     if not 0 < rho <= MAX_RHO:
         raise LinksimError(f"rho {str(text)[:40]} must be positive and at most {MAX_RHO}: write it as 1/6 or 0.25")
+    if isinstance(text, str) and "." in text:
+        rho = _rounded(rho, len(text.strip().partition(".")[2]), text)
     return rho
+
+
+#: Numerator of a ratio that somebody may have rounded, at the most; what has such a one is meant as it is: 0.05, 0.16.
+_SIMPLE = 4
+
+#: Denominators of twos and threes, as far as images go.
+_DENOMINATORS = sorted(2**twos * 3**threes for twos in range(11) for threes in range(3))
+
+
+def _rounded(exact: Fraction, digits: int, text: str) -> Fraction:
+    """The simplest ratio that rounds to a number of so many digits behind its point; itself where there is none."""
+    # A float that was divided lies as near to its ratio as its 53 bits let it.
+    half = exact / 2**51 if digits > 14 else Fraction(1, 2 * 10**digits)
+    if exact.denominator in _DENOMINATORS or exact.numerator <= _SIMPLE or digits < 2:
+        return exact
+    near = (Fraction(round(exact * count), count) for count in _DENOMINATORS)
+    found = next((ratio for ratio in near if 0 < ratio.numerator <= _SIMPLE and abs(ratio - exact) <= half), exact)
+    if found != exact and digits <= 14:
+        warnings.warn(f"rho {text} is taken as {found}", stacklevel=2)
+    return found
+
+
+def ratio_of(value: float) -> Fraction:
+    """The ratio that a table's column `rho` holds as a float.
+
+    Example:
+        >>> ratio_of(4 / 25), ratio_of(1 / 6)
+        (Fraction(4, 25), Fraction(1, 6))
+    """
+    return Fraction(value).limit_denominator(10**6)
 
 
 def source_size(image_shape: tuple[int, int, int]) -> int:

@@ -73,7 +73,15 @@ METRICS: Registry[ImageMetric | SetMetric] = Registry(
 def register(metric: type[ImageMetric] | type[SetMetric]) -> type[ImageMetric] | type[SetMetric]:
     """Adds a metric for this process; installed plug-ins use the entry-point group `linksim.metrics`.
 
-    Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+    Worker processes cannot see it: run it with one worker. Raises LinksimError when linksim or an
+    installed plug-in has the name.
+
+    Example:
+        >>> class Own(Psnr):
+        ...     name, column, label = "own", "own_db", "Own metric (dB)"
+        >>> register(Own).name in METRICS
+        True
+        >>> METRICS.unregister("own")
     """
     return METRICS.register(metric)
 
@@ -100,10 +108,20 @@ def columns() -> dict[str, Column]:
 
 
 def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | SetMetric:
-    """The metric of that name, its weights loaded.
+    """The metric of that name, its weights loaded: a function of images, as sweeps have it.
+
+    Args:
+        name: see `linksim list metrics`.
+        device: torch device.
 
     Raises:
         LinksimError: unknown name, or its weights are not installed or damaged.
+
+    Example:
+        >>> import torch
+        >>> psnr = make_metric("psnr")
+        >>> psnr(torch.zeros(2, 3, 32, 32), torch.full((2, 3, 32, 32), 0.1))
+        tensor([20., 20.])
     """
     return METRICS.find(name)(device)
 

@@ -20,11 +20,13 @@ class Column(NamedTuple):
         name: of the column.
         label: what a figure's axis calls it.
         digits: behind the point, where a reader sees it.
+        higher_is_better: direction of the number.
     """
 
     name: str
     label: str
     digits: int
+    higher_is_better: bool = True
 
 
 class Metric(ABC):
@@ -64,7 +66,7 @@ class Metric(ABC):
             >>> [column.name for column in Psnr.columns()]
             ['psnr_db', 'psnr_pooled_db']
         """
-        return [Column(cls.column, cls.label or cls.column, cls.digits)]
+        return [Column(cls.column, cls.label or cls.column, cls.digits, cls.higher_is_better)]
 
 
 class ImageMetric(Metric):
@@ -73,6 +75,15 @@ class ImageMetric(Metric):
     Attributes:
         min_side: smallest height and width in pixels for which it is defined.
         pooled: a second column, of the metric over the images of a group's users together; None: there is none.
+
+    Example:
+        >>> import torch
+        >>> class Brightness(ImageMetric):
+        ...     name = column = "brightness"
+        ...     def measure(self, reference, image):
+        ...         return (reference - image).mean((1, 2, 3)).abs()
+        >>> Brightness()(torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.25))
+        tensor([0.2500, 0.2500])
     """
 
     of_a_set = False
@@ -134,6 +145,12 @@ class SetMetric(Metric):
         features_name: what its features are called; metrics of one name share them.
         MIN_IMAGES: with fewer images a sweep is refused.
         FLAG_BELOW: with fewer images the row carries a note.
+
+    Example:
+        >>> import linksim, torch
+        >>> kid = linksim.metric("kid")  # doctest: +SKIP
+        >>> kid(torch.rand(100, 3, 32, 32), torch.rand(100, 3, 32, 32))  # doctest: +SKIP
+        0.0002
     """
 
     of_a_set = True
@@ -148,6 +165,16 @@ class SetMetric(Metric):
     @abstractmethod
     def distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
         """The metric of two sets, from their features [T, D] and [T', D]."""
+
+    def __call__(self, reference: torch.Tensor, images: torch.Tensor) -> float:
+        """The metric of two sets of images, float32 [T, C, H, W] and [T', C, H, W] in [0, 1].
+
+        Raises:
+            LinksimError: too few images for a number that means anything.
+        """
+        for found in (reference, images):
+            self.check_count(len(found))
+        return self.distance(self.features(reference), self.features(images))
 
     @abstractmethod
     def identity(self) -> str:

@@ -82,6 +82,11 @@ class Owner(ABC):
         return False
 
     @classmethod
+    def starts_from(cls, trained: Any, wanted: Any) -> bool:
+        """Whether a training of the one model can start from the weights of the other: networks of one shape."""
+        return bool(trained.shape == wanted.shape)
+
+    @classmethod
     def changes(cls, spec: Any) -> Mapping[str, str]:
         """What a model changes in a recipe, as `make_recipe` takes it."""
         return {}

@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from linksim.data.cifar10 import IMAGE_SHAPE
 from linksim.data.images import size_of
 from linksim.link.channels import channel_class
-from linksim.link.config import Access, LinkConfig, PowerConvention
+from linksim.link.config import MAX_USERS, Access, LinkConfig, PowerConvention
 from linksim.link.power import equal_split, user_powers
 from linksim.link.units import source_size
 
@@ -82,6 +82,9 @@ class Spec(ABC):
         """Plain values for a card; `spec_from_json` reads them."""
 
 
+_Side = Annotated[int, Field(ge=1, le=8192)]
+
+
 @dataclass(frozen=True)
 class ModelSpec(Spec):
     """The weights of a transceiver.
@@ -108,10 +111,10 @@ class ModelSpec(Spec):
     size: Literal["compact", "paper", "wide"]
     channel: str
     rho: Fraction
-    users: int = 2
+    users: Annotated[int, Field(ge=1, le=MAX_USERS)] = 2
     csi: Literal["none", "snr", "own", "all"] = "own"
     power: PowerConvention = "sum"
-    image_shape: tuple[int, int, int] = CIFAR10_SHAPE
+    image_shape: tuple[_Side, _Side, _Side] = CIFAR10_SHAPE
     ablation: str = NO_ABLATION
 
     kind: ClassVar[str] = "transceiver"

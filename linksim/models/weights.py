@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,11 +41,27 @@ Card = Mapping[str, Any]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+#: Types as JSON has them: what is read as another would be another to its readers.
+_STRICT = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+_Pairs = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class _Settings(BaseModel):
+    """Of a recipe, what rows tell of it."""
+
+    model_config = _STRICT
+
+    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+
+
 class _Run(BaseModel):
     """A training that other weights went on from; `command` is None where it is not known."""
 
+    model_config = _STRICT
+
     model: str
-    pairs: int
+    pairs: _Pairs
     command: str | None
     code: str | None
     files: list[str]
@@ -54,16 +70,21 @@ class _Run(BaseModel):
 class _Card(BaseModel):
     """What every card holds; what else it holds is for its readers."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = _STRICT
 
     files: dict[FileName, str] = Field(min_length=1)
     model: dict[str, Any]
-    pairs: int
+    pairs: _Pairs
     lineage: list[_Run]
     golden_psnr_db: float
     validation: dict[str, float]
     score: float
-    settings: dict[str, Any] = {}
+    settings: _Settings = _Settings()
+    parts: dict[str, list[str]] = {}
+    dataset: str | None = None
+    data: str | None = None
+    citation: str | None = None
+    recipe: str | None = None
     command: str | None = None
     code: str | None = None
 
@@ -154,17 +175,32 @@ def serving(model: Model) -> str | None:
     return max(ranks, key=lambda name: ranks[name], default=None)
 
 
+def unserved(models: Iterable[Model]) -> list[Model]:
+    """The models for which those of no other size serve; see `serving`."""
+    return [model for model in models if serving(model) is None]
+
+
 def present(found: Card) -> bool:
     """Whether a card's weights are there, and not the card alone."""
     return all((Path(found["folder"]) / name).is_file() for name in found["files"])
 
 
+def ships(name: str) -> bool:
+    """Whether the package has weights of this name, whatever the user's own are."""
+    found = _read(SHIPPED).get(name)
+    return found is not None and present(found)
+
+
+def is_shipped(found: Card) -> bool:
+    """Whether a card is of the package, and not the user's own."""
+    return bool(found["folder"] == str(SHIPPED))
+
+
 def place(found: Card) -> str:
     """Where a card's weights lie; those of the package may be left out on purpose, the user's own are not."""
-    shipped = found["folder"] == str(SHIPPED)
     if not present(found):
-        return "weights not shipped" if shipped else f"weights gone from {found['folder']}"
-    return "shipped" if shipped else found["folder"]
+        return "weights not shipped" if is_shipped(found) else f"weights gone from {found['folder']}"
+    return "shipped" if is_shipped(found) else found["folder"]
 
 
 def history(name: str, found: Card) -> list[dict[str, Any]]:
@@ -191,7 +227,7 @@ def contents(model: Model, found: Card) -> Iterator[bytes]:
 
 
 def _again(model: Model, found: Card) -> str:
-    install = "install linksim again, or " if found["folder"] == str(SHIPPED) else ""
+    install = "install linksim again, or " if is_shipped(found) else ""
     return f"{install}train: {model.command}"
 
 
@@ -208,8 +244,8 @@ def load(model: Model, found: Card | None = None) -> nn.Module:
     found = found or card(model)
     tensors: dict[str, Tensor] = {}
     for data in contents(model, found):
-        tensors |= _safetensors(data, found["folder"])
-    return _fitted(model, tensors, found["folder"])
+        tensors |= read_tensors(data, found["folder"])
+    return fitted(model, tensors, found["folder"])
 
 
 def load_all(parts: Mapping[str, Model]) -> dict[str, nn.Module]:
@@ -217,13 +253,15 @@ def load_all(parts: Mapping[str, Model]) -> dict[str, nn.Module]:
     return {name: load(part) for name, part in parts.items()}
 
 
-def _safetensors(data: bytes, source: str) -> dict[str, Tensor]:
+def read_tensors(data: bytes, source: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file's bytes. Raises LinksimError, which names their source."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
     try:
         return load_tensors(data)
-    except SafetensorError as error:
+    # KeyError is of a type that PyTorch does not have.
+    except (SafetensorError, KeyError) as error:
         raise LinksimError(f"{source}: no safetensors file ({' '.join(str(error).split())[:100]})") from None
 
 
@@ -299,7 +337,7 @@ def _in_file(model: Model, path: Path) -> Chosen:
         ) from None
     facts: dict[str, Any] = {"pairs": None}
     if file.suffix == ".safetensors":
-        tensors = _safetensors(data, f"weights={path}")
+        tensors = read_tensors(data, f"weights={path}")
     else:
         content = load_checkpoint(file)
         tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
@@ -309,12 +347,12 @@ def _in_file(model: Model, path: Path) -> Chosen:
         facts = {"pairs": before + state["step"] * recipe["batch"],
                  "channel": spec.get("channel"), "snr_db": tuple(recipe["snr_db"]),
                  "images": None if shape == model.spec.image_shape else size_words(shape)}  # fmt: skip
-    chosen = Chosen(digest(data), network=lambda: _fitted(model, tensors, f"weights={path}"), **facts)
+    chosen = Chosen(digest(data), network=lambda: fitted(model, tensors, f"weights={path}"), **facts)
     chosen.network()
     return chosen
 
 
-def _fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network with these weights, ready to evaluate. Raises LinksimError where they are of another."""
     network = model.build()
     try:
@@ -323,6 +361,12 @@ def _fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Modu
         said = " ".join(str(error).split())[:120]
         raise LinksimError(f"{source}: these weights are not of the network of {model.name} ({said})") from None
     return network.eval().requires_grad_(False)
+
+
+def checked_facts(facts: Card) -> Card:
+    """A card, all but its files and its model. Raises pydantic's ValidationError where something lacks in it."""
+    _Card.model_validate({**facts, "files": {"any": ""}, "model": {}})
+    return {key: value for key, value in facts.items() if key not in ("files", "model", "folder")}
 
 
 def ready_to_install() -> None:
@@ -342,15 +386,21 @@ def ready_to_install() -> None:
     _read(folder)
 
 
+def halved(network: nn.Module) -> dict[str, Tensor]:
+    """A network's weights in half precision, as they are kept."""
+    import torch
+
+    return {n: v.detach().to("cpu", torch.float16).contiguous() for n, v in network.state_dict().items()}
+
+
 def files(model: Model, network: nn.Module) -> dict[str, bytes]:
     """A model's weights in half precision, as files by name.
 
     A name holds a piece of the file's hash: what is there stays whole until the manifest names the new files.
     """
-    import torch
     from safetensors.torch import save
 
-    shards = list(_shards({n: v.to(torch.float16).contiguous() for n, v in network.state_dict().items()}))
+    shards = list(_shards(halved(network)))
     found: dict[str, bytes] = {}
     for number, tensors in enumerate(shards, 1):
         part = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""

@@ -39,11 +39,23 @@ class Refiner(ABC):
     Class attributes:
         name: behind the `+` in `--scheme`, and in the table's column `stage`.
         summary: one line for `linksim list refiners`.
+        title: what figures and printed tables call it; empty: its name.
         Params: its parameters; they stand beside the scheme's own (`--scheme kd+ddim:start=40`).
+
+    Example:
+        >>> import linksim
+        >>> class Darker(Refiner):
+        ...     name, summary = "darker", "half of every value"
+        ...     def refine(self, images, snr_db, draws, report):
+        ...         return images / 2
+        >>> linksim.register_refiner(Darker).name
+        'darker'
+        >>> linksim.unregister(Darker)
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    title: ClassVar[str] = ""
     Params: ClassVar[type[Params]] = Params
 
     def __init__(self, setting: Setting, params: Any, first: Scheme) -> None:

@@ -77,6 +77,10 @@ class Refined(Scheme):
         """See `Scheme`."""
         return self.first.powers
 
+    def symbols_follow_from(self, snr_db: float) -> tuple[float, ...] | None:
+        """See `Scheme`."""
+        return self.first.symbols_follow_from(snr_db)
+
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
         return self.first.transmit(images, side)

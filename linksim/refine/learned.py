@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from linksim.data.datasets import embedded_images
 from linksim.errors import LinksimError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from linksim.data.training import TrainingSet
     from linksim.link.config import Setting
     from linksim.models.task import Task
+    from linksim.nets.network import Network
     from linksim.refine.training import RefinerTask
 
 #: Embedded image groups that a golden PSNR is of.
@@ -111,15 +112,8 @@ class LearnedRefiner(Refiner, Owner):
     @classmethod
     def golden_psnr(cls, spec: RefinerSpec, network: nn.Module) -> float:
         """Mean PSNR in dB of refined images at 10 dB, on the first embedded images."""
-        from linksim.nets.network import Network
-        from linksim.refine.training import refined_psnr
-
         assert spec.first is not None
-        transmission = learned(spec.first.method).transmission(spec.first)
-        images = embedded_images(_GOLDEN_GROUPS * spec.first.users, spec.first.image_shape, spec.first.users)
-        first = weights.load(transceiver(spec.first))
-        assert isinstance(first, Network)
-        return refined_psnr(transmission, first, network, images, "cpu", 10.0)
+        return golden_behind(spec, cast("Network", weights.load(transceiver(spec.first))), network)
 
     def provenance(self) -> dict[str, str]:
         """Hash of the weights."""
@@ -144,3 +138,19 @@ class LearnedRefiner(Refiner, Owner):
         refined: Tensor = self.trained[-1](images.contiguous(memory_format=torch.channels_last))
         report(1, 1)
         return refined
+
+
+def golden_behind(spec: RefinerSpec, first: Network, network: nn.Module) -> float:
+    """Mean PSNR in dB of refined images at 10 dB, on the first embedded images.
+
+    Args:
+        spec: the refiner's model.
+        first: the first stage's network.
+        network: images float32 [M, C, H, W] to images.
+    """
+    from linksim.refine.training import refined_psnr
+
+    assert spec.first is not None
+    transmission = learned(spec.first.method).transmission(spec.first)
+    images = embedded_images(_GOLDEN_GROUPS * spec.first.users, spec.first.image_shape, spec.first.users)
+    return refined_psnr(transmission, first, network, images, "cpu", 10.0)

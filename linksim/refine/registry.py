@@ -20,7 +20,16 @@ REFINERS: Registry[Refiner] = Registry("refiner", "linksim.refiners", lambda: Re
 def register(refiner: type[Refiner]) -> type[Refiner]:
     """Adds a refiner for this process (a notebook, a test); installed plug-ins use an entry point.
 
-    Worker processes cannot see it: run it with one worker. Raises LinksimError when the name is taken.
+    Worker processes cannot see it: run it with one worker. Raises LinksimError when linksim or an
+    installed plug-in has the name.
+
+    Example:
+        >>> from linksim.refine.base import Refiner
+        >>> class Own(Refiner):
+        ...     name, summary = "own", "a second stage of one's own"
+        >>> register(Own).name in REFINERS
+        True
+        >>> unregister("own")
     """
     return REFINERS.register(refiner)
 

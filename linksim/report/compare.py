@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from linksim.engine.stats import mean_and_half_width
-from linksim.errors import LinksimError, chosen, unknown
+from linksim.errors import LinksimError, chosen, shown, unknown
 
 _POINT = ["channel", "rho", "snr_db"]
 _NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image", "lost", "envelope_of"}
+
+
+#: Of a sweep's identity, what makes image groups, fading and noise the same: their draws are keyed by it.
+_DRAWS = ("dataset", "data_hash", "image_size", "users", "antennas", "power", "csi_error_var", "pixels", "seed")
+
+
+def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]) -> pd.DataFrame:
+    """The per-image tables of several results folders as one.
+
+    Args:
+        tables: by folder, its per-image table and its `run.json`.
+
+    Raises:
+        LinksimError: one is of other images or other draws than the first, so that nothing in them is a pair.
+    """
+    (first, (whole, run)), *others = tables.items()
+    for folder, (table, facts) in others:
+        if not run or not facts:
+            raise LinksimError(
+                f"{folder if run else first} has no run.json, which says what its draws are: sweep again"
+            )
+        for key in _DRAWS:
+            mine, theirs = run["identity"].get(key), facts["identity"].get(key)
+            if mine != theirs:
+                words = f"{key} is {shown(mine)} and {shown(theirs)}"
+                raise LinksimError(f"{first} and {folder} have no pairs: {words}: sweep again with the same")
+        known, own = set(whole["variant"]), set(table["variant"])
+        short, long = (f" ({place})" for place in (folder.rstrip("/").rpartition("/")[2], folder))
+        ending = long if any(f"{name}{short}" in known for name in own) else short
+        named = table["variant"].where(~table["variant"].isin(known), table["variant"] + ending)
+        whole = pd.concat([whole, table.assign(variant=named)], ignore_index=True)
+    return whole
 
 
 def paired_differences(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from linksim.errors import LinksimError
 from linksim.models.owner import Model
-from linksim.train.estimate import GPUS, UTILISATION, Cost, cost_of, starts_warm
+from linksim.train.estimate import GPUS, LAUNCHES_S, UTILISATION, Cost, cost_of, starts_warm
 
 #: Steps that hours are of, where neither steps nor a time are asked for.
 STEPS = 10_000
@@ -59,8 +59,9 @@ def cost_lines(
         f"{UTILISATION:.0%} of the dense bf16 peak is assumed ({peaks} TFLOP/s)"
     )
     yield (
-        "left out: validation, the reading of images, the embedding before the first step (embed_steps, the encoder "
-        "alone), and the launch of kernels, by which small networks take longer; memory falls with --set accumulate=N"
+        f"{1000 * LAUNCHES_S:.0f} ms a step at the least, for the launch of kernels; left out: validation, the reading "
+        "of images, and the embedding before the first step (embed_steps, the encoder alone); memory falls with "
+        "--set accumulate=N"
     )
 
 
@@ -79,6 +80,14 @@ def _told(cost: Cost, gpu: str, steps: int, seconds: float | None) -> str:
 
 
 def _hours(value: float) -> str:
+    """Hours, or minutes where they are few.
+
+    Example:
+        >>> _hours(123.4), _hours(1.5), _hours(0.03)
+        ('123 h', '1.50 h', '2 min')
+    """
+    if value < 1:
+        return f"{max(1, round(60 * value))} min"
     return f"{value:,.0f} h" if value >= 100 else f"{value:.2f} h"
 
 

@@ -26,7 +26,9 @@ def _torch() -> str:
 def _sionna() -> str:
     from importlib.metadata import version
 
-    import sionna.phy  # noqa: F401
+    from linksim.link.phy import sionna
+
+    sionna("config")
 
     return version("sionna-no-rt")
 
@@ -60,6 +62,14 @@ def _own(path: Path) -> str:
     return f"{path}: {own} models{tuned}"
 
 
+def _shipped() -> str:
+    from linksim.models import weights
+
+    found = [card for card in weights.cards().values() if weights.is_shipped(card)]
+    there = sum(map(weights.present, found))
+    return f"{there} models (linksim list weights), {len(found) - there} more whose cards alone are there"
+
+
 def _schemes() -> str:
     from linksim.schemes.registry import SCHEMES
 
@@ -81,6 +91,7 @@ def diagnose() -> tuple[list[tuple[str, bool, str]], list[tuple[str, str]]]:
         "schemes": _schemes,
         "assets folder": _folder(assets_dir()),
         "cache folder": _folder(cache_dir()),
+        "weights": _shipped,
         "own weights": lambda: _own(weights_dir()),
     }
     rows = []

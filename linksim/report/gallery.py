@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from linksim.engine.gallery import Gallery, Shown
+from linksim.engine.gallery import ORIGINAL, Gallery, Shown
 from linksim.files import write_atomic
 from linksim.link.channels import file_name
 from linksim.metrics import columns
 from linksim.report.figures import save
+from linksim.report.names import title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Inches of an image.
 _SIDE = 0.95
+
+#: Letters of a name that stand side by side above an image.
+_LETTERS = 20
 
 _KINDS = ("png", "pdf")
 
@@ -35,7 +40,9 @@ def write_gallery(gallery: Gallery, folder: Path) -> list[Path]:
     Returns:
         The figures written.
     """
-    drawn = {channel: _figure(shown, gallery.titles[channel]) for channel, shown in gallery.columns.items()}
+    drawn = {
+        channel: _figure(shown, gallery.images, gallery.titles[channel]) for channel, shown in gallery.columns.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "gallery.json"
     for name in _figures(record):
@@ -61,8 +68,8 @@ def _figures(record: Path) -> list[str]:
     return [name for name in words if re.fullmatch(r"gallery_[A-Za-z0-9._-]+", name)]
 
 
-def _figure(shown_by: Sequence[Shown], title: str) -> Figure:
-    """A row an image, a column a scheme; under each image its metrics."""
+def _figure(shown_by: Sequence[Shown], images: Sequence[str], words: str) -> Figure:
+    """A row an image, named at its left, a column a scheme; under each image its metrics."""
     from matplotlib.figure import Figure
 
     rows = len(shown_by[0].images)
@@ -76,8 +83,11 @@ def _figure(shown_by: Sequence[Shown], title: str) -> Figure:
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_xlabel("\n".join(_value(name, column[row]) for name, column in shown.values.items()), fontsize=5)
-        grid[0][place].set_title("\n".join(shown.label.replace(":", "\n").split("\n")), fontsize=5.5)
-    figure.suptitle(title, fontsize=6)
+        name = "Original" if shown.label == ORIGINAL else title(shown.label)
+        grid[0][place].set_title(textwrap.fill(name, _LETTERS), fontsize=5.5)
+    for row, name in enumerate(images):
+        grid[row][0].set_ylabel(name, fontsize=5.5)
+    figure.suptitle(words, fontsize=6)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,8 @@ from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.link.channels import channel_class
 from linksim.models.recipe import recipe_of
-from linksim.report.figures import COLUMN_WIDTH, save, style
+from linksim.report.figures import COLUMN_WIDTH, PAGE_WIDTH, SCALE, save, style
+from linksim.report.names import PALETTE
 from linksim.schemes.semnoma.recipe import Recipe, stages
 from linksim.train.logs import LOSSES as LOG
 from linksim.train.logs import VALIDATION
@@ -22,17 +23,21 @@ from linksim.version import code_version, package_versions
 
 #: Columns of a training log, with their titles, in the order of the paper's figure.
 LOSSES = {
-    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "lpips": "LPIPS", "adversarial": "Adversarial",
-    "discriminator": "Discriminator", "kl": "KL", "total": "Total loss",
+    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "log-mse": "log MSE", "lpips": "LPIPS",
+    "adversarial": "Adversarial", "discriminator": "Discriminator", "kl": "KL", "latent": "Latent (Z)",
+    "first": "First stage", "total": "Total loss",
 }  # fmt: skip
 
 
-def draw_training(runs: Sequence[Path], folder: Path, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
+def draw_training(
+    runs: Sequence[Path], folder: Path, formats: tuple[str, ...] = ("png", "pdf"), *, name: str = "ieee"
+) -> list[Path]:
     """Draws the losses of training runs, a panel each and a line a run.
 
     Args:
         runs: folders of `linksim train`.
         folder: where `losses.<format>` go.
+        formats, name: of `linksim.report.figures.FORMATS` and `STYLES`.
 
     Raises:
         LinksimError: no log there, or two runs of the same name.
@@ -44,24 +49,54 @@ def draw_training(runs: Sequence[Path], folder: Path, formats: tuple[str, ...] =
     logs = {run.resolve().name: _log(run) for run in runs}
     if len(logs) < len(runs):
         raise LinksimError("two of these runs have the same name: give runs of different models")
-    shown = [column for column in LOSSES if any(column in log for log in logs.values())]
+    shown = panels_of(logs.values())
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(style()):
-        height = 2.0 + 0.15 * len(runs) * (len(runs) > 1)
-        figure = Figure(figsize=(COLUMN_WIDTH * len(shown) / 2, height), layout="constrained")
-        for panel, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    titles = [f"{run_name}{_settings(run)}" for run_name, run in zip(logs, runs, strict=True)]
+    rows, columns = -(-len(shown) // _PANELS), min(len(shown), _PANELS)
+    scale = SCALE[name]
+    with mpl.rc_context(style(name)):
+        height, width = 1.7 * rows + 0.3 + 0.15 * len(runs), PAGE_WIDTH if columns > 1 else COLUMN_WIDTH
+        figure = Figure(figsize=(scale * width, scale * height), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel in panels[len(shown) :]:
+            panel.remove()
+        for panel, column in zip(panels, shown, strict=False):
             for index, log in enumerate(logs.values()):
                 if column in log:
-                    panel.plot(log["step"], log[column], linewidth=0.8, color=f"C{index}")
-            panel.set_title(LOSSES[column])
+                    panel.plot(log["step"], log[column], linewidth=0.8 * scale, color=PALETTE[index % len(PALETTE)])
+            panel.set_title(LOSSES.get(column, column))
             panel.set_xlabel("step")
-        titles = [f"{name}{_settings(run)}" for name, run in zip(logs, runs, strict=True)]
-        if len(runs) == 1:
-            figure.suptitle(titles[0], fontsize=7)
-        else:
-            lines = [Line2D([], [], color=f"C{index}") for index in range(len(runs))]
-            figure.legend(lines, titles, loc="outside lower center", ncols=1)
-    return save(figure, folder / "losses", formats)
+        lines = [Line2D([], [], color=PALETTE[index % len(PALETTE)]) for index in range(len(runs))]
+        figure.legend(lines, titles, loc="outside lower center", ncols=1)
+    return save(figure, folder / "losses", formats, name)
+
+
+def panels_of(logs: Iterable[pd.DataFrame]) -> list[str]:
+    """The losses of training logs, in the paper's order; others, a plug-in's say, before what all amount to.
+
+    Example:
+        >>> panels_of([pd.DataFrame({"step": [1], "own": [0.1], "mae": [0.2], "total": [0.3]})])
+        ['mae', 'own', 'total']
+    """
+    there = list(dict.fromkeys(str(column) for log in logs for column in log if column != "step"))
+    order = [*list(LOSSES)[:-1], *(column for column in there if column not in LOSSES), list(LOSSES)[-1]]
+    return [column for column in order if column in there]
+
+
+#: Panels side by side on a page.
+_PANELS = 4
+
+
+def check_kept(runs: Sequence[Path], folder: Path) -> None:
+    """Raises LinksimError where a folder holds a run or a sweep, whose own files `keep_training` would replace.
+
+    Also where a file that it reads is none, before anything is written.
+    """
+    for run in runs:
+        _read(run / VALIDATION)
+    for name in (LOG, SETTINGS, "table.parquet", "table.csv", "journal", "parts", "checkpoint.pt"):
+        if (folder / name).exists():
+            raise LinksimError(f"{folder} holds a training run or results ({name}): give --out another folder")
 
 
 def keep_training(runs: Sequence[Path], folder: Path) -> list[Path]:
@@ -113,7 +148,7 @@ def _settings(run: Path) -> str:
     """What of a run's settings its losses' scale depends on."""
     try:
         settings = json.loads((run / SETTINGS).read_text())
-        if "fa_norm" not in settings["recipe"]:
+        if "fa_norm" not in settings["recipe"] or "fa" not in _read(run / LOG):
             return ""
         recipe = recipe_of(Recipe, settings["recipe"])
         spec = settings["spec"]

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 class Params(BaseModel):
-    """Parameters of a scheme (`--scheme name:key=value`); each becomes a column of the table."""
+    """Parameters of a scheme (`--scheme name:key=value`); each becomes a column of the table.
+
+    Example:
+        >>> class Own(Params):
+        ...     span: float = 0.75
+        >>> Own(span="0.5").span
+        0.5
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,6 +81,7 @@ class System(ABC):
     Class attributes:
         name: as in `--scheme` and in the table.
         summary: one line for `linksim list schemes`.
+        title: what figures and printed tables call it; empty: its name.
         Params: its parameters.
         envelopes: parameter -> values whose best, by mean PSNR at each SNR, is what the value "envelope" stands for.
         csi: what of the channel the ends use, for the table's column; a parameter `csi` goes before it.
@@ -81,6 +89,7 @@ class System(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    title: ClassVar[str] = ""
     Params: ClassVar[type[Params]] = Params
     envelopes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     csi: ClassVar[str] = "all"
@@ -110,6 +119,20 @@ class Scheme(System):
 
     Class attributes:
         access: "noma", all users in the same channel uses, or "oma", each in its own.
+
+    Example:
+        >>> import torch
+        >>> from fractions import Fraction
+        >>> from linksim import LinkConfig, Setting
+        >>> class Silence(Scheme):
+        ...     name, summary = "silence", "sends nothing and shows grey"
+        ...     def transmit(self, images, side):
+        ...         return torch.zeros(*images.shape[:2], self.symbols_per_user, dtype=torch.complex64)
+        ...     def receive(self, received, side):
+        ...         users, shape = self.setting.link.users, self.setting.image_shape
+        ...         return Received(torch.full((len(received), users, *shape), 0.5))
+        >>> Silence(Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6)), Params()).symbols_per_user
+        512
     """
 
     access: ClassVar[Access] = "noma"
@@ -145,6 +168,14 @@ class Scheme(System):
         """Average power of each user, by the link's convention and the scheme's split; what the audit holds it to."""
         link = self.setting.link
         return user_powers(link.power, link.users, self.access, self.split)
+
+    def symbols_follow_from(self, snr_db: float) -> tuple[float, ...] | None:
+        """What a user's symbols follow from beside its image and its place among the users: () for nothing else,
+        (gamma,), or None where they follow from the channel too, or nobody knows.
+
+        Symbols that follow from no channel can be kept for the next time that the same image is sent.
+        """
+        return None
 
     @abstractmethod
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
@@ -206,6 +237,16 @@ class Reference(System):
     Class attributes:
         access: as of a scheme; where h changes from symbol to symbol, `side.h` has those of all k channel uses
             ("noma"), or of a user's own k / N ("oma").
+
+    Example:
+        >>> from fractions import Fraction
+        >>> from linksim import LinkConfig, Setting
+        >>> class Perfect(Reference):
+        ...     name, summary = "perfect", "an ideal link without any limit"
+        ...     def evaluate(self, images, side):
+        ...         return Received(images)
+        >>> Perfect(Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6)), Params()).symbols_per_user
+        512
     """
 
     access: ClassVar[Access] = "noma"

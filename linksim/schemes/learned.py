@@ -18,7 +18,7 @@ from linksim.link.units import channel_uses, source_size
 from linksim.models import weights
 from linksim.models.owner import Model, Owner
 from linksim.models.recipe import BaseRecipe
-from linksim.models.spec import NO_ABLATION, SCRATCH, ModelSpec
+from linksim.models.spec import NO_ABLATION, SCRATCH, ModelSpec, lineage_pairs
 from linksim.schemes.base import Params, Received, Scheme
 from linksim.schemes.recipe import TransceiverRecipe
 from linksim.schemes.registry import SCHEMES
@@ -292,13 +292,32 @@ class Learned(Scheme, Owner):
             found[TRAINED_DATA] = chosen.data
         return found
 
+    def run_on(self, card: Mapping[str, Any], network: Callable[[], Network]) -> None:
+        """Runs on a network that came of another model's training.
+
+        Args:
+            card: of that model.
+            network: gives it.
+        """
+        own, pairs = " ".join(card["files"].values()), lineage_pairs(card)
+        self._chosen = replace(self._chosen, sha256=own, pairs=pairs, network=network)
+
     @cached_property
-    def _model(self) -> Network:
+    def loaded(self) -> Network:
+        """The network with its weights, laid out for the setting's device."""
         from linksim.nets.precision import laid_out
 
         network = cast("Network", self._chosen.network())
         network.tile = self.params.tile
         return laid_out(network, self.setting.device, self.setting.precision)
+
+    def symbols_follow_from(self, snr_db: float) -> tuple[float, ...] | None:
+        """See `Scheme.symbols_follow_from`."""
+        if self.spec.csi == "none":
+            return ()
+        link = self.setting.link
+        steady = self.flat and not channel_class(link.channel).fades and link.csi_error_var == 0
+        return (snr_db,) if steady or (self.flat and self.spec.csi == "snr") else None
 
     def transmit(self, images: Tensor, side: SideInfo) -> Tensor:
         """See `Scheme.transmit`."""
@@ -306,7 +325,7 @@ class Learned(Scheme, Owner):
             told = self._told(side.snr_db, side.h_flat)
         else:
             told = self._told(*self._as_trained(side, self.gains(side)))
-        return self._in_parts(lambda part, of: self._model.encode(part, of, self.powers), images, told)
+        return self._in_parts(lambda part, of: self.loaded.encode(part, of, self.powers), images, told)
 
     def receive(self, received: Tensor, side: SideInfo) -> Received:
         """See `Scheme.receive`.
@@ -314,8 +333,11 @@ class Learned(Scheme, Owner):
         The networks hear one antenna and one coefficient a user. Over any other channel the link's detector tells the
         users apart first, and each decoder hears its user alone (`Equalised.as_orthogonal`).
         """
-        signal, told = self._heard(received, side)
-        return Received(self._in_parts(self._model.receive, signal, told).clamp(0, 1))
+        return Received(self.shown(received, side).clamp(0, 1))
+
+    def shown(self, received: Tensor, side: SideInfo) -> Tensor:
+        """What the networks make of a received signal, float32 [B, N, C, H, W]; it may leave [0, 1]."""
+        return self._in_parts(self.loaded.receive, *self._heard(received, side))
 
     def _heard(self, received: Tensor, side: SideInfo) -> tuple[Tensor, Tensor]:
         """What the networks hear, complex [B, k] or [B, N, k], and are told, float32 [B, N, D]."""
@@ -347,7 +369,7 @@ class Learned(Scheme, Owner):
     def _told(self, snr_db: Tensor, h: Tensor) -> Tensor:
         from linksim.nets.network import side_information
 
-        return side_information(snr_db, h, self._model.side_dim)
+        return side_information(snr_db, h, self.loaded.side_dim)
 
     def _in_parts(self, network: Callable[[Tensor, Tensor], Tensor], groups: Tensor, told: Tensor) -> Tensor:
         """What a network makes of image groups, in the precision of the setting."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from linksim.models.fidelity import ImageLoss
 from linksim.models.recipe import LinkRecipe
 
 
@@ -16,8 +17,7 @@ class TransceiverRecipe(LinkRecipe):
     `adamw` is what was `fast` before them.
 
     Args:
-        loss: of the images: "mae" (the paper), "mse", or "log-mse", which is 0.1 mean log(MSE + 1e-5) over images: what
-            a mean of PSNRs asks for.
+        loss: of the images, see `linksim.models.fidelity`; "mae" is the paper's.
         dropout: the networks' dropout and stochastic depth.
 
     Example:
@@ -25,7 +25,7 @@ class TransceiverRecipe(LinkRecipe):
         'muon'
     """
 
-    loss: Literal["mae", "mse", "log-mse"] = "mae"
+    loss: ImageLoss = "mae"
     dropout: bool = True
 
     @classmethod

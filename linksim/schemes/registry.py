@@ -28,7 +28,16 @@ SCHEMES: Registry[System] = Registry(
 def register(system: type[System]) -> type[System]:
     """Adds a scheme or reference for this process (a notebook, a test); installed plug-ins use an entry point.
 
-    Worker processes cannot see such a scheme: run it with one worker. Raises LinksimError when the name is taken.
+    Worker processes cannot see such a scheme: run it with one worker. Raises LinksimError when linksim or an
+    installed plug-in has the name.
+
+    Example:
+        >>> from linksim.schemes import Scheme
+        >>> class Own(Scheme):
+        ...     name, summary = "own", "a scheme of one's own"
+        >>> register(Own).name in SCHEMES
+        True
+        >>> unregister("own")
     """
     return SCHEMES.register(system)
 

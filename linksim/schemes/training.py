@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from linksim.models.batch import Batch
+from linksim.models.fidelity import fidelity
 from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.models.task import Task
@@ -19,9 +20,6 @@ from linksim.schemes.recipe import TransceiverRecipe
 if TYPE_CHECKING:
     from linksim.data.training import TrainingSet
     from linksim.schemes.learned import Learned
-
-#: Added to an image's MSE in "log-mse": from 50 dB on, an image is as good as it need be.
-_LEAST_MSE = 1e-5
 
 
 class TransceiverTask(Task):
@@ -89,7 +87,7 @@ class TransceiverTask(Task):
         """See `Task`."""
         assert isinstance(model, Network)
         batch = self.draw()
-        loss = fidelity(self.recipe, self.transmission.images(model, batch), batch.images)
+        loss = fidelity(self.recipe.loss, self.transmission.images(model, batch), batch.images)
         return {self.recipe.loss: loss, "total": loss}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -106,16 +104,6 @@ class TransceiverTask(Task):
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""
         compile_networks(model, *self.frozen.values())
-
-
-def fidelity(recipe: TransceiverRecipe, shown: Tensor, images: Tensor) -> Tensor:
-    """The error of shown images [B, N, C, H, W] that a recipe asks for, a scalar."""
-    error = shown - images
-    if recipe.loss == "mae":
-        return error.abs().mean()
-    if recipe.loss == "mse":
-        return error.square().mean()
-    return 0.1 * (error.square().flatten(2).mean(2) + _LEAST_MSE).log().mean()
 
 
 def without_dropout(model: nn.Module) -> None:

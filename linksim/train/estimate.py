@@ -31,6 +31,9 @@ GPUS = {"RTX 4090": 165e12, "A100": 312e12, "H100": 989e12}
 #: Share of the peak that a training is taken to reach.
 UTILISATION = 0.25
 
+#: Seconds of a step at the least: kernels by the thousand, forward, backward and in the optimiser, begun one by one.
+LAUNCHES_S = 0.01
+
 #: Bytes that a GPU holds before anything of the training is there.
 _CONTEXT = 2**30
 
@@ -69,7 +72,7 @@ class Cost:
             >>> Cost(32, 10**6, 78e12, 2e9).seconds("A100")
             1.0
         """
-        return self.flops / (GPUS[gpu] * UTILISATION * self.devices)
+        return max(self.flops / (GPUS[gpu] * UTILISATION * self.devices), LAUNCHES_S)
 
 
 def cost_of(model: Model, recipe: BaseRecipe, devices: int = 1) -> Cost:

@@ -84,12 +84,13 @@ def behind_all(name: str, image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> Mo
     return known[name]
 
 
-def behind(text: str, first: Model) -> Model:
+def behind(text: str, first: Model, more: Mapping[str, str] | None = None) -> Model:
     """The model of a refiner on the output of a first stage.
 
     Args:
-        text: the refiner, with the parameters that its model depends on: "cgan", "sft:size=paper".
+        text: the refiner, with the parameters that its model depends on: "cgan", "sft:sft=paper".
         first: a transceiver's model.
+        more: further such parameters.
 
     Raises:
         LinksimError: no refiner that is trained so, or a parameter that is none.
@@ -100,7 +101,8 @@ def behind(text: str, first: Model) -> Model:
         raise unknown("refiner to train", name, known)
     assert isinstance(first.spec, ModelSpec)
     kind = known[name].Params
-    params = settled("refiner", text, kind, written_params("refiner", text, kind.model_fields))
+    written = {**written_params("refiner", text, kind.model_fields), **(more or {})}
+    params = settled("refiner", text, kind, written)
     return Model(known[name].behind(first.spec, params), known[name])
 
 
@@ -253,7 +255,7 @@ def training_command(config: SweepConfig, file: Path) -> str | None:
         file: the sweep file that it is of; what else was asked for, it does not say.
     """
     shape = image_shape(config)
-    lacking = with_prerequisites(models_for(config, shape))
+    lacking = with_prerequisites(weights.unserved(models_for(config, shape)))
     by_file = with_prerequisites(models_for(make_config(read_sweep_file(file)), shape))
     if not lacking or not set(lacking) <= set(by_file):
         return None

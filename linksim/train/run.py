@@ -186,6 +186,7 @@ def run_training(
             "data": images.words.replace(VALIDATED, str(task.validated)),
             **({"dataset": images.name, "data_sha256": images.sha256} if images.name != CIFAR10 else {}),
             **({"validated_on": images.validation} if images.validation else {}),
+            **({"citation": images.citation} if images.citation else {}),
             "recipe": recipe.words,
             "settings": task.settings(),
             "steps": state.step,
@@ -254,10 +255,10 @@ def check_crop(model: Model, recipe: BaseRecipe) -> None:
 def _better(model: Model, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     """Whether the weights that are there stay: they score higher, or are of other images, whose scores do not compare.
 
-    Of other metrics, or behind other parts, they go.
+    Of other metrics, or behind other parts, they go; so do shipped ones of other images, which are not lost.
     """
     if there.get("data_sha256") != here.get("data_sha256"):
-        return True
+        return not weights.is_shipped(there)
     alike = there["validation"].keys() == here["validation"].keys()
     behind = isinstance(model.spec, ModelSpec) or there.get("parts") == here["parts"]
     return bool(alike and behind and there["score"] > here["score"])
@@ -291,7 +292,8 @@ def _new_start(model: Model, warm: str | None) -> Start:
         return Start()
     if not isinstance(spec, ModelSpec):
         others = {name: spec_from_json(card["model"]) for name, card in weights.cards().items()}
-        return Start(chosen([name for name, other in others.items() if other.shape == spec.shape], str(warm), "model"))
+        fitting = [name for name, other in others.items() if model.owner.starts_from(other, spec)]
+        return Start(chosen(fitting, str(warm), "model"))
     known = weights.transceivers()
     if warm in (None, EMBEDDED):
         if source is None:
@@ -387,7 +389,8 @@ def verify(name: str) -> tuple[float, float]:
     """A card's golden PSNR and the PSNR that its weights give here. Raises LinksimError for damaged weights."""
     card = weights.cards()[name]
     model = model_of_card(card)
-    return card["golden_psnr_db"], golden_psnr(model, weights.load(model))
+    # What was saved in half precision is what `golden_psnr` measured.
+    return card["golden_psnr_db"], model.golden_psnr(weights.load(model))
 
 
 def _device_name(device: str) -> str:

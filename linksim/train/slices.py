@@ -164,8 +164,8 @@ class Slices:
         if self.pool.waiting is None or time.monotonic() < self._looked + LOOKS_S:
             return
         self._looked = time.monotonic()
-        if (words := self.pool.waiting() or "") != self._told and words:
-            print(words, flush=True)
+        if (words := self.pool.waiting() or "") != self._told:
+            print(words or "a worker is there", flush=True)
         self._told = words
 
     def stop(self, turns: Iterable[Turn]) -> None:

@@ -78,7 +78,7 @@ class Processes(Team):
             from lightning_fabric import Fabric
             from lightning_fabric.strategies.ddp import DDPStrategy
         except ImportError:
-            raise LinksimError("--devices needs Lightning Fabric: pip install 'linksim[devices]'") from None
+            raise LinksimError('--devices needs Lightning Fabric: pip install -e ".[devices]" in the clone') from None
         kind = torch.device(device)
         if kind.index is not None:
             raise LinksimError(f"--device {device}: --devices takes the first ones: name the kind alone, {kind.type}")

@@ -40,6 +40,21 @@ def test_images_come_sorted_by_name_whatever_the_order_on_disk(tmp_path: Path) -
         np.testing.assert_array_equal(image, expected[name])
 
 
+def test_a_folder_says_whom_to_cite(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 8, 8)
+    assert load_dataset(f"folder:{tmp_path}").citation == ""
+    (tmp_path / "CITATION.txt").write_text("A. Body: Photographs,\n2011.\n")
+    assert load_dataset(f"folder:{tmp_path}").citation == "A. Body: Photographs, 2011."
+    for content, hint in ((b"\xff\xfe\x00", "cannot be read as text"), (b"a" * 2000, "2000 characters")):
+        (tmp_path / "CITATION.txt").write_bytes(content)
+        with pytest.raises(LinksimError, match=hint):
+            load_dataset(f"folder:{tmp_path}")
+    (tmp_path / "CITATION.txt").unlink()
+    os.mkfifo(tmp_path / "CITATION.txt")
+    with pytest.raises(LinksimError, match="cannot be read as text"):
+        load_dataset(f"folder:{tmp_path}")
+
+
 def test_a_folder_is_indexed_like_an_array(tmp_path: Path) -> None:
     every = np.stack([_save(tmp_path / f"{i}.png", 4, 4, i) for i in range(5)])
     images = load_dataset(f"folder:{tmp_path}").images

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import linksim
@@ -25,6 +27,7 @@ from linksim.cli import main
 from linksim.data import cifar10
 from linksim.engine import journal
 from linksim.engine.cluster import parse_cluster
+from linksim.engine.queues import _clear
 from linksim.models import weights
 from linksim.models.checkpoint import load_checkpoint
 from linksim.train.models import model_of_card
@@ -136,8 +139,9 @@ def settings(**more: Any) -> dict[str, Any]:
         ("slurm:jobs=0", "greater than or equal to 1"),
         ("tcp://127.0.0.1:99999", "write tcp://HOST:PORT"),
         ("tls://127.0.0.1:0", "write tls://HOST:PORT"),
-        ("slurm:jobs=2,time=soon", "time: write a time like 90m or 2h, 5m at the least"),
+        ("slurm:jobs=2,time=soon", "time: write a time like 90m, 2h or 02:00:00, 5m at the least"),
         ("slurm:jobs=2,time=4m", "5m at the least"),
+        ("slurm:jobs=2,time=00:04:59", "5m at the least"),
         ("slurm:jobs=2,memory=0GB", "memory: write an amount like 4GB"),
         ("slurm:jobs=2,partition=a b;ls", "partition: write one word"),
         ("slurm:jobs=2,account=", "account: write one word"),
@@ -156,6 +160,20 @@ def test_a_queue_is_asked_for_what_was_written() -> None:
     asked = parse_cluster("pbs:jobs=20,partition=gpu,time=90m,memory=8GB,gpu=1,account=me").queue
     assert asked is not None
     assert (asked.jobs, asked.partition, asked.seconds, asked.gpu, asked.account) == (20, "gpu", 5400, 1, "me")
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds", "memory"),
+    [
+        ("time=02:30:00,memory=4G", 9000, "4GiB"),
+        ("time=1-12:00:00,memory=1500M", 129_600, "1500MiB"),
+        ("time=90m,memory=4GB", 5400, "4GB"),
+    ],
+)
+def test_times_and_amounts_are_read_as_queues_write_them(words: str, seconds: int, memory: str) -> None:
+    asked = parse_cluster(f"slurm:jobs=2,{words}").queue
+    assert asked is not None
+    assert (asked.seconds, asked.memory) == (seconds, memory)
 
 
 def test_nobody_answers_and_nothing_is_written(
@@ -184,20 +202,166 @@ def test_what_listens_and_is_no_scheduler_is_told_in_one_line(tmp_path: Path, mo
     assert not (tmp_path / "x").exists()
 
 
+def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Puts commands of a queue first on the path, and works in `folder`."""
+    (folder / "commands").mkdir()
+    for name, text in scripts.items():
+        (folder / "commands" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "commands" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'commands'}:{os.environ['PATH']}")
+    monkeypatch.chdir(folder)
+
+
 def test_a_queue_that_takes_no_jobs_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = tmp_path / "commands"
-    commands.mkdir()
-    for name, text in (("sbatch", "echo invalid partition >&2; exit 1"), ("squeue", "exit 0")):
-        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
+    commands(tmp_path, monkeypatch, sbatch="echo invalid partition >&2; exit 1", squeue="exit 0")
     with pytest.raises(LinksimError, match=r"the queue takes no jobs \(invalid partition\)"):
         linksim.sweep(tmp_path / "x", cluster="slurm:jobs=1", **settings(groups=4))
-    (commands / "squeue").write_text("#!/bin/sh\necho no controller >&2; exit 1\n")
-    with pytest.raises(LinksimError, match="squeue: no controller: mend the queue first"):
+    # A command that says nothing of a job hands none in.
+    (tmp_path / "commands" / "sbatch").write_text("#!/bin/sh\nprintf 'Bonjour, \\351!\\n'\n")
+    with pytest.raises(LinksimError, match=r"the queue takes no jobs \(Bonjour"):
+        linksim.sweep(tmp_path / "z", cluster="slurm:jobs=1", progress=False, **settings(groups=4))
+    (tmp_path / "commands" / "squeue").write_text("#!/bin/sh\nprintf 'no controller \\351' >&2; exit 1\n")
+    with pytest.raises(LinksimError, match=r"squeue: no controller .: mend the queue first"):
         linksim.sweep(tmp_path / "y", cluster="slurm:jobs=1", progress=False, **settings(groups=4))
     assert not (tmp_path / "y").exists()
+
+
+def test_a_queue_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands(tmp_path, monkeypatch, sbatch="echo $$ > pid; exec sleep 600", squeue="exit 0")
+    monkeypatch.setattr("linksim.engine.queues._ANSWERS_S", 1.0)
+    with pytest.raises(LinksimError, match=r"the queue takes no jobs \(sbatch does not answer\)"):
+        linksim.sweep(tmp_path / "x", cluster="slurm:jobs=1", progress=False, **settings(groups=4))
+    # What would hand a job in that nobody waits for is ended.
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_a_folder_that_cannot_be_written_is_no_place_for_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands(tmp_path, monkeypatch, sbatch="exit 1", squeue="exit 0")
+    # Not even root writes there.
+    monkeypatch.chdir("/proc/self")
+    with pytest.raises(LinksimError, match=r"cannot be written .*: run this in a folder that can be and"):
+        linksim.sweep(tmp_path / "x", cluster="slurm:jobs=1", progress=False, **settings(groups=4))
+    assert not (tmp_path / "x").exists()
+
+
+#: A queue in a folder: a job is a process of this machine, and the first VAIN jobs end at once.
+SBATCH = """
+echo x >> jobs
+count=$(wc -l < jobs)
+if [ $count -le "$VAIN" ]; then
+    echo no such place > "$(echo .linksim-cluster-*)/worker-$$.err"
+    echo Submitted batch job $$
+else
+    cp "$1" script
+    setsid bash script > log 2>&1 &
+    echo $! > running
+    echo Submitted batch job $!
+fi
+"""
+SQUEUE = "[ ! -f running ] || ! kill -0 $(cat running) 2> /dev/null || cat running"
+SCANCEL = "kill -- -$1"
+
+
+def test_a_job_that_ends_before_its_worker_begins_is_asked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=SBATCH, squeue=SQUEUE, scancel=SCANCEL)
+    monkeypatch.setattr("linksim.engine.queues._LOOKS_S", 0.2)
+    monkeypatch.setenv("VAIN", "2")
+    few = settings(groups=8)
+    same(here(tmp_path / "alone", **few), linksim.sweep(tmp_path / "x", cluster="slurm:jobs=1", progress=False, **few))
+    assert len((tmp_path / "jobs").read_text().split()) == 3
+    monkeypatch.setenv("VAIN", "1000")
+    with pytest.raises(LinksimError, match=r"[0-9]+ jobs ended before their worker began \(no such place\)"):
+        linksim.sweep(tmp_path / "y", cluster="slurm:jobs=1", progress=False, **few)
+    assert not list(tmp_path.glob(".linksim-cluster-*"))
+
+
+def told_by_a_terminal(
+    number: signal.Signals, words: str, env: dict[str, str], folder: Path, ready: Callable[[int, bytes], bool]
+) -> str:
+    """What the command line says from when it is `ready`, and all of its processes are told to stop."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "linksim.cli", *words.split()], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        env=env, cwd=folder, start_new_session=True,
+        # A shell has what it runs in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        said = b""
+        while not ready(process.pid, said):
+            more = os.read(process.stderr.fileno(), 1 << 16)
+            assert more, said
+            said += more
+        os.killpg(process.pid, number)
+        last = process.communicate(timeout=300)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 130, last
+    return last
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_being_told_to_stop_takes_the_jobs_back(
+    number: signal.Signals, cli_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by Ctrl-C, which dask-jobqueue's import has end a process without a word."""
+    waits = "echo Submitted batch job 77; echo 77 > queued"
+    commands(tmp_path, monkeypatch, sbatch=waits, squeue="cat queued || true", scancel='echo "$@" > taken')
+    words = "sweep --scheme klt --groups 4 --metrics psnr --out x --cluster slurm:jobs=1"
+    env = {**cli_env, "PATH": os.environ["PATH"]}
+    last = told_by_a_terminal(number, words, env, tmp_path, lambda _, said: b"waiting for a worker" in said)
+    assert "stopped: what is done is kept in x" in last
+    assert "Traceback" not in last
+    assert (tmp_path / "taken").read_text() == "77\n"
+    assert not list(tmp_path.glob(".linksim-cluster-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_stops_a_local_cluster_in_one_line(
+    number: signal.Signals, cli_env: dict[str, str], tmp_path: Path
+) -> None:
+    """A terminal tells dask's processes as well, whose last words help nobody."""
+
+    def ready(process: int, said: bytes) -> bool:
+        if b"unit/s" not in said:
+            return False
+        while not psutil.Process(process).children(recursive=True):
+            time.sleep(0.05)
+        # In the middle of their beginning.
+        time.sleep(2)
+        return True
+
+    words = "sweep --scheme bpg-capacity --channel rayleigh --metrics psnr --out x --cluster local:1"
+    last = told_by_a_terminal(number, words, cli_env, tmp_path, ready)
+    assert last.rstrip().endswith("stopped: what is done is kept in x; the same command goes on with it")
+    for word in ("Traceback", "KeyboardInterrupt", "distributed"):
+        assert word not in last
+
+
+def test_keys_of_a_command_that_was_killed_go_with_the_next_one(tmp_path: Path) -> None:
+    for name in ("killed", "lives", "begins"):
+        (tmp_path / f".linksim-cluster-{name}").mkdir()
+        (tmp_path / f".linksim-cluster-{name}" / "lock").touch()
+        if name != "begins":
+            os.utime(tmp_path / f".linksim-cluster-{name}" / "lock", (0, 0))
+    with FileLock(tmp_path / ".linksim-cluster-lives" / "lock"):
+        os.utime(tmp_path / ".linksim-cluster-lives" / "lock", (0, 0))
+        _clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".linksim-cluster-lives", ".linksim-cluster-begins"}
+
+
+def test_a_script_needs_no_guard(cli_env: dict[str, str], tmp_path: Path) -> None:
+    """Processes that a script begins, outside of `if __name__ == "__main__":`, do not run it once more."""
+    call = 'linksim.sweep("{out}", scheme="bpg-capacity", groups=4, metrics="psnr", snr="0,10", progress=False, {how})'
+    lines = ["import linksim", 'print("begun")']
+    lines += [call.format(out="pool", how="workers=2"), call.format(out="dask", how='cluster="local:1"')]
+    (tmp_path / "script.py").write_text("\n".join([*lines, 'print("ended")']))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=cli_env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "begun\nended\n"), done.stderr
 
 
 def test_workers_that_share_nothing_give_the_rows_of_one_process(
@@ -475,7 +639,7 @@ def test_a_slice_gives_back_what_it_has_when_its_time_is_over(tmp_path: Path, mo
     files: dict[str, bytes] = {}
     steps = [0]
     # Seconds go into starting, as many as the machine needs.
-    for seconds in (12.0, 12.0, 24.0, 48.0, 96.0, 192.0, 384.0):
+    for seconds in (3.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 192.0, 384.0):
         found = train_slice("any", words, ["--data-dir", "{data}"], name, files, {}, seconds)
         files = dict(found.files)
         assert found.code is None

@@ -174,7 +174,12 @@ def test_what_does_not_go_together_is_refused() -> None:
             parse(name).build(linksim.Setting(linksim.LinkConfig("awgn", 2), (3, 32, 32), linksim_rho()))
     with pytest.raises(LinksimError, match="has a second stage already"):
         refined(find("dim+grain"), Grain)
-    for kind in (Grain, type("First", (Grain,), {"name": "first"}), type("Bad", (Grain,), {"name": "a b"}), Dim):
+    for kind in (
+        type("Cgan", (Grain,), {"name": "cgan"}),
+        type("First", (Grain,), {"name": "first"}),
+        type("Bad", (Grain,), {"name": "a b"}),
+        Dim,
+    ):
         with pytest.raises(LinksimError, match=r"exists|cannot be named|no linksim Refiner"):
             linksim.register_refiner(kind)  # type: ignore[arg-type]
 

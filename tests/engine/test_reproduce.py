@@ -93,6 +93,7 @@ def test_the_parts_hold_the_numbers_of_one_sweep(tmp_path: Path) -> None:
     assert make_config(run["config"]) == CONFIG
 
 
+@pytest.mark.figures
 def test_the_command_line_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(Fraction(1, 24))
     file = tmp_path / "mine.yaml"

@@ -21,12 +21,14 @@ import torch
 
 import linksim
 from linksim import LinksimError, Received, Scheme, SideInfo
+from linksim.cli import main
 from linksim.data import load_dataset
 from linksim.engine.stats import binomial_interval, clustered_binomial_interval
 from linksim.schemes import registry
-from tests.conftest import Cli
+from tests.conftest import Cli, see
 
-GROUPS = 96
+#: A whole unit of sweeps and a short one.
+GROUPS = 66
 COMMAND = [
     "sweep", "--scheme", "analog-pixels,bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr", "5:15:5",
     "--groups", str(GROUPS), "--users", "2", "--quiet",
@@ -44,11 +46,15 @@ def assert_same(folder: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, plugin_path: str) -> Path:
     """The sweep of COMMAND by one worker in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "1", "--out", str(folder / "x")]
-    subprocess.run(words, env=cli_env, check=True, timeout=1200)
+    words = [*COMMAND, "--workers", "1", "--out", str(folder / "x")]
+    with pytest.MonkeyPatch.context() as patch:
+        see(patch, plugin_path)
+        # What a process of its own is told.
+        patch.setattr(sys, "argv", ["cli.py", *words])
+        assert main(words) == 0
     return folder / "x"
 
 
@@ -465,7 +471,7 @@ def test_a_scheme_that_sends_too_little_power_is_named_in_the_note_the_table_and
         "echo": "",
         "quiet": "sends 0.25 of the power allowed (-6.0 dB)",
     }
-    (legend,) = curves(table, "psnr_db").legends
+    (legend,) = curves(table, ["psnr_db"]).legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "echo",
         "quiet [sends 0.25 of the power allowed (-6.0 dB)]",
@@ -486,9 +492,9 @@ def test_block_errors_have_the_interval_of_their_clusters_and_of_blocks_where_a_
 
 
 @pytest.mark.usefixtures("local")
-def test_a_name_is_registered_once_and_local_schemes_need_one_worker(tmp_path: Path) -> None:
-    with pytest.raises(LinksimError, match="exists"):
-        linksim.register(Still)
+def test_linksims_own_names_are_taken_and_local_schemes_need_one_worker(tmp_path: Path) -> None:
+    with pytest.raises(LinksimError, match="a scheme named 'kd' exists"):
+        linksim.register(type("Kd", (Still,), {"name": "kd"}))
     with pytest.raises(LinksimError, match="one worker"):
         quick(tmp_path, scheme="still", workers=2)
 
@@ -629,6 +635,33 @@ def mover() -> Iterator[type[Mover]]:
     registry.unregister("mover")
 
 
+def test_folders_of_the_same_draws_are_compared_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--channel", "rayleigh", "--snr", "0,10", "--groups", "4", "--metrics", "psnr", "--quiet")
+    schemes = {"both": "bpg-capacity,bpg-ldpc-qam-sic", "one": "bpg-capacity", "other": "bpg-ldpc-qam-sic"}
+    for name, scheme in schemes.items():
+        assert main(["sweep", "--scheme", scheme, *words, "--out", str(tmp_path / name)]) == 0
+    assert main(["sweep", "--scheme", "bpg-capacity", *words, "--seed", "1", "--out", str(tmp_path / "seed")]) == 0
+    whole = linksim.compare(tmp_path / "both", "bpg-capacity")
+    pd.testing.assert_frame_equal(whole, linksim.compare(tmp_path / "one", "bpg-capacity", others=[tmp_path / "other"]))
+    again = linksim.compare(tmp_path / "one", "bpg-capacity", others=[tmp_path / "both"])
+    assert set(again["variant"]) == {"bpg-capacity (both)", "bpg-ldpc-qam-sic"}
+    assert (again.loc[again["variant"] == "bpg-capacity (both)", "difference"] == 0).all()
+    capsys.readouterr()
+    # Two folders of one name have curves of two names, and one folder is not two.
+    for place in ("a", "b"):
+        shutil.copytree(tmp_path / "one", tmp_path / place / "res")
+    folders = [tmp_path / "a" / "res", tmp_path / "b" / "res"]
+    alike = linksim.compare(tmp_path / "one", "bpg-capacity", others=folders)
+    assert set(alike["variant"]) == {"bpg-capacity (res)", f"bpg-capacity ({folders[1]})"}
+    with pytest.raises(LinksimError, match="given twice"):
+        linksim.compare(tmp_path / "one", "bpg-capacity", others=[tmp_path / "one"])
+    (folders[0] / "run.json").unlink()
+    with pytest.raises(LinksimError, match=r"has no run\.json"):
+        linksim.compare(tmp_path / "one", "bpg-capacity", others=folders)
+    assert main(["compare", str(tmp_path / "one"), "--with", str(tmp_path / "seed"), "--baseline", "bpg-capacity"]) == 2
+    assert "have no pairs: seed is 0 and 1: sweep again with the same" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:mover sends")
 @pytest.mark.parametrize("deed", ["moved", "removed", "journal removed", "journal file removed", "replaced"])
 def test_a_results_folder_that_goes_while_the_sweep_runs_ends_it_and_nothing_is_made_anew(
@@ -753,7 +786,7 @@ def test_an_installed_channel_runs_in_sweeps_and_is_listed(here: Cli, tmp_path: 
 def test_any_executor_evaluates_the_units_with_the_rows_of_one_process(tmp_path: Path) -> None:
     settings = {"scheme": "bpg-capacity", "channel": "rayleigh", "snr": "0:15:5", "groups": 12, "metrics": "psnr"}
     alone = linksim.sweep(tmp_path / "alone", progress=False, **settings)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver")) as pool:
         pooled = linksim.sweep(tmp_path / "pooled", pool=pool, progress=False, **settings)
     pd.testing.assert_frame_equal(alone.drop(columns="seconds"), pooled.drop(columns="seconds"))
 

@@ -1,5 +1,8 @@
 """Several antennas against theory: zero forcing, maximum ratio combining, what is left of the other users."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -184,3 +187,8 @@ def test_a_user_without_power_is_heard_as_silence() -> None:
     signal, a = found.as_orthogonal(torch.ones(1))
     assert torch.isfinite(torch.view_as_real(signal)).all()
     assert a[0, 1] == 0
+
+
+def test_sionna_comes_without_the_compiler() -> None:
+    code = "import sys; from linksim.link.phy import sionna; sionna('mimo'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """The link against closed formulas: fading, noise, superposition, power, SNR and bandwidth."""
 
 import json
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ from linksim.link.draws import Draws, KeyedDraws, Stream
 from linksim.link.fading import Channel
 from linksim.link.power import equal_split, exceeds_eq2, normalise, parse_split, symbol_power, user_powers
 from linksim.link.realisation import Realisation, realise
-from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse_rho
+from linksim.link.units import channel_uses, db_to_linear, noise_variance, parse_rho, ratio_of
 from linksim.models.batch import Transmission
 from linksim.models.spec import ModelSpec
 from linksim.schemes.semnoma.recipe import RECIPES
@@ -209,6 +210,33 @@ def test_a_ratio_without_whole_channel_uses_names_its_neighbours() -> None:
             parse_rho(bad)
 
 
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [(1 / 6, "1/6"), (1 / 3, "1/3"), (np.float64(1) / 48, "1/48"), (0.25, "1/4"), ("0.125", "1/8"), (2 / 3, "2/3")],
+)
+def test_a_float_is_the_ratio_that_it_was_divided_from(text: str | float, ratio: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_rho(text) == Fraction(ratio)
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("0.1667", "1/6"), (0.167, "1/6"), ("0.0833", "1/12"), ("0.021", "1/48"), ("1.33", "4/3"), (0.33, "1/3")],
+)
+def test_a_rounded_number_is_the_simplest_ratio_that_rounds_to_it_and_says_so(text: str | float, ratio: str) -> None:
+    with pytest.warns(UserWarning, match=f"rho {text} is taken as {ratio}"):
+        assert parse_rho(text) == Fraction(ratio)
+
+
+def test_what_rounds_to_no_ratio_of_images_is_left_as_it_is() -> None:
+    assert parse_rho("0.3") == Fraction(3, 10)
+    assert [parse_rho(text) for text in ("0.05", "0.16", 0.12)] == [Fraction(1, 20), Fraction(4, 25), Fraction(3, 25)]
+    for ratio in (Fraction(4, 25), Fraction(1, 48), Fraction(4, 3)):
+        assert ratio_of(float(ratio)) == ratio
+    assert parse_rho("0.14286") == Fraction(14286, 100000)
+
+
 def test_snr_is_p_avg_over_the_noise_variance_per_complex_symbol() -> None:
     assert noise_variance(0) == 1
     assert noise_variance(10) == pytest.approx(0.1)
@@ -276,8 +304,8 @@ def test_a_channel_of_a_plug_in_is_drawn_by_sweeps_and_by_training_alike(tmp_pat
         assert float(h.real.log().std()) == pytest.approx(0.5 * 0.5**0.5, rel=0.1)
         with pytest.raises(LinksimError, match=r"drew \[8, 1, 2, 1\] of torch.float32: complex64 \[8, 1"):
             linksim.sweep(tmp_path / "real", channel="real", **settings)
-        with pytest.raises(LinksimError, match="a channel named 'shadowed' exists"):
-            linksim.register_channel(Shadowed)
+        with pytest.raises(LinksimError, match="a channel named 'rayleigh' exists"):
+            linksim.register_channel(type("Other", (Shadowed,), {"name": "rayleigh"}))
     finally:
         for kind in (Shadowed, Real):
             CHANNELS.unregister(kind.name)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from linksim.errors import LinksimError
 from linksim.metrics import make_metric, mse, psnr_from_mse, psnr_from_mse_array
@@ -58,6 +57,9 @@ def test_ssim_of_flat_images_is_that_of_double_precision_and_never_above_1(level
 
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_ssim_equals_torchmetrics_with_the_border_cut_off(shape: tuple[int, int, int]) -> None:
+    # Seconds, which every process of the suite would wait for at the head of this file.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     reference, image = _pair(shape)
     _, full = structural_similarity_index_measure(
         image, reference, data_range=1.0, reduction="none", return_full_image=True

@@ -42,6 +42,19 @@ def test_torchmetrics_published_fid_is_reproduced_with_these_weights(install: In
     np.testing.assert_allclose(fid.compute().item(), 12.6388, atol=5e-4)
 
 
+class _Some(torch.nn.Module):
+    """The first features of a network: torchmetrics' distance takes the cube of their number."""
+
+    num_features = 128
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images)[:, : self.num_features]
+
+
 def test_the_fid_of_a_small_set_equals_torchmetrics_without_its_own_resizing(
     install: Install, network_file: Path
 ) -> None:
@@ -49,30 +62,37 @@ def test_the_fid_of_a_small_set_equals_torchmetrics_without_its_own_resizing(
     install("inception-fid")
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    reference = photos(16)
+    reference = photos(6)
     received = noisy(reference)
     metric = make_metric("fid")
     assert isinstance(metric, Fid)
-    ours = metric.distance(metric.features(reference), metric.features(received))
-    theirs = FrechetInceptionDistance(
+    network = FrechetInceptionDistance(
         feature=2048, antialias=False, feature_extractor_weights_path=_saved(network_file)
-    )
+    ).inception
+    ours, theirs = [], FrechetInceptionDistance(feature=_Some(network))
     for images, real in ((reference, True), (received, False)):
-        theirs.update((images * 255).round().to(torch.uint8), real=real)
-    np.testing.assert_allclose(ours, theirs.compute().item(), rtol=1e-4)
+        pixels = (images * 255).round().to(torch.uint8)
+        ours.append(metric.features(images))
+        np.testing.assert_allclose(ours[-1], network(pixels), rtol=1e-3, atol=1e-4)
+        theirs.update(pixels, real=real)
+    distance = metric.distance(*(features[:, : _Some.num_features] for features in ours))
+    np.testing.assert_allclose(distance, theirs.compute().item(), rtol=1e-4)
 
 
-def test_features_are_those_of_the_image_rounded_to_8_bits_in_any_batch(install: Install) -> None:
+def test_features_are_those_of_the_image_rounded_to_8_bits_in_any_batch(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install("inception-fid")
     metric = make_metric("fid")
     assert isinstance(metric, Fid)
-    images = photos(20)
+    monkeypatch.setattr(metric, "_chunk", 4)
+    images = photos(9)
     nearby = (images + 0.4 / 255 * torch.where(images < 0.5, 1, -1)).clamp(0, 1)
     features = metric.features(images)
-    assert features.shape == (20, 2048)
+    assert features.shape == (9, 2048)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, metric.features(nearby))
-    np.testing.assert_allclose(features[17:], metric.features(images[17:]), atol=1e-4)
+    np.testing.assert_allclose(features[7:], metric.features(images[7:]), atol=1e-4)
     assert not np.array_equal(features[:1], metric.features((images[:1] + 1 / 255).clamp(0, 1)))
 
 

@@ -28,6 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiles = embedded_images(64 * 12, (3, 256, 256))
     for number, image in enumerate(tiles):
         Image.fromarray(image.transpose(1, 2, 0)).save(found / "faces" / f"{number:02d}.png")
+    (found / "faces" / "CITATION.txt").write_text("A. Body: Faces, for research")
     return found
 
 
@@ -67,6 +68,7 @@ def test_models_of_256x256_train_go_on_verify_and_stand_in_figure_8(
     assert main(["verify", name]) == 0
     assert main(["card", name]) == 0
     said = capsys.readouterr().out
+    assert "A. Body: Faces, for research" in said
     assert "folder:faces, 8 images of 256x256; validation on 4 of the other 4" in said
     assert "--dataset folder:faces --image-size 256 --steps 2 --recipe finetune --set batch=2 --set crop=64" in said
     assert str(trained) not in said.partition("where")[2].partition("\n")[2]
@@ -108,11 +110,9 @@ def test_weights_of_other_images_stay_and_a_row_says_what_its_weights_know(
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
     asked = ["train", "--scheme", "semoma", "--image-size", "32", "--set", "batch=2", "--out", str(tmp_path / "runs")]
     faces = ["--dataset", f"folder:{trained / 'faces'}"]
-    # CIFAR-10's weights come along under this name.
+    # CIFAR-10's weights come along under this name: they give way, and `weights=shipped` still finds them.
     assert main([*asked, *faces, "--steps", "1"]) == 0
-    assert "or of other images, are there and stay" in capsys.readouterr().out
-    assert not (tmp_path / "weights" / "manifest.json").exists()
-    assert main([*asked, *faces, "--steps", "1", "--resume", "--replace"]) == 0
+    assert (tmp_path / "weights" / "manifest.json").exists()
     table = linksim.sweep(tmp_path / "x", scheme="semoma", groups=2, snr=10, workers=1, progress=False)
     assert table["trained_note"].item() == "trained on folder:faces"
     (tmp_path / "s.yaml").write_text(f"scheme: semoma\ndataset: folder:{trained / 'faces'}\nimage_size: 32\n")
@@ -123,6 +123,14 @@ def test_weights_of_other_images_stay_and_a_row_says_what_its_weights_know(
         (other / path.name).write_bytes(path.read_bytes())
     assert main(["train", "--for", str(tmp_path / "s.yaml"), "--dataset", f"folder:{other}", "--steps", "1"]) == 2
     assert "has weights that were trained on other images: --replace trains it" in capsys.readouterr().err
+    again = [f"folder:{other}" if word == faces[1] else word for word in [*asked, *faces]]
+    again[again.index(str(tmp_path / "runs"))] = str(tmp_path / "more")
+    assert main([*again, "--steps", "1"]) == 0
+    assert "or of other images, are there and stay" in capsys.readouterr().out
+    # Of shipped weights, what a sweep needs is trained on the images that are asked for.
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "empty"))
+    assert main(["train", "--for", str(tmp_path / "s.yaml"), *faces, "--steps", "1", "--dry-run"]) == 0
+    assert "needed  semoma" in capsys.readouterr().out
 
 
 def test_a_refused_more_leaves_the_run_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

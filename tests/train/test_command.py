@@ -10,11 +10,13 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
+import linksim
 from linksim import LinksimError
 from linksim.cli import main
 from linksim.data import cifar10
@@ -198,7 +200,9 @@ def test_a_warm_start_takes_the_nearest_model(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
-def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: Path, few_held_out: str) -> None:
+def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(
+    tmp_path: Path, few_held_out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.yaml").write_text("scheme: [kd, semnoma]\nchannel: awgn\nrho: 1/24\n")
     words = ["train", "--for", "mine.yaml", "--steps", "1", "--set", "batch=2", "--jobs", "2", "--warm", "auto"]
     words += ["--set", "embed_steps=2", "--data-dir", str(OFFICIAL), "--out", "runs"]
@@ -229,7 +233,29 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(tmp_path: P
         SOURCE: BASE.name,
         **{replace(BASE, method=method).name: SOURCE for method in ("kd", "semnoma")},
     }
-    assert start().wait(600) == 0
+    monkeypatch.setenv("LINKSIM_WEIGHTS", environment["LINKSIM_WEIGHTS"])
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 0
+    assert "every model of this sweep has its weights" in capsys.readouterr().out
+
+
+def test_a_function_trains_as_the_command_does(folder: Path) -> None:
+    asked: dict[str, Any] = {
+        "scheme": "semoma",
+        "rho": "1/12",
+        "steps": 1,
+        "set": {"batch": 2},
+        "data_dir": folder / "data",
+    }
+    run = linksim.train_model(folder / "runs", **asked)
+    assert run == folder / "runs" / BASE.name
+    assert (run / "best.pt").is_file()
+    assert weights.cards()[BASE.name]["pairs"] == 2
+    with pytest.raises(LinksimError, match="holds a run: --resume"):
+        linksim.train_model(folder / "runs", **asked)
+    assert linksim.train_model(folder / "runs", **asked, resume=True) == run
+    with pytest.raises(LinksimError, match="unknown option '--stepps'"):
+        linksim.train_model(folder / "runs", scheme="semoma", stepps=1)
 
 
 def test_better_weights_stay_unless_told_otherwise(

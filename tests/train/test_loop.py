@@ -19,13 +19,14 @@ from linksim import stopping
 from linksim.data.training import training_set_of
 from linksim.errors import LinksimError
 from linksim.models.checkpoint import State
+from linksim.models.fidelity import fidelity
 from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.schemes.learned import learned, transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.schemes.semnoma.training import ConvNextTask, taught_losses
-from linksim.schemes.training import compile_networks, fidelity
+from linksim.schemes.training import compile_networks
 from linksim.train import loop
 from linksim.train.logs import Logs
 from linksim.train.models import asked_model
@@ -269,7 +270,7 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
         if teacher is not None:
             losses = taught_losses(sends, TINY, model.eval(), teacher, batch)  # type: ignore[arg-type]
         else:
-            losses = {"total": fidelity(TINY, sends.images(model.eval(), batch), batch.images)}  # type: ignore[arg-type]
+            losses = {"total": fidelity(TINY.loss, sends.images(model.eval(), batch), batch.images)}  # type: ignore[arg-type]
         losses["total"].backward()
         return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 

@@ -69,7 +69,7 @@ class DiffBir(Refiner):
         try:
             import transformers  # noqa: F401
         except ImportError:
-            raise NoWeights('diffbir needs transformers: pip install "linksim[diffbir]"') from None
+            raise NoWeights('diffbir needs transformers: pip install -e ".[diffbir]" in the clone') from None
         if not (self._base / "model_index.json").is_file():
             raise NoWeights(
                 f"diffbir needs Stable Diffusion 2.1: download the diffusers repository {_BASE} from huggingface.co to "

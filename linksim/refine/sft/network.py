@@ -29,6 +29,9 @@ _UNSHUFFLE = 4
 _RESIDUALS = 6
 _SLOPE = 0.1
 
+#: Standard deviation of what turns Z into scales and shifts, at the start.
+_NEAR = 0.02
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -99,7 +102,16 @@ class LatentEncoder(nn.Module):
             nn.Conv2d(2 * c, 2 * c, 3, padding=1), act,
             nn.Conv2d(2 * c, 4 * c, 3, padding=1), act,
         )  # fmt: skip
-        self.tail = nn.Sequential(nn.Linear(4 * c, 4 * c), act, nn.Linear(4 * c, 4 * c), act)
+        last = nn.Linear(4 * c, 4 * c)
+        self.tail = nn.Sequential(nn.Linear(4 * c, 4 * c), act, last, act)
+        # Z begins near one, and images apart: PyTorch's own start makes it the same small number for all.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+                nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+                nn.init.constant_(layer.bias, float(layer is last))
+        for residual in (part for part in self.body if isinstance(part, _Residual)):
+            # Its last convolution: it begins as the identity.
+            nn.init.zeros_(list(residual.parameters())[-2])
 
     def forward(self, *images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], the first stage's first, to Z [B, 4 C'], float32."""
@@ -115,6 +127,9 @@ class _Modulated(nn.Module):
         super().__init__()
         self.norm = LayerNorm2d(channels)
         self.kernel = nn.Linear(latent, 2 * channels, bias=False)
+        # With Z near one a branch begins as if Z were not there: its input scaled by one and hardly shifted.
+        nn.init.normal_(self.kernel.weight, std=_NEAR)
+        self.kernel.weight.data[:channels] += 1 / latent
 
     def modulated(self, x: Tensor, z: Tensor) -> Tensor:
         scale, shift = self.kernel(z)[:, :, None, None].chunk(2, dim=1)
@@ -287,10 +302,12 @@ class SftNetwork(nn.Module):
     Args:
         size: "compact" or "paper".
         prior: whether there is a diffusion; without, Z is one learned constant, which tells N2's own part.
+        first: the transceiver, where it is trained beside it; None where it is frozen and lies elsewhere.
     """
 
-    def __init__(self, size: Size, prior: bool = True) -> None:
+    def __init__(self, size: Size, prior: bool = True, first: nn.Module | None = None) -> None:
         super().__init__()
+        self.first = first
         shape = SHAPES[size]
         latent = 4 * shape.latent
         self.restorer = Restorer(shape)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import ModelSpec, RefinerSpec
 from linksim.refine.base import Steps
-from linksim.refine.learned import LearnedRefiner
+from linksim.refine.learned import LearnedRefiner, golden_behind
 from linksim.refine.sft.recipe import SftRecipe
-from linksim.schemes.base import Params
+from linksim.schemes.base import Params, Scheme
+from linksim.schemes.learned import Learned, transceiver
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from linksim.link.config import Setting
+    from linksim.nets.network import Network
     from linksim.refine.sft.network import SftNetwork, Size
     from linksim.refine.training import RefinerTask
 
-NO_PRIOR = "no-prior"
+NO_PRIOR, JOINT = "no-prior", "joint"
 
 
 class SftParams(Params):
@@ -32,6 +36,9 @@ class SftParams(Params):
     )
     sft_ablation: Literal["none", "no-prior"] = Field(
         "none", description="no-prior: one learned Z for all images, no diffusion: what N2 does by itself"
+    )
+    joint: bool = Field(
+        False, description="trained together with the transceiver, which then runs on the weights that came of it"
     )
 
 
@@ -46,20 +53,35 @@ class Sft(LearnedRefiner):
     Params: ClassVar[type[Params]] = SftParams
     recipe: ClassVar[type[BaseRecipe]] = SftRecipe
 
+    def __init__(self, setting: Setting, params: Any, first: Scheme) -> None:
+        super().__init__(setting, params, first)
+        if params.joint:
+            assert isinstance(first, Learned)
+            # It sends and receives with the transceiver that was trained beside it.
+            first.run_on(self._cards[-1], lambda: cast("Network", cast("SftNetwork", self.trained[-1]).first))
+
     @classmethod
     def behind(cls, first: ModelSpec, params: Any = None) -> RefinerSpec:
-        """See `LearnedRefiner`; the part says size and ablation, where they are not the defaults."""
+        """See `LearnedRefiner`; the part says size, ablation and joint training, where they are not the defaults."""
         params = params or cls.Params()
         words = [params.sft] * (params.sft != "compact") + [params.sft_ablation] * (params.sft_ablation != "none")
+        words += [JOINT] * params.joint
         return RefinerSpec(cls.name, "-".join(words), first)
 
     @classmethod
     def words(cls, spec: RefinerSpec) -> list[str]:
         """See `Owner`."""
-        size, prior = _read(spec)
+        size, prior, joint = _read(spec)
         given = [f"sft={size}"] * (size != "compact") + [f"sft_ablation={NO_PRIOR}"] * (not prior)
+        given += ["joint=true"] * joint
         found = super().words(spec)
         return [f"{cls.name}:{','.join(given)}" if word == cls.name and given else word for word in found]
+
+    @classmethod
+    def starts_from(cls, trained: Any, wanted: RefinerSpec) -> bool:
+        """See `Owner`: a joint training from one behind a frozen first stage, too."""
+        alone = replace(wanted, part=wanted.part.removesuffix(JOINT).removesuffix("-"))
+        return super().starts_from(trained, wanted) or super().starts_from(trained, alone)
 
     @classmethod
     def check_images(cls, spec: RefinerSpec, image_shape: tuple[int, int, int]) -> None:
@@ -75,7 +97,9 @@ class Sft(LearnedRefiner):
         """See `LearnedRefiner`."""
         from linksim.refine.sft.network import SftNetwork
 
-        return SftNetwork(*_read(spec))
+        size, prior, joint = _read(spec)
+        assert spec.first is not None
+        return SftNetwork(size, prior, transceiver(spec.first).build() if joint else None)
 
     @classmethod
     def training(cls) -> type[RefinerTask]:
@@ -91,7 +115,10 @@ class Sft(LearnedRefiner):
         from linksim.refine.sft.training import restored
 
         assert isinstance(network, SftNetwork)
-        return super().golden_psnr(spec, restored(network, Diffusion("linear", "x0")))
+        whole = restored(network, Diffusion("linear", "x0"))
+        if network.first is None:
+            return super().golden_psnr(spec, whole)
+        return golden_behind(spec, cast("Network", network.first), whole)
 
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`: of the transformer."""
@@ -116,8 +143,7 @@ class Sft(LearnedRefiner):
         return refined
 
 
-def _read(spec: RefinerSpec) -> tuple[Size, bool]:
-    """Size, and whether there is a diffusion."""
-    words = spec.part.split("-", 1) if spec.part else []
-    size: Size = "paper" if "paper" in words else "compact"
-    return size, NO_PRIOR not in spec.part
+def _read(spec: RefinerSpec) -> tuple[Size, bool, bool]:
+    """Size, whether there is a diffusion, and whether the transceiver was trained beside it."""
+    size: Size = "paper" if spec.part.startswith("paper") else "compact"
+    return size, NO_PRIOR not in spec.part, spec.part.endswith(JOINT)

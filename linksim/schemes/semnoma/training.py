@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from linksim.models.batch import Batch, Transmission
+from linksim.models.fidelity import fidelity
 from linksim.nets.network import Network
 from linksim.schemes.semnoma.embedding import train_embedding
 from linksim.schemes.semnoma.losses import feature_affinity_loss
 from linksim.schemes.semnoma.network import Transceiver
 from linksim.schemes.semnoma.recipe import TEACHING, Recipe, stages
-from linksim.schemes.training import TransceiverTask, fidelity
+from linksim.schemes.training import TransceiverTask
 
 
 class ConvNextTask(TransceiverTask):
@@ -74,7 +75,7 @@ def taught_losses(
     features = model.received_features(transmission.received(model, batch))
     crossing = model.decode(features, side, 0, j + 1)
     parts: dict[str, Tensor] = {
-        recipe.loss: fidelity(recipe, model.decode(crossing, side, j + 1).float(), batch.images)
+        recipe.loss: fidelity(recipe.loss, model.decode(crossing, side, j + 1).float(), batch.images)
     }
     with torch.no_grad():
         teacher_symbols = transmission.encoded(teacher, batch, (1.0,) * spec.users)

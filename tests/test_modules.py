@@ -1,0 +1,122 @@
+"""Networks, channels and refiners in a loop of one's own: the harness's numbers, and gradients."""
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import linksim
+from linksim.data import Grouping, load_dataset
+from linksim.errors import LinksimError
+
+pytestmark = pytest.mark.whole
+DATA = load_dataset("cifar10-mini")
+
+
+def images(groups: int, users: int = 2) -> torch.Tensor:
+    chosen = Grouping(len(DATA), users).indices(np.arange(groups))
+    found = np.asarray(DATA.images[chosen.ravel()]).reshape(*chosen.shape, 3, 32, 32)
+    return torch.from_numpy(found).float() / 255
+
+
+@pytest.mark.parametrize(
+    ("scheme", "more"),
+    [("kd", {}), ("semoma", {}), ("semoma", {"antennas": 2}), ("kd", {"users": 2, "power": "sum"})],
+)
+def test_ten_lines_give_the_numbers_of_a_sweep(scheme: str, more: dict[str, Any]) -> None:
+    model = linksim.load_model(scheme, channel="rayleigh", rho="1/6", **more)
+    sent = images(8)
+    with torch.no_grad():
+        use = model.link.draw(groups=8, snr_db=10.0, symbols=model.symbols, seed=5)
+        shown = model.receive(use(model.encode(sent, use.side)), use.side).clamp(0, 1)
+    psnr = -10 * (shown - sent).square().mean(dim=(2, 3, 4)).log10()
+    sweep = linksim.sweep(
+        scheme=scheme, channel="rayleigh", rho="1/6", snr=10, groups=8, seed=5, metrics="psnr", progress=False, **more
+    )
+    table = linksim.load_images(sweep.attrs["folder"]).set_index(["group", "user"]).psnr_db
+    for (group, user), value in table.items():
+        assert float(psnr[group, user]) == pytest.approx(value, abs=1e-3)
+
+
+def test_gradients_reach_images_and_whatever_is_trained() -> None:
+    model = linksim.load_model("kd", channel="rayleigh", rho="1/6")
+    sent = images(2).requires_grad_(True)
+    model(sent, 10.0, seed=0).square().mean().backward()
+    assert sent.grad is not None
+    assert bool(sent.grad.abs().sum() > 0)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+    # A decoder of one's own against the frozen encoder: ten steps, a lower error.
+    decoder = torch.nn.Sequential(torch.nn.Linear(1024, 256), torch.nn.ReLU(), torch.nn.Linear(256, 2 * 3072))
+    optimizer = torch.optim.Adam(decoder.parameters(), 1e-3)
+    pictures, errors = images(64), []
+    for _ in range(10):
+        use = model.link.draw(64, snr_db=15.0, symbols=model.symbols)
+        with torch.no_grad():
+            received = use(model.encode(pictures, use.side))
+        shown = decoder(torch.view_as_real(received[:, 0]).flatten(1)).unflatten(1, (2, 3, 32, 32))
+        error = (shown - pictures).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.7 * errors[0]
+
+    model.requires_grad_(True)
+    model(pictures[:2], torch.tensor([0.0, 20.0])).mean().backward()
+    assert any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.parameters())
+
+
+def test_a_refiner_is_that_of_a_sweep() -> None:
+    model = linksim.load_model("kd", channel="awgn", rho="1/6")
+    refine = linksim.refiner("ddim:start=8", behind=model)
+    sent = images(4)
+    with torch.no_grad():
+        use = model.link.draw(groups=4, snr_db=0.0, symbols=model.symbols, seed=0)
+        shown = refine(model.receive(use(model.encode(sent, use.side)), use.side), use.side)
+    psnr = -10 * (shown - sent).square().mean(dim=(2, 3, 4)).log10()
+    sweep = linksim.sweep(scheme="kd+ddim:start=8", rho="1/6", snr=0, groups=4, seed=0, metrics="psnr", progress=False)
+    table = linksim.load_images(sweep.attrs["folder"]).query("stage == 'ddim'").set_index(["group", "user"]).psnr_db
+    for (group, user), value in table.items():
+        assert float(psnr[group, user]) == pytest.approx(value, abs=1e-3)
+
+
+def test_a_channel_is_drawn_anew_or_by_seed() -> None:
+    link = linksim.channel("rayleigh", users=3, antennas=2)
+    first, second = (link.draw(groups=4, snr_db=0.0, symbols=8) for _ in range(2))
+    assert not torch.equal(first.side.h, second.side.h)
+    whole, part = link.draw(4, 0.0, 8, seed=1), link.draw([2], 0.0, 8, seed=1)
+    assert torch.equal(whole.side.h[2:3], part.side.h)
+    quiet = link.draw(2, 200.0, 8, seed=1)
+    symbols = torch.randn(2, 3, 8, dtype=torch.complex64)
+    torch.testing.assert_close(quiet(symbols), torch.einsum("bmn,bnk->bmk", quiet.side.h[..., 0], symbols))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: linksim.channel("rayleih"), "did you mean 'rayleigh'"),
+        (lambda: linksim.channel(users=0), "users = 0"),
+        (lambda: linksim.channel(power="all"), "unknown power"),
+        (lambda: linksim.load_model("bpg-ldpc-qam-sic"), "has no weights"),
+        (lambda: linksim.load_model("kdd"), "load_model('kd')"),
+        (lambda: linksim.load_model("kd", users=5), "no weights kd_"),
+        (lambda: linksim.load_model("kd", rho=-1), "must be positive"),
+        (lambda: linksim.channel().draw([1], 0.0, 8), "give seed=0"),
+        (lambda: linksim.refiner("cgn", behind=linksim.load_model("kd")), "did you mean 'cgan'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(call: Any, text: str) -> None:
+    with pytest.raises(LinksimError) as raised:
+        call()
+    assert text in str(raised.value)
+
+
+def test_importing_linksim_waits_for_no_pytorch() -> None:
+    code = "import sys, linksim; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = linksim.nothing
