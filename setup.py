@@ -18,7 +18,8 @@ class WithSweeps(build_py):
         if self.editable_mode:
             return
         shipped = Path(self.build_lib) / "linksim" / "shipped"
-        for pattern in ("sweeps/*.yaml", "sweeps/train/*.yaml", "results/*/table.parquet", "results/*/run.json"):
+        results = [f"results/*/{name}" for name in ("table.parquet", "per_group.parquet", "run.json")]
+        for pattern in ("sweeps/*.yaml", "sweeps/train/*.yaml", *results):
             for file in ROOT.glob(pattern):
                 place = shipped / file.relative_to(ROOT)
                 place.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ model = linksim.load_model("kd", channel="rayleigh", rho="1/6")  # a module of P
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from linksim.api import compare, gallery, load, load_images, sweep, unregister
+from linksim.api import compare, gallery, load, load_groups, load_images, sweep, unregister
 from linksim.data import register as register_dataset
 from linksim.errors import LinksimError
 from linksim.link.channels import register as register_channel
@@ -48,6 +48,7 @@ __all__ = [
     "compare",
     "gallery",
     "load",
+    "load_groups",
     "load_images",
     "load_model",
     "metric",

@@ -77,9 +77,11 @@ def sweep(
         raise LinksimError(f"out = {shown(out)}: give a folder")
     if out is not None and Path(out).is_file():
         raise LinksimError(f"out = {shown(out)} is a file: give a folder")
-    prepared = prepare(make_config(settings), device, away=cluster is not None)
-    folder = Path(out) if out is not None else default_folder(prepared)
+    config = make_config(settings)
     with Bar(shown=progress) as bar:
+        bar.tell("loading images and networks")
+        prepared = prepare(config, device, away=cluster is not None)
+        folder = Path(out) if out is not None else default_folder(prepared)
         table = run_sweep(
             prepared,
             folder,
@@ -92,11 +94,12 @@ def sweep(
             pool=where,
             tell=bar.tell,
         )
-    assert table is not None, "a sweep without shards ends complete"
-    if figures:
-        from linksim.report.figures import draw
+        assert table is not None, "a sweep without shards ends complete"
+        if figures:
+            from linksim.report.figures import draw
 
-        draw(table, prepared.base / folder / FIGURES)
+            bar.tell("drawing")
+            draw(table, prepared.base / folder / FIGURES)
     table.attrs["folder"] = str(folder)
     return table
 
@@ -132,6 +135,29 @@ def load_images(path: str | Path) -> pd.DataFrame:
     return _read(_folder(path), PER_IMAGE)
 
 
+def load_groups(path: str | Path) -> pd.DataFrame:
+    """The metrics of a results folder by image group: means over a group's users, and PSNR pooled over them.
+
+    From its per-image table, all groups; where that is not there, from `per_group.parquet`, its first 256 groups. Rows
+    of two folders with one `group`, point and seed are of the same images, fading and noise.
+
+    Raises:
+        LinksimError: no such folder, or it has neither.
+
+    Example:
+        >>> groups = load_groups("results/fig07")
+        >>> groups.query("variant == 'kd' and snr_db == 10").groupby("rho")["group"].count().to_list()
+        [256, 256]
+    """
+    from linksim.engine.pairs import per_group
+    from linksim.engine.sweep import PER_GROUP, PER_IMAGE
+
+    folder = _folder(path)
+    if (folder / PER_GROUP).is_file() and not (folder / PER_IMAGE).exists():
+        return _read(folder, PER_GROUP)
+    return per_group(_read(folder, PER_IMAGE))
+
+
 def compare(
     path: str | Path,
     baseline: str,
@@ -146,7 +172,7 @@ def compare(
     Args:
         path: results folder.
         baseline: a variant, or a scheme's bare name where it has one variant.
-        metric: per-image column.
+        metric: a column of `load_groups`.
         stage: of the baseline (`first`, or a refiner's name); None takes its last.
         others: further results folders, of the same images and draws: a scheme of your own against a paper's figure.
             A variant that two folders have is called `variant (folder)` in the later one.
@@ -173,7 +199,7 @@ def compare(
     folders = [_folder(folder) for folder in (path, *others)]
     if len({str(folder) for folder in folders}) < len(folders):
         raise LinksimError("a folder is given twice: name each once")
-    tables = {str(folder): (load_images(folder), provenance.read_run(folder)) for folder in folders}
+    tables = {str(folder): (load_groups(folder), provenance.read_run(folder)) for folder in folders}
     return paired_differences(together(tables), baseline, metric, stage)
 
 
@@ -248,10 +274,12 @@ def _folder(path: object) -> Path:
 
 def _whole(table: pd.DataFrame, path: Path, again: str) -> pd.DataFrame:
     """A table as it is written. Raises LinksimError for one that is cut, or that has words for numbers."""
-    from linksim.engine.sweep import PER_IMAGE
+    from linksim.engine.sweep import PER_GROUP, PER_IMAGE
     from linksim.metrics import columns
 
-    needed = {"variant", "stage", "channel", "rho", "snr_db"} | ({"group"} if path.name == PER_IMAGE else set())
+    needed = {"variant", "stage", "channel", "rho", "snr_db"} | (
+        {"group"} if path.name in (PER_IMAGE, PER_GROUP) else set()
+    )
     wrong = sorted(needed - set(table.columns))
     if not wrong and table.empty:
         wrong = ["any row"]

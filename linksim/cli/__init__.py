@@ -54,6 +54,8 @@ def _say(text: str) -> None:
 
 
 def _one_line(message: object, *where: object, **more: object) -> str:
+    if "linksim.report.progress" in sys.modules:
+        sys.modules["linksim.report.progress"].make_room()
     return f"note: {message}\n"
 
 

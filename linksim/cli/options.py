@@ -232,6 +232,9 @@ def decibels(text: str, option: str) -> float:
 
 def left_out(name: str, why: str) -> None:
     """Says which curve is left out."""
+    from linksim.report.progress import make_room
+
+    make_room()
     print(f"left out  {name}: {why}", flush=True)
 
 

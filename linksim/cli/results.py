@@ -68,7 +68,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     )  # fmt: skip
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
     compare.add_argument("--stage", metavar="NAME", help="stage of the baseline: first, or a refiner's (default)")
-    compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image column (default psnr_db)")
+    compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image or pooled (default psnr_db)")
 
     grid = command(commands, "gallery", _gallery, "example images: the original and what every scheme shows of it")
     grid.add_argument("file", nargs="?", type=Path, help="a sweep file; options below go before its values")
@@ -208,22 +208,24 @@ def _drawn(args: argparse.Namespace) -> list[Path]:
                 raise LinksimError(f"--{option} is for curves over the SNR: leave out --{option}, or --y")
         written = draw_tradeoff(table, args.x or "psnr_db", args.y, folder, formats, view=view)
     else:
-        per_image = _pairs(args.folders, table) if view.gaps else None
-        written = draw(table, folder, formats, view=view, per_image=per_image)
+        groups = _pairs(args.folders, table) if view.gaps else None
+        written = draw(table, folder, formats, view=view, groups=groups)
     return [*written, folder / CAPTIONS]
 
 
 def _pairs(folders: Sequence[Path], table: pd.DataFrame) -> pd.DataFrame | None:
-    """Per-image tables of the folders that have them; None where their draws are not common, or there are none."""
+    """Image groups of the folders that have them; None where their draws are not common, or there are none."""
     import pandas as pd
 
-    from linksim.api import load_images
-    from linksim.engine.sweep import PER_IMAGE
+    from linksim.api import load_groups
+    from linksim.engine.sweep import PER_GROUP, PER_IMAGE
+    from linksim.paths import shipped
 
-    there = [load_images(folder) for folder in folders if (folder / PER_IMAGE).is_file()]
-    if not there or ("seed" in table and table["seed"].nunique() > 1):
+    known = [folder for folder in folders if any((shipped(folder) / name).is_file() for name in (PER_IMAGE, PER_GROUP))]
+    if not known or ("seed" in table and table["seed"].nunique() > 1):
         return None
-    key = ["variant", "stage", "channel", "rho", "snr_db", "group", "user"]
+    there = [load_groups(folder) for folder in known]
+    key = ["variant", "stage", "channel", "rho", "snr_db", "group"]
     return pd.concat(there, ignore_index=True).drop_duplicates(key)
 
 

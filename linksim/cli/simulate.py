@@ -89,17 +89,23 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.out is not None:
         own_folder(args.out, "runs/x")
     pool = cluster(args)
-    prepared = prepare(make_config(values), args.device, away=pool is not None)
-    folder = args.out or default_folder(prepared)
+    config = make_config(values)
+    folder = None
     try:
         with Bar(shown=not args.quiet) as bar:
+            bar.tell("loading images and networks")
+            prepared = prepare(config, args.device, away=pool is not None)
+            folder = args.out or default_folder(prepared)
             table = run_sweep(
                 prepared, folder, workers=workers, shard=shard, device=args.device, force_new=args.force_new,
                 progress=bar.update, steps=bar.steps, allow_versions=args.allow_versions, pool=pool, tell=bar.tell,
             )  # fmt: skip
-        if table is not None:
-            draw(table, prepared.base / folder / FIGURES)
+            if table is not None:
+                bar.tell("drawing")
+                draw(table, prepared.base / folder / FIGURES)
     except KeyboardInterrupt:
+        if folder is None:
+            raise
         return _stopped(folder)
     if table is None:
         print(f"shard {args.shard} is done in {folder}: the last to end writes the tables; else linksim merge")
@@ -135,12 +141,14 @@ def _reproduce(args: argparse.Namespace) -> int:
     workers, pool = whole(args.workers, "--workers"), cluster(args)
     try:
         with Bars(shown=not args.quiet) as bars:
+            bars.tell("loading images and networks")
             done = reproduce(
                 config, folder, workers=workers, device=args.device, force_new=args.force_new,
                 only=only, progress=bars.of, steps=bars.steps, missing=left_out, allow_versions=args.allow_versions,
                 pool=pool, tell=bars.tell,
             )  # fmt: skip
-        draw(done.table, figures)
+            bars.tell("drawing")
+            draw(done.table, figures)
     except KeyboardInterrupt:
         return _stopped(folder)
     except NoWeights as error:

@@ -65,9 +65,11 @@ class Plan:
 
     def units(self, point_major: bool = False) -> Iterator[Unit]:
         """Every unit. By runs first, so that a sweep cut short has all its points to the same depth, unless
-        `point_major`, which ends one point before the next begins."""
+        `point_major`, which ends one point before the next begins, but for the first run: by then it is known what each
+        point takes."""
         if point_major:
-            yield from (Unit(point, *run) for point in self.points for run in self.runs)
+            yield from (Unit(point, *run) for run in self.runs[:1] for point in self.points)
+            yield from (Unit(point, *run) for point in self.points for run in self.runs[1:])
         else:
             yield from (Unit(point, *run) for run in self.runs for point in self.points)
 

@@ -23,6 +23,7 @@ from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER, models_of
 from linksim.engine.sweep import (
     FIGURES,
+    PER_GROUP,
     PER_IMAGE,
     TABLE,
     Prepared,
@@ -41,6 +42,7 @@ from linksim.files import exclusive, is_part, remove_parts
 from linksim.link.config import Setting
 from linksim.models import weights
 from linksim.paths import shipped
+from linksim.refine.base import Steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +171,7 @@ def reproduce(
     force_new: bool = False,
     only: Sequence[str] = (),
     progress: Callable[[str], Progress] | None = None,
-    steps: Progress | None = None,
+    steps: Steps | None = None,
     missing: Callable[[str, str], None] | None = None,
     allow_versions: bool = False,
     pool: Executor | Place | None = None,
@@ -184,7 +186,7 @@ def reproduce(
         workers, device, allow_versions, pool, tell: see `run_sweep`.
         force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
         only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
-        progress: gives the function that is told the progress of a part.
+        progress: gives the function that is told the progress of a part, by its number of how many and its name.
         steps: told the steps of a refinement.
         missing: told the name of a part that has no weights, and why, before anything runs.
 
@@ -196,14 +198,14 @@ def reproduce(
     parts = _asked(config, only)
     try:
         _check_folder(config, folder)
-        before = _Tables(_read(folder / TABLE), _read(folder / PER_IMAGE))
+        before = _Tables(_read(folder / TABLE), _read(folder / PER_IMAGE), _read(folder / PER_GROUP))
         others = _finished_parts(config, folder)
         earlier = provenance.read_run(folder) or {}
         stale = False
     except LinksimError:
         if not force_new:
             raise
-        before, others, earlier, stale = _Tables(None, None), {}, {}, True
+        before, others, earlier, stale = _Tables(None, None, None), {}, {}, True
     ready: dict[str, Prepared] = {}
     lacking: dict[str, str] = {}
     for name, part in parts.items():
@@ -233,11 +235,11 @@ def reproduce(
         # Tables that are there keep the provenance of their own until the new ones are.
         if not earlier:
             provenance.write_run(folder, run)
-        for name, prepared in ready.items():
+        for number, (name, prepared) in enumerate(ready.items(), 1):
             # A part that was made with other weights is set aside and made again.
             run_sweep(
                 prepared, folder / PARTS / name, workers=workers, device=device, force_new=True,
-                progress=progress(name) if progress is not None else None, steps=steps,
+                progress=progress(f"{number}/{len(ready)} {name}") if progress is not None else None, steps=steps,
                 features=folder / FEATURES_FOLDER, allow_versions=allow_versions, pool=pool, tell=tell,
             )  # fmt: skip
         # The parts shared them: a first stage that stands before several refiners is looked at once.
@@ -245,7 +247,7 @@ def reproduce(
         shown = {**others, **{name: _part(folder, name) for name in ready}}
         table = _together(config, {name: part.points for name, part in shown.items()}, before.points)
         images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
-        write_tables(folder, table, images)
+        write_tables(folder, table, images, before.groups)
         runs = {name: provenance.read_run(folder / PARTS / name) or {} for name in shown}
         kept_keys = ("linksim", "python", "platform", "started", "finished", "versions")
         run["parts"] = {name: {key: part.get(key) for key in kept_keys} for name, part in runs.items()}
@@ -264,10 +266,11 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Tables:
-    """Both tables of a folder; None for one that is not there."""
+    """The tables of a folder; None for one that is not there."""
 
     points: pd.DataFrame | None
     images: pd.DataFrame | None
+    groups: pd.DataFrame | None
 
 
 def _check_folder(config: SweepConfig, folder: Path) -> None:
@@ -299,7 +302,7 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 def _part(folder: Path, name: str) -> _Tables:
     place = folder / PARTS / name
-    return _Tables(_read(place / TABLE), _read(place / PER_IMAGE))
+    return _Tables(_read(place / TABLE), _read(place / PER_IMAGE), None)
 
 
 def _finished_parts(config: SweepConfig, folder: Path) -> dict[str, _Tables]:

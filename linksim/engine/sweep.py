@@ -33,7 +33,9 @@ from linksim.engine.context import (
     open_data,
     setting_of,
 )
+from linksim.engine.pairs import kept
 from linksim.engine.plan import Plan, Point, in_shard, make_plan
+from linksim.engine.remaining import Remaining
 from linksim.engine.stats import units_needed
 from linksim.engine.variants import Variant, is_local, plug_ins
 from linksim.engine.workers import Pool, ProcessPool, run_here, run_pool, until_means
@@ -41,7 +43,7 @@ from linksim.errors import LinksimError, said, shown
 from linksim.files import exclusive, is_part, remove_parts, write_atomic
 from linksim.link import channels
 from linksim.metrics import METRICS, SetMetric, reference_features, require
-from linksim.refine.base import silent
+from linksim.refine.base import Steps, silent
 from linksim.schemes.base import Scheme
 from linksim.source import source_digest
 from linksim.version import numeric_versions
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
 
     from linksim.link.config import Setting
 
-TABLE, TABLE_CSV, PER_IMAGE, FIGURES = "table.parquet", "table.csv", "per_image.parquet", "figures"
+TABLE, TABLE_CSV, PER_IMAGE, PER_GROUP, FIGURES = (
+    "table.parquet", "table.csv", "per_image.parquet", "per_group.parquet", "figures",
+)  # fmt: skip
 
 #: Columns of every table, that say where on which curve a row is.
 _POINT = ("variant", "stage", "channel", "rho", "snr_db")
@@ -71,7 +75,8 @@ UnitKey = tuple[str, int, int]
 #: Held while the files of a results folder are written.
 FINISH_LOCK = "finish.lock"
 
-Progress = Callable[[int, int], None]
+#: Told the units that are done, those in all, and the seconds that are left where that is known.
+Progress = Callable[[int, int, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def run_sweep(
     device: str = "cpu",
     force_new: bool = False,
     progress: Progress | None = None,
-    steps: Progress | None = None,
+    steps: Steps | None = None,
     features: Path | None = None,
     allow_versions: bool = False,
     pool: Executor | Place | None = None,
@@ -206,14 +211,14 @@ def run_sweep(
         shard: (i, n), work on the i-th of n parts alone.
         device: torch device.
         force_new: sets a folder of another sweep aside (renamed, never deleted).
-        progress: called with (units done, units in all).
+        progress: called with (units done, units in all, seconds left or None).
         steps: called with (steps done, steps in all) of a refinement.
         features: folder of the features of images, when it is shared with other sweeps and stays; by default it is
             this sweep's own, and goes when it is complete.
         allow_versions: go on with what other versions of the packages began.
         pool: what evaluates the units in place of processes of its own: a cluster (`linksim.engine.cluster`), or
             whatever has `submit`, whose processes see the same files and have one thread each.
-        tell: called with what a pool is waiting for.
+        tell: called with what is going on beside units: what a pool is waiting for, that tables are written.
 
     Returns:
         The table; None when other shards still have work.
@@ -245,7 +250,7 @@ def run_sweep(
             pool,
             tell,
         )  # fmt: skip
-    table = finish(prepared, folder, device, features, allow_versions, needed=done)
+    table = finish(prepared, folder, device, features, allow_versions, needed=done, tell=tell)
     if table is None and shard == (0, 1):
         raise LinksimError(f"{folder}: its journal lacks units that were done: run the same command again")
     return table
@@ -326,7 +331,7 @@ def _work(
     device: str,
     features: Path | None,
     progress: Progress | None,
-    steps: Progress | None,
+    steps: Steps | None,
     allow_versions: bool,
     pool: Executor | Place | None,
     tell: Callable[[str], None] | None,
@@ -366,16 +371,18 @@ def _work(
     left = {point: sum(unit.point == point for unit in todo) for point in plan.points}
     done = len(mine) - len(todo)
 
-    def report() -> None:
+    def report(remaining: Remaining | None = None) -> None:
         if progress is not None:
-            progress(done, done + sum(count for point, count in left.items() if open_points[point]))
+            to_do = {point: count for point, count in left.items() if open_points[point]}
+            seconds = remaining.seconds(to_do) if remaining is not None else None
+            progress(done, done + sum(to_do.values()), seconds)
 
     report()
     waiting = (unit for unit in todo if open_points[unit.point])
     count = sum(open_points[unit.point] for unit in todo)
-    kept = {unit.key for unit in mine} & records.keys()
+    there = {unit.key for unit in mine} & records.keys()
     if count == 0:
-        return kept
+        return there
     _take_part(prepared, folder, tag, allow_versions)
     if workers is None:
         workers = _AT_ONCE if pool is not None else 1 if device != "cpu" else available_cpus()
@@ -401,6 +408,7 @@ def _work(
             finished = run_pool(taking, context, waiting, written, columns, tell)
         stack.enter_context(contextlib.closing(finished))  # type: ignore[type-var]
         told: set[Variant] = set()
+        remaining = Remaining(workers if pool is None else None)
         for result in finished:
             if result.note and result.unit.point.variant not in told:
                 told.add(result.unit.point.variant)
@@ -409,13 +417,14 @@ def _work(
                     stacklevel=2,
                 )
             done += 1
-            kept.add(result.unit.key)
+            there.add(result.unit.key)
             left[result.unit.point] -= 1
+            remaining.add(result.unit, result.seconds)
             if config.until:
                 means[result.unit.point][run_index[result.unit.start, result.unit.stop]] = result.means
                 settle(result.unit.point)
-            report()
-    return kept
+            report(remaining)
+    return there
 
 
 def _refuse_local(config: SweepConfig, plan: Plan) -> None:
@@ -458,6 +467,7 @@ def finish(
     features: Path | None = None,
     allow_versions: bool = False,
     needed: Iterable[UnitKey] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> pd.DataFrame | None:
     """Writes the tables when the journal holds every unit that the sweep needs; None when it does not.
 
@@ -465,6 +475,7 @@ def finish(
 
     Args:
         needed: units that were done, which the journal must hold.
+        tell: see `run_sweep`.
 
     Raises:
         LinksimError: the folder was moved or removed, or its journal lacks a unit that was done.
@@ -473,7 +484,7 @@ def finish(
     if not (folder / journal.FOLDER).is_dir() or not (folder / provenance.RUN_FILE).is_file():
         raise journal.gone(folder)
     with FileLock(folder / journal.FOLDER / FINISH_LOCK):
-        return _finish(prepared, folder, device, features, allow_versions, needed)
+        return _finish(prepared, folder, device, features, allow_versions, needed, tell or (lambda _: None))
 
 
 def _finish(
@@ -483,6 +494,7 @@ def _finish(
     features: Path | None,
     allow_versions: bool,
     needed: Iterable[UnitKey],
+    tell: Callable[[str], None],
 ) -> pd.DataFrame | None:
     config, plan = prepared.config, prepared.plan
     sweep = provenance.identity_hash(prepared.identity)
@@ -499,7 +511,10 @@ def _finish(
         if result is None:
             return None
         results.append(result)
+    if names := tables.set_metrics(config):
+        tell(f"{', '.join(names)} of {len(results)} points")
     set_values = _set_values(prepared, folder, results, device, features or folder / FEATURES_FOLDER, allow_versions)
+    tell("writing tables")
     if features is None:
         shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
     rows = tables.point_rows(
@@ -518,9 +533,20 @@ def _finish(
     return table
 
 
-def write_tables(folder: Path, table: pd.DataFrame, per_image: pd.DataFrame) -> None:
-    """Writes the two tables of a results folder; the one of points, which says that all is there, last."""
+def write_tables(
+    folder: Path, table: pd.DataFrame, per_image: pd.DataFrame, per_group: pd.DataFrame | None = None
+) -> None:
+    """Writes the tables of a results folder; the one of points, which says that all is there, last.
+
+    Args:
+        per_group: what `per_group.parquet` has of curves that `per_image` has not (`linksim.engine.pairs`).
+    """
     write_atomic(folder / PER_IMAGE, _parquet(per_image))
+    groups = kept(per_image, per_group)
+    # Numbers byte by byte: what `kept` rounds away compresses.
+    numbers = {name: "BYTE_STREAM_SPLIT" for name in groups if groups[name].dtype == np.float32}
+    texts = [name for name in groups if name not in numbers]
+    write_atomic(folder / PER_GROUP, _parquet(groups, use_dictionary=texts, column_encoding=numbers))
     write_atomic(folder / TABLE_CSV, table.to_csv(index=False).encode())
     write_atomic(folder / TABLE, _parquet(table))
 
@@ -552,9 +578,9 @@ def read_table(path: Path, way_out: str) -> pd.DataFrame:
     return frame
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def _parquet(frame: pd.DataFrame, **options: Any) -> bytes:
     buffer = BytesIO()
-    frame.to_parquet(buffer, index=False, write_page_checksum=True)
+    frame.to_parquet(buffer, index=False, write_page_checksum=True, compression="zstd", **options)
     return buffer.getvalue()
 
 

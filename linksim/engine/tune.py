@@ -18,6 +18,7 @@ from linksim.engine.variants import find
 from linksim.errors import LinksimError
 from linksim.metrics import METRICS
 from linksim.metrics.fidelity import Psnr
+from linksim.refine.base import Steps
 from linksim.refine.behind import Refined
 from linksim.refine.ddim.refiner import Ddim, DdimParams
 from linksim.refine.ddim.starts import Starts, keep_starts, known, own_table
@@ -56,7 +57,7 @@ def tune(
     psnr_loss_db: float = PSNR_LOSS_DB,
     replace: bool = False,
     progress: Progress | None = None,
-    steps: Progress | None = None,
+    steps: Steps | None = None,
     pool: Executor | Place | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[Path, list[Tuned]]:

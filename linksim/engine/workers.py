@@ -55,11 +55,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """A unit that stands in the journal, the group means that a stopping rule looks at, and a note on its power."""
+    """A unit that stands in the journal.
+
+    Args:
+        unit: it.
+        means: of its groups, what a stopping rule looks at.
+        note: on its power.
+        seconds: what it took, without what its process had to load.
+    """
 
     unit: Unit
     means: Mapping[str, NDArray[np.float64]]
-    note: str = ""
+    note: str
+    seconds: float
 
 
 def until_means(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
@@ -71,7 +79,8 @@ def until_means(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[s
 def _done(unit: Unit, record: Mapping[str, Any], columns: Mapping[str, str]) -> Done:
     allowed = record["allowed_power"]
     note = low_power_note(record["tx_power"], allowed) if allowed is not None else ""
-    return Done(unit, until_means(record, columns), note)
+    seconds = sum(value for lap, value in record["seconds"].items() if not lap.startswith("load"))
+    return Done(unit, until_means(record, columns), note, seconds)
 
 
 def failure(unit: Unit, error: BaseException) -> LinksimError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -100,11 +100,23 @@ def columns() -> dict[str, Column]:
         >>> columns()["kid"].label
         'KID'
     """
-    found: dict[str, Column] = {}
+    return {column.name: column for metric in _loaded() for column in metric.columns()}
+
+
+def image_metrics() -> list[type[ImageMetric]]:
+    """The metrics of single images that are known here; a plug-in that cannot be loaded is none.
+
+    Example:
+        >>> [metric.name for metric in image_metrics() if metric.pooled]
+        ['psnr']
+    """
+    return [metric for metric in _loaded() if issubclass(metric, ImageMetric)]
+
+
+def _loaded() -> Iterator[type[ImageMetric | SetMetric]]:
     for name in METRICS.names():
         with suppress(LinksimError):
-            found |= {column.name: column for column in METRICS.find(name).columns()}
-    return found
+            yield METRICS.find(name)
 
 
 def make_metric(name: str, device: str | torch.device = "cpu") -> ImageMetric | SetMetric:

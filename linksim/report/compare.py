@@ -19,10 +19,10 @@ _DRAWS = ("dataset", "data_hash", "image_size", "users", "antennas", "power", "c
 
 
 def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]) -> pd.DataFrame:
-    """The per-image tables of several results folders as one.
+    """The tables of image groups of several results folders as one.
 
     Args:
-        tables: by folder, its per-image table and its `run.json`.
+        tables: by folder, what `linksim.load_groups` gives of it, and its `run.json`.
 
     Raises:
         LinksimError: one is of other images or other draws than the first, so that nothing in them is a pair.
@@ -47,14 +47,14 @@ def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]
 
 
 def paired_differences(
-    per_image: pd.DataFrame, baseline: str, metric: str = "psnr_db", stage: str | None = None
+    groups: pd.DataFrame, baseline: str, metric: str = "psnr_db", stage: str | None = None
 ) -> pd.DataFrame:
     """Mean difference of each variant's stages from the baseline at each point, over the groups that both evaluated.
 
     Args:
-        per_image: one row an image, user, point and stage.
+        groups: one row a group, point and stage, as `linksim.load_groups` gives it; those of single images do too.
         baseline: the variant that the others are compared with.
-        metric: per-image column.
+        metric: its column.
         stage: of the baseline; None takes its last.
 
     Returns:
@@ -64,24 +64,23 @@ def paired_differences(
     Raises:
         LinksimError: unknown variant or metric, or nothing to compare with.
     """
-    columns = [column for column in per_image.columns if column not in _NOT_METRICS]
+    columns = [column for column in groups.columns if column not in _NOT_METRICS]
     if metric not in columns:
         raise unknown("metric column", metric, columns)
-    labels = list(dict.fromkeys(per_image["variant"]))
+    labels = list(dict.fromkeys(groups["variant"]))
     name = chosen(labels, baseline)
-    stages = {label: list(dict.fromkeys(rows["stage"])) for label, rows in per_image.groupby("variant", sort=False)}
+    stages = {label: list(dict.fromkeys(rows["stage"])) for label, rows in groups.groupby("variant", sort=False)}
     stage = stages[name][-1] if stage is None else stage
     if stage not in stages[name]:
         raise unknown(f"stage of {name}", stage, stages[name])
     others = [(label, own) for label in labels for own in stages[label] if (label, own) != (name, stage)]
     if not others:
         raise LinksimError(f"only {name} is in these results: sweep two schemes at once to compare them")
-    groups = per_image.groupby(["variant", "stage", *_POINT, "group"], sort=False)[metric].mean()
-    groups = groups.sort_index()
-    base = groups.loc[name, stage]
+    means = groups.groupby(["variant", "stage", *_POINT, "group"], sort=False)[metric].mean().sort_index()
+    base = means.loc[name, stage]
     rows = []
     for label, own in others:
-        paired = (groups.loc[label, own] - base).dropna()
+        paired = (means.loc[label, own] - base).dropna()
         for point, values in paired.groupby(level=_POINT, sort=False):
             mean, half = mean_and_half_width(values.to_numpy())
             facts = dict(zip(_POINT, point, strict=True))

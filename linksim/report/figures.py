@@ -108,7 +108,7 @@ def draw(
     formats: tuple[str, ...] = ("png", "pdf"),
     *,
     view: View = View(),
-    per_image: pd.DataFrame | None = None,
+    groups: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Draws metrics of `table` over the SNR into `folder`, a figure a channel, and what to write under it.
 
@@ -118,7 +118,7 @@ def draw(
             `captions.md`.
         formats: of `FORMATS`.
         view: what is drawn, and how.
-        per_image: as `linksim.load_images` gives it: the intervals of `view.gaps` are paired over its groups.
+        groups: as `linksim.load_groups` gives it: the intervals of `view.gaps` are paired over them.
 
     Returns:
         The figures written.
@@ -156,7 +156,7 @@ def draw(
             if not shown:
                 continue
             stem = folder / f"{'-'.join(shown)}_{file_name(str(channel))}"
-            gaps = {column: _gaps(own, column, base, per_image) for column in shown} if base else {}
+            gaps = {column: _gaps(own, column, base, groups) for column in shown} if base else {}
             written += save(curves(own, shown, view, gaps), stem, formats, view.style)
             captions[stem.name] = _caption(own, shown, view, gaps, base)
     if formats:
@@ -465,20 +465,20 @@ def _band(curve: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
     return curve[column] - half, curve[column] + half
 
 
-def _gaps(rows: pd.DataFrame, column: str, base: str, per_image: pd.DataFrame | None) -> pd.DataFrame:
+def _gaps(rows: pd.DataFrame, column: str, base: str, groups: pd.DataFrame | None) -> pd.DataFrame:
     """What each curve differs by from `base`, whose last stage it is.
 
     Returns:
         The rows of other curves with `gap` and `half`, the half-width of its 95% interval, paired over image groups;
-        NaN where `per_image` does not hold both. `attrs["base"]` is the label.
+        NaN where `groups` does not hold both. `attrs["base"]` is the label.
     """
     point = ["rho", "snr_db"]
     of_base = rows[(rows["variant"] == base) & ~rows["_label"].str.endswith(FIRST_STAGE)]
     others = rows[~rows["_label"].isin(of_base["_label"])]
     found = others.merge(of_base[[*point, column]], on=point, suffixes=("", "_of_base"))
     found = found.assign(gap=found[column] - found[f"{column}_of_base"], half=math.nan)
-    if per_image is not None and column in per_image:
-        own = per_image[per_image["channel"].isin(rows["channel"]) & per_image["variant"].isin(rows["variant"])]
+    if groups is not None and column in groups:
+        own = groups[groups["channel"].isin(rows["channel"]) & groups["variant"].isin(rows["variant"])]
         if own["variant"].nunique() > 1 and base in set(own["variant"]):
             pairs = paired_differences(own, base, column)
             keys = ["variant", "stage", *point]

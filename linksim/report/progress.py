@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tqdm import tqdm
 
@@ -17,31 +19,62 @@ if TYPE_CHECKING:
 WATCHED, LOGGED = 0.1, 30.0
 
 
+class _Units(tqdm):  # type: ignore[type-arg]
+    """A bar whose time left is told and not guessed: units of several schemes differ by a factor of hundreds."""
+
+    open: ClassVar[set[_Units]] = set()
+    left: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What `_FORMAT` may name."""
+        return {**super().format_dict, "left": "?" if self.left is None else self.format_interval(self.left)}
+
+
+def make_room() -> None:
+    """Has a line that is printed next stand above the bars that are shown."""
+    for bar in list(_Units.open):
+        with contextlib.suppress(OSError, ValueError):
+            bar.clear()
+
+
+_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} units [{elapsed}<{left}{postfix}]"
+
+#: The same before anybody knows how many units there are.
+_FORMAT_BEFORE = "{desc} [{elapsed}{postfix}]"
+
+
 class Bar:
-    """A bar over units with the time left; counts that were there before do not speed up the estimate."""
+    """A bar over the units of a sweep, from its first second to its last table.
+
+    Where somebody watches, its clock goes on while a unit takes long.
+    """
 
     def __init__(self, shown: bool = True, name: str = "sweep") -> None:
         self._shown, self._name = shown and sys.stderr is not None, name
-        self._bar: tqdm[Any] | None = None
-        self._interval = WATCHED if self._shown and sys.stderr.isatty() else LOGGED
+        self._bar: _Units | None = None
+        self._watched = self._shown and sys.stderr.isatty()
+        self._interval = WATCHED if self._watched else LOGGED
         self._stepped = 0.0
         self._told = ""
+        self._ended = threading.Event()
 
     def __enter__(self) -> Bar:
         return self
 
-    def update(self, done: int, total: int) -> None:
-        """Sets the bar to `done` of `total` units."""
-        if not self._shown:
+    def update(self, done: int, total: int, left: float | None = None) -> None:
+        """Sets the bar to `done` of `total` units, with `left` seconds to go."""
+        if (bar := self._begun()) is None:
             return
         try:
-            if self._bar is None:
-                self._bar = tqdm(
-                    total=total, initial=done, unit="unit", desc=self._name, smoothing=0.1, dynamic_ncols=True,
-                    mininterval=self._interval,
-                )  # fmt: skip
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
+            if bar.bar_format != _FORMAT:
+                bar.bar_format, self._told = _FORMAT, ""
+                bar.set_postfix_str("", refresh=False)
+                bar.reset(total)
+                bar.n = bar.initial = done
+                bar.refresh()
+            bar.total, bar.left = total, left
+            bar.update(done - bar.n)
         except (OSError, ValueError):
             # Nobody can see the bar; the sweep goes on.
             self._shown, self._bar = False, None
@@ -53,14 +86,41 @@ class Bar:
             self._bar.set_postfix_str(f"refining: step {done} of {total}")
 
     def tell(self, text: str) -> None:
-        """Shows what the work is waiting for; nothing where the text is empty."""
-        if self._bar is not None and text != self._told:
+        """Shows what is going on beside the units; nothing where the text is empty."""
+        if text != self._told and (bar := self._begun()) is not None:
             self._told = text
-            self._bar.set_postfix_str(text)
+            with contextlib.suppress(OSError, ValueError):
+                bar.set_postfix_str(text)
+
+    def _begun(self) -> _Units | None:
+        if self._shown and self._bar is None:
+            try:
+                self._bar = _Units(
+                    bar_format=_FORMAT_BEFORE, desc=self._name, dynamic_ncols=True, mininterval=self._interval,
+                    file=sys.stderr,
+                )  # fmt: skip
+            except (OSError, ValueError):
+                self._shown = False
+                return None
+            if self._watched:
+                _Units.open.add(self._bar)
+                threading.Thread(target=self._go_on, args=(self._bar,), daemon=True).start()
+        return self._bar
+
+    def _go_on(self, bar: _Units) -> None:
+        while not self._ended.wait(1.0):
+            try:
+                bar.refresh()
+            except (OSError, ValueError):
+                return
 
     def __exit__(self, *error: object) -> None:
+        self._ended.set()
         if self._bar is not None:
+            # What never came to a unit ends with its own line.
+            self._bar.leave = self._bar.bar_format == _FORMAT
             self._bar.close()
+            _Units.open.discard(self._bar)
 
 
 class Bars:
@@ -68,12 +128,12 @@ class Bars:
 
     def __init__(self, shown: bool = True) -> None:
         self._shown = shown
-        self._bar = Bar(False)
+        self._bar = Bar(shown, "figure")
 
     def __enter__(self) -> Bars:
         return self
 
-    def of(self, name: str) -> Callable[[int, int], None]:
+    def of(self, name: str) -> Callable[[int, int, float | None], None]:
         """Ends the bar before and begins that of `name`."""
         self._bar.__exit__()
         self._bar = Bar(self._shown, name)

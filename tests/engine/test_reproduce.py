@@ -125,7 +125,7 @@ def test_a_figure_that_was_begun_in_the_place_of_another_holds_nothing_of_it(tmp
     class Stop(Exception):
         pass
 
-    def stop(name: str) -> Callable[[int, int], None]:
+    def stop(name: str) -> Callable[[int, int, float | None], None]:
         raise Stop
 
     install(Fraction(1, 24))
@@ -233,7 +233,7 @@ def test_a_figure_that_was_cut_is_gone_on_with_and_never_mixed(tmp_path: Path) -
     class Cut(Exception):
         pass
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, left: float | None) -> None:
         raise Cut
 
     with pytest.raises(Cut):

@@ -49,6 +49,7 @@ class Running:
             command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
+        self.told = False
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
@@ -57,11 +58,16 @@ class Running:
                 return
         raise AssertionError("".join(self.lines))
 
+    def tell(self) -> None:
+        """Tells it once to stop: who tells it again wants it to end at once."""
+        if not self.told and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.told = True
+
     def stop(self) -> tuple[int, str]:
         """Its exit code and what it said."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        rest, _ = self.process.communicate(timeout=60)
+        self.tell()
+        rest, _ = self.process.communicate(timeout=300)
         return self.process.returncode, "".join(self.lines) + rest
 
 
@@ -155,7 +161,7 @@ def test_a_stop_answers_what_has_come(cli_env: dict[str, str], tmp_path: Path) -
     async def main() -> Counter[int]:
         async with httpx.AsyncClient(timeout=60) as client:
             asked = await posted(client, running.url, 100)
-            running.process.send_signal(signal.SIGTERM)
+            running.tell()
             return Counter(response.status_code for response in await asyncio.gather(*asked))
 
     assert asyncio.run(main()) == {200: 100}
@@ -319,7 +325,7 @@ def test_two_replicas_on_ray_answer_and_stop_as_one_server_does(
                     *(client.post(f"{replicas.url}/v1/send", content=PNGS[0]) for _ in range(20))
                 )
                 asked = await posted(client, replicas.url, 60)
-                replicas.process.send_signal(signal.SIGTERM)
+                replicas.tell()
                 last = await asyncio.gather(*asked)
             groups = {response.json()["group"] for response in free}
             assert len(groups) == 20

@@ -1,0 +1,75 @@
+"""What pairing needs of a sweep, small enough to go with its tables: the metrics of its first image groups.
+
+All schemes of a sweep see the same draws, and so do sweeps of the same images and seed. So a reader who has these rows
+of a figure can take paired differences from it, without the table of images that is too large to publish.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from linksim.metrics import image_metrics
+
+#: Image groups that `per_group.parquet` has at the most.
+GROUPS = 256
+
+#: Bits of a mantissa that are kept: 0.016 dB of 30 dB, far below the spread over groups. What is left out compresses.
+_BITS = 10
+
+#: The columns that say which group of which curve point a row is.
+KEYS = ["variant", "scheme", "stage", "channel", "rho", "snr_db", "group"]
+
+_NO_METRICS = {*KEYS, "user", "image", "mse", "lost", "envelope_of"}
+
+
+def per_group(per_image: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of image groups: means over a group's users, and the pooled ones.
+
+    Args:
+        per_image: one row an image, user, point and stage.
+
+    Returns:
+        One row a group, point and stage, with the columns `KEYS` and those of the metrics.
+
+    Example:
+        >>> image = {key: "kd" for key in KEYS} | {"group": 0, "psnr_db": 30.0}
+        >>> rows = [image | {"user": 0, "mse": 0.001}, image | {"user": 1, "psnr_db": 20.0, "mse": 0.01}]
+        >>> per_group(pd.DataFrame(rows))[["psnr_db", "psnr_pooled_db"]].round(2).to_numpy().tolist()
+        [[25.0, 22.6]]
+    """
+    keys = [key for key in KEYS if key in per_image]
+    columns = [name for name in per_image if name not in _NO_METRICS and per_image[name].dtype.kind in "iuf"]
+    errors = ["mse"] if "mse" in per_image else []
+    means = per_image.groupby(keys, sort=False, observed=True)[[*columns, *errors]].mean().reset_index()
+    for kind in image_metrics():
+        if kind.pooled is not None and {"mse", kind.column} <= set(means):
+            place = list(means).index(kind.column) + 1
+            means.insert(place, kind.pooled.name, kind.of_pooled(means["mse"].to_numpy(np.float64)))
+    return means.drop(columns=errors)
+
+
+def kept(per_image: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The rows of `per_group.parquet`: the first `GROUPS` groups, numbers to 10 bits.
+
+    Args:
+        per_image: see `per_group`.
+        before: rows that were kept earlier; those of curves that `per_image` has not stay.
+    """
+    found = per_group(per_image[per_image["group"] < GROUPS])
+    for name in found.columns.difference(KEYS):
+        found[name] = _short(found[name].to_numpy(np.float32))
+    found["group"] = found["group"].astype(np.int16)
+    if before is not None:
+        curve = ["variant", "channel", "rho"]
+        there = pd.MultiIndex.from_frame(found[curve].drop_duplicates())
+        found = pd.concat([found, before[~pd.MultiIndex.from_frame(before[curve]).isin(there)]], ignore_index=True)
+    return found
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """float32 numbers rounded to `_BITS` bits of their mantissa's 23."""
+    cut = 23 - _BITS
+    bits = values.view(np.int32)
+    rounded = ((bits + (1 << (cut - 1))) >> cut) << cut
+    return np.where(np.isfinite(values), rounded.astype(np.int32).view(np.float32), values)
