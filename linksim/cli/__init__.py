@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from linksim import stopping
 from linksim.cli import inventory, results, serving, simulate, training
 from linksim.cli.options import Parser
+from linksim.cli.pages import page_of
 from linksim.errors import LinksimError, in_short
 
 #: What a newcomer does next, when `linksim` is told nothing.
@@ -71,13 +72,14 @@ def _let_go_of_stderr() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
-    debug = "--debug" in (argv if argv is not None else sys.argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
     stopping.listen()
     warnings.formatwarning = _one_line
     # What Pillow thinks of a file's metadata helps nobody here: unreadable images are refused.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        args = _parser().parse_all(_join_negative(sys.argv[1:] if argv is None else argv))
+        args = _parser().parse_all(_join_negative(words))
         if args.version:
             from linksim.version import code_version
 
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LinksimError as error:
         if debug:
             raise
-        _say(str(error))
+        _say(f"{error} ({page_of(error, words)})")
         return 2
     except OSError as error:
         if debug or error.errno is None:
