@@ -6,7 +6,8 @@ the folder's README.md where that has the marks for it, with the curves that the
 image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so
 that the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
 `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
-per-image table is not at hand keeps its line, unless the curves in the folder are of other weights than the line's.
+per-image table is not at hand keeps its line, unless the curves in the folder are of other weights than the line's:
+then it is measured on the first image groups, which `per_group.parquet` has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pandas as pd
 
 import linksim
 from linksim.engine.stats import mean_and_half_width
+from linksim.engine.sweep import PER_GROUP
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.link.units import parse_rho, ratio_of
@@ -198,13 +200,20 @@ def _at(table: pd.DataFrame, claim: Claim) -> pd.DataFrame:
 def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
     """Mean gap and half of its 95% interval, in the unit of the claim's metric.
 
-    None where a curve or the metric is missing, or where the two are not of the same groups at the same SNRs.
+    None where a curve or the metric is missing, or where the two are not of the same groups at the same SNRs, but for
+    groups behind the last one of the shorter curve.
+
+    Args:
+        images: one row an image, or one a group (`linksim.load_groups`).
+        claim: what is said.
     """
     rows = _last_stage(_at(images, claim))
     curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse) if name]
-    needed = {"group", "mse" if claim.metric == PSNR else claim.metric}
+    needed = {"group", "mse" if claim.metric == PSNR and PSNR not in rows else claim.metric}
     if any(curve.empty for curve in curves) or not needed <= set(rows.columns):
         return None
+    last = min(curve["group"].max() for curve in curves)
+    curves = [curve[curve["group"] <= last] for curve in curves]
     better, *others = (_values(curve, claim.metric) for curve in curves)
     if claim.level:
         return mean_and_half_width(better.groupby(level="group").mean().to_numpy())
@@ -226,7 +235,7 @@ def _last_stage(rows: pd.DataFrame) -> pd.DataFrame:
 def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
     """A metric of every group at every SNR."""
     groups = curve.groupby(["group", "snr_db"])
-    if metric != PSNR:
+    if metric != PSNR or PSNR in curve:
         return groups[metric].mean()
     pooled = groups["mse"].mean()
     return pd.Series(psnr_from_mse_array(pooled.to_numpy()), pooled.index)
@@ -355,9 +364,13 @@ def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
 
 
 def _line(
-    claim: Claim, table: pd.DataFrame | None, images: pd.DataFrame | None, before: list[dict[str, str]]
+    claim: Claim,
+    table: pd.DataFrame | None,
+    images: pd.DataFrame | None,
+    groups: pd.DataFrame | None,
+    before: list[dict[str, str]],
 ) -> dict[str, str]:
-    """A claim's line of claims.csv: measured here, else earlier on the same weights, else without numbers."""
+    """A claim's line of claims.csv: measured here, else earlier on the same weights, else on a few groups, or none."""
     line = {**claim.key, "source": claim.source, "said": claim.words}
     line |= {"gap": "nan", "gap_ci95": "nan", TRAINED: "", "weights": "", "verdict": UNKNOWN}
     found = measured(images, claim) if images is not None else None
@@ -366,6 +379,8 @@ def _line(
         return {**line, **{key: old.get(key) or "" for key in line}}
     if found is None and old is not None and here is not None and old.get("weights") == here:
         found = float(old["gap"]), float(old["gap_ci95"])
+    if found is None and groups is not None:
+        found = measured(groups, claim)
     if found is None or table is None:
         return line
     pairs = budgets(table, claim)
@@ -387,6 +402,7 @@ def write(folder: Path) -> list[str]:
     """Writes claims.csv and the tables of README.md in `folder`; returns the table of claims. Raises LinksimError."""
     tables: dict[str, pd.DataFrame] = {}
     images: dict[str, pd.DataFrame] = {}
+    groups: dict[str, pd.DataFrame] = {}
     before, readme = _lines(folder / CSV), folder / "README.md"
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
@@ -394,14 +410,17 @@ def write(folder: Path) -> list[str]:
             if table.attrs["run"] is None or PSNR not in table.columns:
                 raise LinksimError("no run.json, or no PSNR in its table: linksim reproduce writes them")
             tables[figure] = table
+            if (kept_groups := folder / figure / PER_GROUP).is_file():
+                groups[figure] = pd.read_parquet(kept_groups)
             images[figure] = linksim.load_images(folder / figure)
         except LinksimError as error:
             print(f"{figure}: {error}; claims on it stay as they were", file=sys.stderr)
-    if not images and not before:
+    if not images and not groups and not before:
         raise LinksimError(
             f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else"
         )
-    rows = [_line(claim, tables.get(claim.figure), images.get(claim.figure), before) for claim in CLAIMS]
+    found = (tables, images, groups)
+    rows = [_line(claim, *(of.get(claim.figure) for of in found), before) for claim in CLAIMS]
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
     lines = [*_head(head), *(_row(_cells(claim, row)) for claim, row in zip(CLAIMS, rows, strict=True))]
     try:

@@ -53,10 +53,10 @@ class Use:
         """The received signal.
 
         Args:
-            symbols: complex [B, N, k].
+            symbols: complex [B, N, S].
 
         Returns:
-            complex [B, M, k], the sum of all users with noise once at each of M antennas; [B, M, N, k] where users have
+            complex [B, M, S], the sum of all users with noise once at each of M antennas; [B, M, N, S] where users have
             channel uses of their own.
         """
         return self.realisation.through(symbols, self.side.noise_var)
@@ -93,7 +93,7 @@ class Link:
         Args:
             groups: B; with a seed, image groups by number too.
             snr_db: gamma, one for all or [B].
-            symbols: k, that one user sends for an image.
+            symbols: S, that one user sends for an image.
             seed: of draws that are those of a sweep with this seed; None draws new ones from torch's generator.
 
         Raises:
@@ -124,7 +124,7 @@ class Transceiver(nn.Module):
     Attributes:
         scheme: as the harness has it.
         network: with the weights.
-        users, symbols, image_shape: N, k of one user, and (C, H, W).
+        users, symbols, image_shape: N, S of one user, and (C, H, W).
         link: the channel that it was built for.
 
     Example:
@@ -147,7 +147,7 @@ class Transceiver(nn.Module):
         self.link = Link(link, scheme.access, scheme.setting.device)
 
     def encode(self, images: Tensor, side: SideInfo) -> Tensor:
-        """Images float32 [B, N, C, H, W] in [0, 1] to symbols complex64 [B, N, k], of each user's power."""
+        """Images float32 [B, N, C, H, W] in [0, 1] to symbols complex64 [B, N, S], of each user's power."""
         return self.scheme.transmit(images, side)
 
     def receive(self, received: Tensor, side: SideInfo) -> Tensor:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import linksim
+from linksim.engine.pairs import kept
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "claims.py"
 spec = importlib.util.spec_from_file_location("claims", FILE)
@@ -192,6 +193,24 @@ def test_a_line_stays_while_the_curves_are_of_its_weights(
     results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
     assert run(tmp_path, monkeypatch)["verdict"] == "not yet measurable"
     assert "not yet measurable" in capsys.readouterr().out
+
+
+def test_curves_of_other_weights_are_measured_on_the_groups_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = {"kd": "0123456789abcdef", "semnoma": "fedcba9876543210"}
+    results(tmp_path, hashes, per_image=True)
+    line = run(tmp_path, monkeypatch)
+    rows = images(0.3).assign(psnr_db=lambda rows: -10 * np.log10(rows["mse"]))
+    short = kept(rows.query("group < 60 or variant == 'kd'"))
+    short.to_parquet(tmp_path / "fig06" / "per_group.parquet")
+    results(tmp_path, hashes, per_image=False)
+    assert run(tmp_path, monkeypatch) == line
+    results(tmp_path, {**hashes, "kd": "aaaaaaaaaaaaaaaa"}, per_image=False)
+    again = run(tmp_path, monkeypatch)
+    assert float(again["gap"]) == pytest.approx(0.3, abs=0.02)
+    assert 1.5 < float(again["gap_ci95"]) / float(line["gap_ci95"]) < 2.2
+    assert again["weights"] == "aaaaaaaa / fedcba98"
 
 
 def test_no_tables_and_no_lines_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

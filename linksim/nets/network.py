@@ -40,11 +40,11 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...]) -> Tensor:
-        """Images [B, N, C, H, W] with side information [B, N, D] to symbols complex64 [B, N, k] of `powers`."""
+        """Images [B, N, C, H, W] with side information [B, N, D] to symbols complex64 [B, N, S] of `powers`."""
 
     @abstractmethod
     def receive(self, received: Tensor, side: Tensor) -> Tensor:
-        """Complex [B, k] (users superpose) or [B, N, k], with [B, N, D], to images float32 [B, N, C, H, W]."""
+        """Complex [B, S] (users superpose) or [B, N, S], with [B, N, D], to images float32 [B, N, C, H, W]."""
 
     def serve(self, image_shape: tuple[int, int, int]) -> None:
         """Takes images of this shape (C, H, W) from now on, and symbols in proportion.

@@ -340,7 +340,7 @@ class Learned(Scheme, Owner):
         return self._in_parts(self.loaded.receive, *self._heard(received, side))
 
     def _heard(self, received: Tensor, side: SideInfo) -> tuple[Tensor, Tensor]:
-        """What the networks hear, complex [B, k] or [B, N, k], and are told, float32 [B, N, D]."""
+        """What the networks hear, complex [B, S] or [B, N, S], and are told, float32 [B, N, D]."""
         if self.flat:
             return received[:, 0], self._told(side.snr_db, side.h_flat)
         from linksim.link.detection import told_noise
