@@ -77,12 +77,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
         unknown scheme 'bpg': did you mean 'bpg-ldpc'? known: bpg-ldpc, jpg
     """
     names = sorted(known)
-    begun = [known for known in names if len(name) > 2 and known.startswith(name)]
+    begun = [known for known in names if known.startswith(name if len(name) > 2 else f"{name}_") and name]
     near = begun or difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = f"known: {', '.join(names) or 'none'}"
     if len(listed) > _LISTED:
-        nearest = difflib.get_close_matches(name[:_SHOWN], names, n=5, cutoff=0.0)
+        nearest = [*begun, *difflib.get_close_matches(name[:_SHOWN], [n for n in names if n not in begun], 5, 0.0)][:5]
         listed = f"the nearest of {len(names)} are {', '.join(nearest)}"
     return LinksimError(f"unknown {kind} {shown(name)}: {hint}{listed}")
 
