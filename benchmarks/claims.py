@@ -419,8 +419,10 @@ def write(folder: Path) -> list[str]:
         raise LinksimError(
             f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else"
         )
-    found = (tables, images, groups)
-    rows = [_line(claim, *(of.get(claim.figure) for of in found), before) for claim in CLAIMS]
+    rows = []
+    for claim in CLAIMS:
+        of_points, of_images, of_groups = (found.get(claim.figure) for found in (tables, images, groups))
+        rows.append(_line(claim, of_points, of_images, of_groups, before))
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
     lines = [*_head(head), *(_row(_cells(claim, row)) for claim, row in zip(CLAIMS, rows, strict=True))]
     try:
