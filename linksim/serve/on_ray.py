@@ -28,8 +28,8 @@ NAME = "linksim"
 #: Seconds between being told to stop and letting nobody in any more.
 _GRACE_SECONDS = 1.0
 
-#: What Ray's processes read of a cluster of this machine's own. On a busy machine what does not answer in 5 or 10 seconds
-#: is not broken, and replicas that give way to all else (nice 15 otherwise) take minutes to load.
+#: What Ray's processes read of a cluster of this machine's own. On a busy machine what does not answer in 5 or 10 s is
+#: not broken, and replicas that give way to all else (nice 15 otherwise) take minutes to load.
 _OWN = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
