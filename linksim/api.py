@@ -138,8 +138,8 @@ def load_images(path: str | Path) -> pd.DataFrame:
 def load_groups(path: str | Path) -> pd.DataFrame:
     """The metrics of a results folder by image group: means over a group's users, and PSNR pooled over them.
 
-    From its per-image table, all groups; where that is not there, from `per_group.parquet`, its first 256 groups. Rows
-    of two folders with one `group`, point and seed are of the same images, fading and noise.
+    From its per-image table, all groups; of curves that are not there, from `per_group.parquet`, the first 256 groups.
+    Rows of two folders with one `group`, point and seed are of the same images, fading and noise.
 
     Raises:
         LinksimError: no such folder, or it has neither.
@@ -149,13 +149,14 @@ def load_groups(path: str | Path) -> pd.DataFrame:
         >>> groups.query("variant == 'kd' and snr_db == 10").groupby("rho")["group"].count().to_list()
         [256, 256]
     """
-    from linksim.engine.pairs import per_group
+    from linksim.engine.pairs import per_group, with_others
     from linksim.engine.sweep import PER_GROUP, PER_IMAGE
 
     folder = _folder(path)
-    if (folder / PER_GROUP).is_file() and not (folder / PER_IMAGE).exists():
-        return _read(folder, PER_GROUP)
-    return per_group(_read(folder, PER_IMAGE))
+    if not (folder / PER_GROUP).exists():
+        return per_group(_read(folder, PER_IMAGE))
+    short = _read(folder, PER_GROUP)
+    return with_others(per_group(_read(folder, PER_IMAGE)), short) if (folder / PER_IMAGE).exists() else short
 
 
 def compare(

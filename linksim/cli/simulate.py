@@ -57,7 +57,9 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_changes(again)
     add_out(again, "results folder (default: results/FIGURE)")
     add_machine(again)
-    again.add_argument("--only", metavar="NAME,...", help="run these curves alone; the others keep their numbers")
+    again.add_argument(
+        "--only", metavar="NAME,...", help="run these curves alone, kd or kd_awgn_1-3; the others keep their numbers"
+    )
     add_dry_run(again)
     again.add_argument("--force-new", action="store_true", help="set a folder of another sweep aside and start anew")
     _allow_versions(again)
@@ -118,7 +120,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from linksim.engine.config import make_config, read_sweep_file, scheme_texts
-    from linksim.engine.reproduce import COMMANDS, reproduce, sweep_file
+    from linksim.engine.reproduce import COMMANDS, parts_of, reproduce, sweep_file
     from linksim.engine.sweep import FIGURES
     from linksim.engine.variants import parse
     from linksim.report.figures import draw
@@ -132,7 +134,9 @@ def _reproduce(args: argparse.Namespace) -> int:
         values["data_dir"] = args.data_dir
     if COMMANDS in values:
         return _commands(args, values, own_folder(args.out or Path("results") / file.stem, "results/x"))
-    only = [parse(text).label for text in scheme_texts(args.only)] if args.only is not None else []
+    curves = parts_of(make_config(values)) if args.only is not None else {}
+    names = scheme_texts(args.only) if args.only is not None else []
+    only = [text if text in curves else parse(text).label for text in names]
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
     config = make_config(values)
     if args.dry_run:
@@ -179,7 +183,7 @@ def _commands(args: argparse.Namespace, values: Mapping[str, object], folder: Pa
 
 def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
     """Says which curves of a figure lack weights, and what it costs to train those that can be trained."""
-    from linksim.engine.reproduce import what_lacks
+    from linksim.engine.reproduce import parts_of, what_lacks
     from linksim.models.weights import unserved
     from linksim.train.models import image_shape, models_for, training_command, with_prerequisites
 
@@ -187,9 +191,9 @@ def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
     curves = what_lacks(config, shape, only)
     for name, why in curves.items():
         print(f"{'lacks' if why else 'ready'}  {name}{f': {why}' if why else ''}")
-    if only:
-        config = config.model_copy(update={"scheme": tuple(only)})
-    models = with_prerequisites(unserved(models_for(config, shape))) if any(curves.values()) else []
+    parts = parts_of(config)
+    wanted = dict.fromkeys(model for name in curves for model in models_for(parts[name], shape))
+    models = with_prerequisites(unserved(wanted)) if any(curves.values()) else []
     if not models:
         print("nothing of this figure is to be trained")
         return 0

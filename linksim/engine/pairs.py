@@ -60,11 +60,14 @@ def kept(per_image: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.Data
     for name in found.columns.difference(KEYS):
         found[name] = _short(found[name].to_numpy(np.float32))
     found["group"] = found["group"].astype(np.int16)
-    if before is not None:
-        curve = ["variant", "channel", "rho"]
-        there = pd.MultiIndex.from_frame(found[curve].drop_duplicates())
-        found = pd.concat([found, before[~pd.MultiIndex.from_frame(before[curve]).isin(there)]], ignore_index=True)
-    return found
+    return found if before is None else with_others(found, before)
+
+
+def with_others(groups: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """`groups`, and of `others` the curves that they have not."""
+    curve = ["variant", "channel", "rho"]
+    there = pd.MultiIndex.from_frame(groups[curve].drop_duplicates())
+    return pd.concat([groups, others[~pd.MultiIndex.from_frame(others[curve]).isin(there)]], ignore_index=True)
 
 
 def _short(values: np.ndarray) -> np.ndarray:

@@ -129,11 +129,12 @@ def parts_of(config: SweepConfig) -> dict[str, SweepConfig]:
 
 
 def _asked(config: SweepConfig, only: Sequence[str]) -> dict[str, SweepConfig]:
-    """The parts whose schemes `only` names, all where it is empty. Raises LinksimError for a name that is none."""
+    """The parts that `only` names, by scheme or one by one, all where it is empty. Raises LinksimError for no name."""
+    parts = parts_of(config)
     for text in only:
-        if text not in config.scheme:
-            raise unknown("curve", text, config.scheme)
-    return {name: part for name, part in parts_of(config).items() if not only or part.scheme[0] in only}
+        if text not in config.scheme and text not in parts:
+            raise unknown("curve", text, [*config.scheme, *parts])
+    return {name: part for name, part in parts.items() if not only or part.scheme[0] in only or name in only}
 
 
 def what_lacks(config: SweepConfig, shape: tuple[int, int, int], only: Sequence[str] = ()) -> dict[str, str]:
@@ -185,14 +186,15 @@ def reproduce(
             those of its part or, where that is gone too, those of the tables.
         workers, device, allow_versions, pool, tell: see `run_sweep`.
         force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
-        only: of the sweep's schemes, those whose curves are run; none for all. The others keep their numbers.
+        only: what is run, none for all: schemes of the sweep, or single curves, `kd_awgn_1-3`. The others keep their
+            numbers.
         progress: gives the function that is told the progress of a part, by its number of how many and its name.
         steps: told the steps of a refinement.
         missing: told the name of a part that has no weights, and why, before anything runs.
 
     Raises:
         NoWeights: no part can run.
-        LinksimError: the folder holds another sweep or files of yours, or `only` names no scheme.
+        LinksimError: the folder holds another sweep or files of yours, or `only` names no curve.
     """
     folder = Path.cwd() / folder
     parts = _asked(config, only)

@@ -190,6 +190,23 @@ def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys
     assert list(after["scheme"]) == ["semoma", "bpg-capacity"]
     pd.testing.assert_frame_equal(after.iloc[1:], before.iloc[1:])
     assert after["psnr_db"][0] != before["psnr_db"][0]
+    # In a clone, where the images of nobody are.
+    (folder / "per_image.parquet").unlink()
+    shutil.rmtree(folder / "parts")
+    groups = linksim.load_groups(folder)
+    assert set(groups["variant"]) == {"semoma", "bpg-capacity"}
+    install(Fraction(1, 24), seed=2)
+    assert main([*words, "--only", "semoma_rayleigh_1-12"]) == 0
+    assert [path.name for path in (folder / "parts").iterdir()] == ["semoma_rayleigh_1-12"]
+    assert list(linksim.load(folder)["scheme"]) == ["semoma", "bpg-capacity"]
+    assert set(linksim.load_images(folder)["variant"]) == {"semoma"}
+    assert list(linksim.load_groups(folder)["variant"]) == list(groups["variant"])
+    (folder / "per_image.parquet").unlink()
+    again = linksim.load_groups(folder)
+    same = (again["psnr_db"].to_numpy() == groups["psnr_db"].to_numpy()).reshape(2, 4)
+    assert list(again["variant"]) == list(groups["variant"])
+    assert not same[0].all()
+    assert same[1].all()
     capsys.readouterr()
     assert main([*words, "--only", "semnoma"]) == 2
     assert "unknown curve" in capsys.readouterr().err
