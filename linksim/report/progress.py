@@ -53,7 +53,8 @@ class Bar:
     def __init__(self, shown: bool = True, name: str = "sweep") -> None:
         self._shown, self._name = shown and sys.stderr is not None, name
         self._bar: _Units | None = None
-        self._watched = self._shown and sys.stderr.isatty()
+        # A notebook is no terminal, and shows a line that is written over all the same.
+        self._watched = self._shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self._interval = WATCHED if self._watched else LOGGED
         self._stepped = 0.0
         self._told = ""

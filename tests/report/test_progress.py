@@ -29,7 +29,7 @@ class Screen(io.StringIO):
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     found = Screen()
     # pytest sets its own for the call.
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=found))
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=found, modules={}))
     monkeypatch.setattr(progress, "WATCHED", 0.0)
     monkeypatch.setenv("COLUMNS", "100")
     return found
