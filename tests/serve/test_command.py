@@ -318,7 +318,8 @@ def test_two_replicas_on_ray_answer_and_stop_as_one_server_does(
     replicas = Running(env, tmp_path, "--ray", "local", "--replicas", "2", "--port", str(unused_port))
     # Ray's own default is nice 15: on a busy machine nobody would be served.
     theirs = [process.nice() for process in psutil.process_iter() if process.name().startswith("ray::ServeRepl")]
-    assert theirs == [os.nice(0)] * 2
+    assert len(theirs) == 2
+    assert max(theirs) <= os.nice(0)
     try:
 
         async def main() -> tuple[Counter[int], list[httpx.Response]]:
