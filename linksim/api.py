@@ -201,7 +201,13 @@ def compare(
     if len({str(folder) for folder in folders}) < len(folders):
         raise LinksimError("a folder is given twice: name each once")
     tables = {str(folder): (load_groups(folder), provenance.read_run(folder)) for folder in folders}
-    return paired_differences(together(tables), baseline, metric, stage)
+    found = paired_differences(together(tables), baseline, metric, stage)
+    if found.empty:
+        raise LinksimError(
+            f"no curve has {metric} of the same image groups at the same channel, rho and SNR as {baseline}: compare "
+            "another column, or sweep again"
+        )
+    return found
 
 
 def gallery(
@@ -275,12 +281,14 @@ def _folder(path: object) -> Path:
 
 def _whole(table: pd.DataFrame, path: Path, again: str) -> pd.DataFrame:
     """A table as it is written. Raises LinksimError for one that is cut, or that has words for numbers."""
+    from linksim.engine.pairs import check
     from linksim.engine.sweep import PER_GROUP, PER_IMAGE
     from linksim.metrics import columns
 
-    needed = {"variant", "stage", "channel", "rho", "snr_db"} | (
-        {"group"} if path.name in (PER_IMAGE, PER_GROUP) else set()
-    )
+    if path.name == PER_GROUP:
+        check(table, path, again)
+    of_groups = {"group"} if path.name in (PER_IMAGE, PER_GROUP) else set()
+    needed = {"variant", "stage", "channel", "rho", "snr_db"} | of_groups
     wrong = sorted(needed - set(table.columns))
     if not wrong and table.empty:
         wrong = ["any row"]
@@ -297,7 +305,7 @@ def _whole(table: pd.DataFrame, path: Path, again: str) -> pd.DataFrame:
 
 def _read(folder: Path, name: str) -> pd.DataFrame:
     from linksim.engine import provenance
-    from linksim.engine.sweep import read_table
+    from linksim.engine.sweep import PER_IMAGE, TABLE, read_table
 
     if (folder / name).is_dir():
         raise LinksimError(f"{folder / name} is a folder, not a table: take it away")
@@ -309,13 +317,12 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     try:
         return _whole(read_table(folder / name, again), folder / name, again)
     except FileNotFoundError:
-        if (folder / "journal").is_dir():
+        if (folder / "journal").is_dir() and not (folder / TABLE).is_file():
             raise LinksimError(
                 f"{folder} has no {name}: its sweep is not complete; the same command goes on with it"
             ) from None
         run = provenance.read_run(folder)
         if run is not None:
-            raise LinksimError(
-                f"{folder} has no {name} (per-image tables stay out of repositories); `{run.get('command')}` writes it"
-            ) from None
+            also = ", nor the small per_group.parquet in its place" if name == PER_IMAGE else ""
+            raise LinksimError(f"{folder} has no {name}{also}: `{run.get('command')}` writes it") from None
         raise LinksimError(f"{folder} has no {name}: give a folder that `linksim sweep` wrote") from None

@@ -70,19 +70,23 @@ def in_short(line: str) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     """The error for a `name` that is none of the `known` names of its `kind`, with the nearest one, or more of many.
 
-    The nearest is the one that it begins, if there is one, else one of a like spelling.
+    The nearest is the one that it begins, or that has it inside, else one of a like spelling; case is nothing.
 
     Example:
         >>> print(unknown("scheme", "bpg", ["jpg", "bpg-ldpc"]))
         unknown scheme 'bpg': did you mean 'bpg-ldpc'? known: bpg-ldpc, jpg
     """
-    names = sorted(known)
-    begun = [known for known in names if known.startswith(name if len(name) > 2 else f"{name}_") and name]
-    near = begun or difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
+    names, told = sorted(known), str(name)[:_SHOWN]
+    low = told.lower()
+    alike = {known.lower(): known for known in reversed(names)}
+    begun = [known for known in names if low and known.lower().startswith(low if len(low) > 2 else f"{low}_")]
+    within = [known for known in names if len(low) > 3 and low in known.lower() and known not in begun]
+    near = [*begun, *within] or [alike[word] for word in difflib.get_close_matches(low, alike, n=1, cutoff=0.5)]
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = f"known: {', '.join(names) or 'none'}"
     if len(listed) > _LISTED:
-        nearest = [*begun, *difflib.get_close_matches(name[:_SHOWN], [n for n in names if n not in begun], 5, 0.0)][:5]
+        rest = [word for word in alike if alike[word] not in near]
+        nearest = [*near, *(alike[word] for word in difflib.get_close_matches(low, rest, n=5, cutoff=0.0))][:5]
         listed = f"the nearest of {len(names)} are {', '.join(nearest)}"
     return LinksimError(f"unknown {kind} {shown(name)}: {hint}{listed}")
 

@@ -32,6 +32,14 @@ def test_every_command_has_a_page_and_every_page_is_there() -> None:
         ("plot", "howto/figures"),
         ("train --scheme kd --budget x", "howto/train"),
         ("sweeep", "index"),
+        ("sweep --foo", "howto/sweep"),
+        ("train", "howto/train"),
+        ("show slurm-runs/none", "howto/tables"),
+        ("sweep --scheme klt --power foo", "explain/power"),
+        ("sweep --scheme klt --detector foo", "howto/antennas"),
+        ("sweep --scheme klt --channel rician:k=3", "howto/channel"),
+        ("sweep --scheme klt --dataset folder:/nope", "howto/data"),
+        ("sweep --scheme klt --groups 2 --out /dev/null", "howto/sweep"),
     ],
 )
 def test_an_error_names_its_page(words: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:

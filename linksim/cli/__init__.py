@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         way_out = "give a place with room and rights, like --out DIR"
         if error.errno == errno.EFBIG:
             way_out = "raise the limit on a file's size (ulimit -f), or another file system, and run the same command"
-        _say(f"{where}{error.strerror}: {way_out}")
+        said = f"{where}{error.strerror}: {way_out}"
+        _say(f"{said} ({page_of(LinksimError(said), words)})")
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -14,19 +14,19 @@ COMMANDS = {
     "bench": "howto/serve", "list": "explain/schemes", "assets": "howto/data", "doctor": "tutorial",
 }  # fmt: skip
 
-#: Of what a message is about: the first one whose words are in it.
+#: Of what a message is about, which its first words tell; what follows may be a user's own.
 _SUBJECTS = {
-    r"--cluster|slurm": "clusters",
-    r"unknown (?:scheme|variant)|^scheme '": "explain/schemes",
-    r"unknown refiner|--start|--prior": "howto/second-stages",
-    r"unknown metric|metric '": "howto/metric",
-    r"unknown channel|channel '": "howto/channel",
-    r"unknown data set|--dataset|--data-dir|--image-size": "howto/data",
-    r"--antennas|--detector": "howto/antennas",
-    r"--snr": "explain/snr",
-    r"--rho|^rho ": "explain/rho",
-    r"--power": "explain/power",
-    r"another sweep|--force-new|--shard|--allow-versions": "howto/sweep",
+    r"(--)?cluster\b|unknown cluster": "clusters",
+    r"unknown (scheme|variant)\b|scheme '": "explain/schemes",
+    r"unknown refiner\b|--starts?\b|prior\b": "howto/second-stages",
+    r"unknown metric '|metric '": "howto/metric",
+    r"unknown channel\b|channel\b|unknown parameter of (rician|tdl)": "howto/channel",
+    r"unknown data set\b|(--)?(dataset|data[-_]dir|image[- _]size)\b": "howto/data",
+    r"no CIFAR-10\b|cannot read the image folder\b": "howto/data",
+    r"(--)?(antennas|detector)\b": "howto/antennas",
+    r"(--)?snr\b": "explain/snr",
+    r"(--)?rho\b": "explain/rho",
+    r"(--)?power\b": "explain/power",
 }
 
 
@@ -42,6 +42,6 @@ def page_of(error: LinksimError, words: list[str]) -> str:
         'docs/explain/snr.md'
     """
     found = "howto/train" if isinstance(error, NoWeights) else None
-    found = found or next((page for words, page in _SUBJECTS.items() if re.search(words, str(error))), None)
+    found = found or next((page for words, page in _SUBJECTS.items() if re.match(words, str(error))), None)
     found = found or next((COMMANDS[word] for word in words if word in COMMANDS), "index")
     return f"docs/{found}.md"

@@ -208,25 +208,27 @@ def _drawn(args: argparse.Namespace) -> list[Path]:
                 raise LinksimError(f"--{option} is for curves over the SNR: leave out --{option}, or --y")
         written = draw_tradeoff(table, args.x or "psnr_db", args.y, folder, formats, view=view)
     else:
-        groups = _pairs(args.folders, table) if view.gaps else None
+        groups = _pairs(args.folders) if view.gaps else None
         written = draw(table, folder, formats, view=view, groups=groups)
     return [*written, folder / CAPTIONS]
 
 
-def _pairs(folders: Sequence[Path], table: pd.DataFrame) -> pd.DataFrame | None:
+def _pairs(folders: Sequence[Path]) -> pd.DataFrame | None:
     """Image groups of the folders that have them; None where their draws are not common, or there are none."""
     import pandas as pd
 
     from linksim.api import load_groups
+    from linksim.engine import provenance
     from linksim.engine.sweep import PER_GROUP, PER_IMAGE
     from linksim.paths import shipped
+    from linksim.report.compare import other_draws
 
-    known = [folder for folder in folders if any((shipped(folder) / name).is_file() for name in (PER_IMAGE, PER_GROUP))]
-    if not known or ("seed" in table and table["seed"].nunique() > 1):
+    known = [folder for folder in folders if any((shipped(folder) / name).exists() for name in (PER_IMAGE, PER_GROUP))]
+    runs = [provenance.read_run(shipped(folder)) for folder in known]
+    if not known or (len(known) > 1 and any(not run or not runs[0] or other_draws(runs[0], run) for run in runs)):
         return None
-    there = [load_groups(folder) for folder in known]
     key = ["variant", "stage", "channel", "rho", "snr_db", "group"]
-    return pd.concat(there, ignore_index=True).drop_duplicates(key)
+    return pd.concat([load_groups(folder) for folder in known], ignore_index=True).drop_duplicates(key)
 
 
 def _words(option: str, text: str) -> list[str]:

@@ -154,11 +154,13 @@ def _reproduce(args: argparse.Namespace) -> int:
             bars.tell("drawing")
             draw(done.table, figures)
     except KeyboardInterrupt:
+        if not folder.exists():
+            raise
         return _stopped(folder)
     except NoWeights as error:
         if (train := training_command(config, file)) is None:
             raise
-        raise LinksimError(f"{error}; {_TRAIN.format(train)}") from None
+        raise NoWeights(f"{error}; {_TRAIN.format(train)}") from None
     if not args.quiet:
         print(table_text(done.table))
     print(f"results: {folder}" + (f"; {len(done.lacking)} curves lack weights" if done.lacking else ""))

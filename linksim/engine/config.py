@@ -215,6 +215,7 @@ class SweepConfig(BaseModel):
     @field_validator("until", mode="before")
     @classmethod
     def _until(cls, value: Any) -> tuple[tuple[str, float], ...]:
+        given = value
         if isinstance(value, str):
             pairs = [part.partition("=")[::2] for part in _listed(value)]
             if len(dict(pairs)) < len(pairs):
@@ -223,9 +224,9 @@ class SweepConfig(BaseModel):
         try:
             widths = {str(name): float(width) for name, width in dict(value).items()}
         except (TypeError, ValueError):
-            raise LinksimError(f"--until {shown(value)}: write metric=half-width, like psnr=0.1") from None
+            raise LinksimError(f"--until {shown(given)}: write metric=half-width, like psnr=0.1") from None
         if not all(0 < width < math.inf for width in widths.values()):
-            raise LinksimError(f"--until {shown(value)}: half-widths must be positive, like psnr=0.1")
+            raise LinksimError(f"--until {shown(given)}: half-widths must be positive, like psnr=0.1")
         return tuple(widths.items())
 
     @model_validator(mode="after")
@@ -373,7 +374,7 @@ def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> d
         with shipped(path).open("rb") as file:
             content = file.read(_FILE_BYTES + 1)
     except OSError as error:
-        raise LinksimError(f"sweep file {path}: {error.strerror}") from None
+        raise LinksimError(f"sweep file {path}: {error.strerror}: give a YAML file, like sweeps/fig06.yaml") from None
     if len(content) > _FILE_BYTES:
         raise LinksimError(f"sweep file {path} is larger than {_FILE_BYTES >> 10} KiB: give a sweep file")
     try:

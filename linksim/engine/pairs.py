@@ -6,16 +6,20 @@ of a figure can take paired differences from it, without the table of images tha
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from linksim.errors import LinksimError
 from linksim.metrics import image_metrics
 
 #: Image groups that `per_group.parquet` has at the most.
 GROUPS = 256
 
-#: Bits of a mantissa that are kept: 0.016 dB of 30 dB, far below the spread over groups. What is left out compresses.
-_BITS = 10
+#: Of the spread of a metric over groups, what its numbers are rounded to: 1/64 dB of PSNR. What is left out compresses.
+_PART = 1 / 256
 
 #: The columns that say which group of which curve point a row is.
 KEYS = ["variant", "scheme", "stage", "channel", "rho", "snr_db", "group"]
@@ -50,15 +54,16 @@ def per_group(per_image: pd.DataFrame) -> pd.DataFrame:
 
 
 def kept(per_image: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The rows of `per_group.parquet`: the first `GROUPS` groups, numbers to 10 bits.
+    """The rows of `per_group.parquet`: the first `GROUPS` groups, numbers rounded far below their spread over groups.
 
     Args:
         per_image: see `per_group`.
         before: rows that were kept earlier; those of curves that `per_image` has not stay.
     """
     found = per_group(per_image[per_image["group"] < GROUPS])
+    point = found.groupby(["variant", "stage", "channel", "rho", "snr_db"], sort=False)
     for name in found.columns.difference(KEYS):
-        found[name] = _short(found[name].to_numpy(np.float32))
+        found[name] = _short(found[name].to_numpy(np.float64), float(point[name].std().median()))
     found["group"] = found["group"].astype(np.int16)
     return found if before is None else with_others(found, before)
 
@@ -70,9 +75,31 @@ def with_others(groups: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([groups, others[~pd.MultiIndex.from_frame(others[curve]).isin(there)]], ignore_index=True)
 
 
-def _short(values: np.ndarray) -> np.ndarray:
-    """float32 numbers rounded to `_BITS` bits of their mantissa's 23."""
-    cut = 23 - _BITS
-    bits = values.view(np.int32)
-    rounded = ((bits + (1 << (cut - 1))) >> cut) << cut
-    return np.where(np.isfinite(values), rounded.astype(np.int32).view(np.float32), values)
+def _short(values: np.ndarray, spread: float) -> np.ndarray:
+    """Numbers as multiples of a power of two, near `_PART` of their spread; whole ones where float32 has no such."""
+    if not (0 < spread < math.inf):
+        return values
+    step = 2.0 ** round(math.log2(spread * _PART))
+    rounded = np.where(np.isfinite(values), np.round(values / step) * step, values)
+    short = rounded.astype(np.float32)
+    return short if np.array_equal(short.astype(np.float64), rounded, equal_nan=True) else values
+
+
+def check(table: pd.DataFrame, path: Path, way_out: str) -> None:
+    """Raises LinksimError for a table that is no `per_group.parquet`.
+
+    Args:
+        table: what was read.
+        path: from where.
+        way_out: what to do about it.
+    """
+    wrong = [key for key in KEYS if key not in table]
+    if not wrong:
+        texts, numbers = ["variant", "scheme", "stage", "channel"], ["rho", "snr_db", "group"]
+        wrong = [key for key in texts if not all(isinstance(value, str) for value in table[key])]
+        wrong += [key for key in numbers if table[key].dtype.kind not in "iuf" or not np.isfinite(table[key]).all()]
+        wrong += [key for key in table.columns.difference(KEYS) if table[key].dtype.kind not in "iuf"]
+    if wrong:
+        raise LinksimError(f"{path} lacks {wrong[0]}, or has what is none: {way_out}")
+    if table.duplicated(KEYS).any():
+        raise LinksimError(f"{path} has rows twice: {way_out}")

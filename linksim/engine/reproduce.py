@@ -21,6 +21,7 @@ from linksim.engine import provenance
 from linksim.engine.cluster import Place
 from linksim.engine.config import SweepConfig
 from linksim.engine.context import FEATURES_FOLDER, models_of
+from linksim.engine.pairs import check
 from linksim.engine.sweep import (
     FIGURES,
     PER_GROUP,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 PARTS, LOCK = "parts", ".lock"
 _NOT_RUN = "not run yet"
+_WAY_OUT = "take it away, or --force-new to set the folder aside and make all anew"
 SWEEPS = "sweeps"
 
 #: Key of a file of a figure that is no sweep: the commands of linksim that make it.
@@ -201,6 +203,8 @@ def reproduce(
     try:
         _check_folder(config, folder)
         before = _Tables(_read(folder / TABLE), _read(folder / PER_IMAGE), _read(folder / PER_GROUP))
+        if before.groups is not None:
+            check(before.groups, folder / PER_GROUP, _WAY_OUT)
         others = _finished_parts(config, folder)
         earlier = provenance.read_run(folder) or {}
         stale = False
@@ -297,7 +301,7 @@ def _check_folder(config: SweepConfig, folder: Path) -> None:
 def _read(path: Path) -> pd.DataFrame | None:
     """A table that may not be there. Raises LinksimError for one that is damaged."""
     try:
-        return read_table(path, "take it away, or --force-new to set the folder aside and make all anew")
+        return read_table(path, _WAY_OUT)
     except FileNotFoundError:
         return None
 

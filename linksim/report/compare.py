@@ -5,17 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError, chosen, shown, unknown
 
 _POINT = ["channel", "rho", "snr_db"]
+_COLUMNS = [
+    "variant", "stage", "baseline", "baseline_stage", *_POINT, "metric", "difference", "difference_ci95", "groups",
+    "clear",
+]  # fmt: skip
 _NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image", "lost", "envelope_of"}
 
 
 #: Of a sweep's identity, what makes image groups, fading and noise the same: their draws are keyed by it.
 _DRAWS = ("dataset", "data_hash", "image_size", "users", "antennas", "power", "csi_error_var", "pixels", "seed")
+
+#: What an identity leaves out where it is this.
+_USUAL = {"antennas": 1}
+
+
+def other_draws(run: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What two sweeps differ in, so that nothing in them is a pair; None where there are pairs.
+
+    Args:
+        run, other: their `run.json`.
+
+    Example:
+        >>> other_draws({"identity": {"users": 2, "seed": 0}}, {"identity": {"users": 2, "seed": 1, "antennas": 1}})
+        'seed is 0 and 1'
+    """
+    for key in _DRAWS:
+        mine, theirs = (facts["identity"].get(key, _USUAL.get(key)) for facts in (run, other))
+        if mine != theirs:
+            return f"{key} is {shown(mine)} and {shown(theirs)}"
+    return None
 
 
 def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]) -> pd.DataFrame:
@@ -33,11 +58,8 @@ def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]
             raise LinksimError(
                 f"{folder if run else first} has no run.json, which says what its draws are: sweep again"
             )
-        for key in _DRAWS:
-            mine, theirs = run["identity"].get(key), facts["identity"].get(key)
-            if mine != theirs:
-                words = f"{key} is {shown(mine)} and {shown(theirs)}"
-                raise LinksimError(f"{first} and {folder} have no pairs: {words}: sweep again with the same")
+        if words := other_draws(run, facts):
+            raise LinksimError(f"{first} and {folder} have no pairs: {words}: sweep again with the same")
         known, own = set(whole["variant"]), set(table["variant"])
         short, long = (f" ({place})" for place in (folder.rstrip("/").rpartition("/")[2], folder))
         ending = long if any(f"{name}{short}" in known for name in own) else short
@@ -59,7 +81,8 @@ def paired_differences(
 
     Returns:
         One row a variant, stage and point: `difference` (variant - baseline), `difference_ci95` (half-width of the 95%
-        interval, Student's t over groups), `groups`, and `clear` where the interval leaves zero out.
+        interval, Student's t over groups), `groups`, and `clear` where the interval leaves zero out; none where no
+        group has a finite value of both.
 
     Raises:
         LinksimError: unknown variant or metric, or nothing to compare with.
@@ -76,11 +99,14 @@ def paired_differences(
     others = [(label, own) for label in labels for own in stages[label] if (label, own) != (name, stage)]
     if not others:
         raise LinksimError(f"only {name} is in these results: sweep two schemes at once to compare them")
+    if groups[metric].dtype.kind not in "iuf":
+        raise LinksimError(f"{metric} is no number: take another column")
     means = groups.groupby(["variant", "stage", *_POINT, "group"], sort=False)[metric].mean().sort_index()
     base = means.loc[name, stage]
     rows = []
     for label, own in others:
-        paired = (means.loc[label, own] - base).dropna()
+        paired = means.loc[label, own] - base
+        paired = paired[np.isfinite(paired)]
         for point, values in paired.groupby(level=_POINT, sort=False):
             mean, half = mean_and_half_width(values.to_numpy())
             facts = dict(zip(_POINT, point, strict=True))
@@ -96,4 +122,4 @@ def paired_differences(
                 }
                 | {"difference_ci95": half, "groups": len(values), "clear": bool(abs(mean) > half)}
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_COLUMNS)

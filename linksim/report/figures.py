@@ -470,20 +470,26 @@ def _gaps(rows: pd.DataFrame, column: str, base: str, groups: pd.DataFrame | Non
 
     Returns:
         The rows of other curves with `gap` and `half`, the half-width of its 95% interval, paired over image groups;
-        NaN where `groups` does not hold both. `attrs["base"]` is the label.
+        NaN where `groups` does not hold both. `few` is how many these are where they are not all. `attrs["base"]` is
+        the label.
     """
     point = ["rho", "snr_db"]
     of_base = rows[(rows["variant"] == base) & ~rows["_label"].str.endswith(FIRST_STAGE)]
     others = rows[~rows["_label"].isin(of_base["_label"])]
     found = others.merge(of_base[[*point, column]], on=point, suffixes=("", "_of_base"))
-    found = found.assign(gap=found[column] - found[f"{column}_of_base"], half=math.nan)
+    found = found.assign(gap=found[column] - found[f"{column}_of_base"], half=math.nan, few=math.nan)
     if groups is not None and column in groups:
         own = groups[groups["channel"].isin(rows["channel"]) & groups["variant"].isin(rows["variant"])]
         if own["variant"].nunique() > 1 and base in set(own["variant"]):
             pairs = paired_differences(own, base, column)
             keys = ["variant", "stage", *point]
-            both = found.merge(pairs[[*keys, "difference", "difference_ci95"]], on=keys, how="left")
-            found = both.assign(gap=both["difference"].fillna(both["gap"]), half=both["difference_ci95"])
+            both = found.merge(pairs[[*keys, "difference", "difference_ci95", "groups"]], on=keys, how="left")
+            # A few groups of each tell how far the gap may be off; the gap is that of all.
+            whole = both["groups"] * both["users"] >= both["n_images"]
+            found = both.assign(
+                gap=both["difference"].where(whole, both["gap"]), half=both["difference_ci95"],
+                few=both["groups"].where(~whole),
+            )  # fmt: skip
     found.attrs["base"] = str(of_base["_label"].iloc[0])
     return found
 
@@ -573,7 +579,9 @@ def _caption(
         unpaired = [_name(column) for column, found in gaps.items() if found["half"].isna().all()]
         words.append(f"Below: differences to {title(base, view.labels)}; curves far from it run out of the panel")
         if len(unpaired) < len(gaps):
-            words.append("Their intervals are of pairs of image groups")
+            few = min((found["few"].min() for found in gaps.values()), default=math.nan)
+            which = "" if math.isnan(few) else f", the first {few:.0f}"
+            words.append(f"Their intervals are of pairs of image groups{which}")
         if unpaired:
             words.append(f"Of {' and '.join(unpaired)} differences of means, without intervals: no pairs are known")
     return f"{'. '.join(words)}."

@@ -24,6 +24,7 @@ class _Units(tqdm):  # type: ignore[type-arg]
 
     open: ClassVar[set[_Units]] = set()
     left: float | None = None
+    watched = False
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -32,10 +33,13 @@ class _Units(tqdm):  # type: ignore[type-arg]
 
 
 def make_room() -> None:
-    """Has a line that is printed next stand above the bars that are shown."""
+    """Has a line that is printed next stand on a line of its own: above the bars of a terminal, else below them."""
     for bar in list(_Units.open):
         with contextlib.suppress(OSError, ValueError):
-            bar.clear()
+            if bar.watched:
+                bar.clear()
+            else:
+                print(file=sys.stderr, flush=True)
 
 
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} units [{elapsed}<{left}{postfix}]"
@@ -74,7 +78,7 @@ class Bar:
                 bar.reset(total)
                 bar.n = bar.initial = done
                 bar.refresh()
-            bar.total, bar.left = total, left
+            bar.total, bar.left = total, left if done < total else 0.0
             bar.update(done - bar.n)
         except (OSError, ValueError):
             # Nobody can see the bar; the sweep goes on.
@@ -87,7 +91,12 @@ class Bar:
             self._bar.set_postfix_str(f"refining: step {done} of {total}")
 
     def tell(self, text: str) -> None:
-        """Shows what is going on beside the units; nothing where the text is empty."""
+        """Shows what is going on beside the units; nothing where the text is empty.
+
+        Before the first unit somebody has to watch: a log file would have an error behind it on one line.
+        """
+        if self._bar is None and not self._watched:
+            return
         if text != self._told and (bar := self._begun()) is not None:
             self._told = text
             with contextlib.suppress(OSError, ValueError):
@@ -103,8 +112,9 @@ class Bar:
             except (OSError, ValueError):
                 self._shown = False
                 return None
+            _Units.open.add(self._bar)
             if self._watched:
-                _Units.open.add(self._bar)
+                self._bar.watched = True
                 threading.Thread(target=self._go_on, args=(self._bar,), daemon=True).start()
         return self._bar
 
