@@ -161,4 +161,7 @@ def command_line() -> str:
     """The command as typed, with the program's bare name."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    # Of `python -m linksim.cli`.
+    name = "linksim" if program.name == "__main__.py" and program.parent.name == "cli" else program.name
+    return shlex.join([name or "python", *sys.argv[1:]])

@@ -212,7 +212,7 @@ def test_fonts_are_those_that_journals_take(table: pd.DataFrame, tmp_path: Path)
 
 
 def test_the_figures_of_the_repository_have_fonts_that_journals_take() -> None:
-    files = [path for path in (ROOT / "results").glob("*/*/*.pdf") if path.is_file()]
+    files = list((ROOT / "results").rglob("*.pdf"))
     assert len(files) > 40
     assert [str(path) for path in files if b"/Type3" in path.read_bytes()] == []
 
