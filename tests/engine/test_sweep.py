@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, plugin_path: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         see(patch, plugin_path)
         # What a process of its own is told.
-        patch.setattr(sys, "argv", ["cli.py", *words])
+        patch.setattr(sys, "argv", ["/x/linksim/cli/__main__.py", *words])
         assert main(words) == 0
     return folder / "x"
 
@@ -161,7 +161,7 @@ def test_the_run_file_tells_conventions_versions_hashes_and_command(whole: Path)
     decoder = run["identity"]["bpg-ldpc-qam-sic rayleigh 1/6 decoder"]
     assert decoder == "numba layered normalised min-sum, alpha 0.68, 20 iterations"
     assert len(run["data"]["sha256"]) == 64
-    assert run["command"].startswith("cli.py sweep --scheme") or "sweep --scheme" in run["command"]
+    assert run["command"].startswith("linksim sweep --scheme")
     assert run["linksim"].startswith(linksim.__version__)
     assert run["finished"]
 
