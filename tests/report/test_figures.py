@@ -356,6 +356,16 @@ def test_gaps_are_paired_where_images_are_known(paired: Path, monkeypatch: pytes
     ).read_text()  # fmt: skip
 
 
+def test_tables_of_before_there_were_antennas_are_drawn_with_those_of_now(paired: Path, tmp_path: Path) -> None:
+    now = pd.read_parquet(paired / "table.parquet").assign(variant=lambda rows: rows["variant"] + "-now", antennas=1)
+    (tmp_path / "now").mkdir()
+    now.assign(detector="lmmse").to_parquet(tmp_path / "now" / "table.parquet")
+    folders = [str(tmp_path / "now"), str(paired)]
+    for order in (folders, folders[::-1]):
+        assert main(["plot", *order, "--metric", "psnr_db", "--out", str(tmp_path / "x"), "--format", "png"]) == 0
+    assert "antennas" not in (tmp_path / "x" / "captions.md").read_text()
+
+
 def test_a_first_stage_behind_several_refiners_is_drawn_once_by_its_own_name(stages: pd.DataFrame) -> None:
     rows = _chosen(stages[stages["variant"] != "kd"], View())
     assert list(dict.fromkeys(rows["_label"])) == [
