@@ -176,7 +176,8 @@ def compare(
         metric: a column of `load_groups`.
         stage: of the baseline (`first`, or a refiner's name); None takes its last.
         others: further results folders, of the same images and draws: a scheme of your own against a paper's figure.
-            A variant that two folders have is called `variant (folder)` in the later one.
+            A variant that two folders have is called `variant (folder)` in the later one. Points of the curves that
+            not every folder has are left out.
 
     Raises:
         LinksimError: unknown variant, metric or stage, or folders of other images or draws.
@@ -190,7 +191,7 @@ def compare(
         True
     """
     from linksim.engine import provenance
-    from linksim.report.compare import paired_differences, together
+    from linksim.report.compare import common, paired_differences, together
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
@@ -201,7 +202,7 @@ def compare(
     if len({str(folder) for folder in folders}) < len(folders):
         raise LinksimError("a folder is given twice: name each once")
     tables = {str(folder): (load_groups(folder), provenance.read_run(folder)) for folder in folders}
-    found = paired_differences(together(tables), baseline, metric, stage)
+    found = paired_differences(common(together(tables), tables), baseline, metric, stage)
     if found.empty:
         raise LinksimError(
             f"no curve has {metric} of the same image groups at the same channel, rho and SNR as {baseline}: compare "

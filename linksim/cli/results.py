@@ -22,7 +22,7 @@ from linksim.cli.options import (
     parsed,
     sweep_values,
 )
-from linksim.errors import LinksimError, shown, unknown
+from linksim.errors import LinksimError, chosen, shown, unknown
 from linksim.grammar import split_list
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def add_commands(commands: Commands[Parser]) -> None:
         help="further results of the same images and draws: schemes of your own against a paper's figure",
     )  # fmt: skip
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
+    compare.add_argument("--curves", metavar="NAME,...", help="these schemes or variants alone")
     compare.add_argument("--stage", metavar="NAME", help="stage of the baseline: first, or a refiner's (default)")
     compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image or pooled (default psnr_db)")
 
@@ -252,6 +253,10 @@ def _compare(args: argparse.Namespace) -> int:
     from linksim.api import compare
 
     differences = compare(args.folder, args.baseline, args.metric, args.stage, args.others)
+    if args.curves is not None:
+        there = list(dict.fromkeys(differences["variant"]))
+        names = [chosen(there, name) for name in split_list(args.curves)]
+        differences = differences[differences["variant"].isin(names)]
     print(differences.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     return 0
 

@@ -64,7 +64,7 @@ _POINT = ("variant", "stage", "channel", "rho", "snr_db")
 _TEXTS = ("kind", "dataset", "power", "stop_reason")
 _NUMBERS = ("users", "n_images", "bler", "tx_power", "channel_uses")
 
-_USUAL = {"antennas": 1, "detector": "lmmse"}
+_USUAL: dict[str, Any] = {"antennas": 1, "detector": "lmmse"}
 
 #: Image groups that may share a code block.
 _LARGEST_MULTIPLE = 4096

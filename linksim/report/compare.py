@@ -68,6 +68,20 @@ def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]
     return whole
 
 
+def common(whole: pd.DataFrame, tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]) -> pd.DataFrame:
+    """The rows of `together` at the channels, bandwidth ratios and SNRs that every folder has; all where none is.
+
+    Args:
+        whole: what `together` gives of `tables`.
+        tables: see there.
+    """
+    point = pd.MultiIndex.from_frame(whole[_POINT])
+    shared = np.logical_and.reduce(
+        [point.isin(pd.MultiIndex.from_frame(table[_POINT])) for table, _ in tables.values()]
+    )
+    return whole[shared] if shared.any() else whole
+
+
 def paired_differences(
     groups: pd.DataFrame, baseline: str, metric: str = "psnr_db", stage: str | None = None
 ) -> pd.DataFrame:

@@ -263,7 +263,9 @@ def curves(
                     _panel(panel, own, column, labels, side_by_side=len(snrs) == 1)
             if below:
                 panels[0].set_title(f"Difference to {gaps[column].attrs['base']}", loc="left")
-                panels[0].set_ylabel(rf"$\Delta$ {axes()[column].removesuffix(_LOWER)}")
+                # The panel above says what is pooled; this one is too low for it.
+                label = axes()[column].removesuffix(_LOWER).replace(", pooled over users", "")
+                panels[0].set_ylabel(rf"$\Delta$ {label}")
                 panels[0].set_ylim(*_near(gaps[column]))
             else:
                 panels[0].set_ylabel(axes().get(column, column))

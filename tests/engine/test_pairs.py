@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import linksim
+from linksim.cli import main
 from linksim.engine.config import make_config
 from linksim.engine.pairs import GROUPS, kept, per_group
 from linksim.engine.reproduce import reproduce
@@ -65,6 +66,12 @@ def test_results_are_paired_with_where_the_table_of_images_is_gone(tmp_path: Pat
     linksim.sweep(tmp_path / "mine", scheme="klt", **given | {"groups": 4})
     linksim.sweep(tmp_path / "elsewhere", scheme="klt", **given | {"groups": 4, "snr": "5"})
     whole = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "mine"])
+    linksim.sweep(tmp_path / "one", scheme="klt", **given | {"groups": 4, "snr": "10"})
+    at_one = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "one"])
+    pd.testing.assert_frame_equal(at_one, whole[whole["snr_db"] == 10].reset_index(drop=True))
+    words = ["compare", str(tmp_path / "paper"), "--with", str(tmp_path / "mine"), "--baseline", "bpg-capacity"]
+    assert main([*words, "--curves", "klt"]) == 0
+    assert main([*words, "--curves", "klr"]) == 2
     (tmp_path / "paper" / "per_image.parquet").unlink()
     short = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "mine"])
     assert list(short["groups"]) == list(whole["groups"]) == [4, 4]
