@@ -42,6 +42,6 @@ def page_of(error: LinksimError, words: list[str]) -> str:
         'docs/explain/snr.md'
     """
     found = "howto/train" if isinstance(error, NoWeights) else None
-    found = found or next((page for words, page in _SUBJECTS.items() if re.match(words, str(error))), None)
+    found = found or next((page for begins, page in _SUBJECTS.items() if re.match(begins, str(error))), None)
     found = found or next((COMMANDS[word] for word in words if word in COMMANDS), "index")
     return f"docs/{found}.md"

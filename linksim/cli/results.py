@@ -220,6 +220,7 @@ def _pairs(folders: Sequence[Path]) -> pd.DataFrame | None:
 
     from linksim.api import load_groups
     from linksim.engine import provenance
+    from linksim.engine.pairs import KEYS
     from linksim.engine.sweep import PER_GROUP, PER_IMAGE
     from linksim.paths import shipped
     from linksim.report.compare import other_draws
@@ -228,8 +229,7 @@ def _pairs(folders: Sequence[Path]) -> pd.DataFrame | None:
     runs = [provenance.read_run(shipped(folder)) for folder in known]
     if not known or (len(known) > 1 and any(not run or not runs[0] or other_draws(runs[0], run) for run in runs)):
         return None
-    key = ["variant", "stage", "channel", "rho", "snr_db", "group"]
-    return pd.concat([load_groups(folder) for folder in known], ignore_index=True).drop_duplicates(key)
+    return pd.concat([load_groups(folder) for folder in known], ignore_index=True).drop_duplicates(KEYS)
 
 
 def _words(option: str, text: str) -> list[str]:

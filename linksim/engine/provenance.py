@@ -21,6 +21,9 @@ from linksim.version import code_version, numeric_versions, package_versions
 
 RUN_FILE = "run.json"
 
+#: What sweeps of before had all, and do not name: identities leave it out, tables of then have no columns of it.
+USUAL: dict[str, Any] = {"antennas": 1, "detector": "lmmse"}
+
 
 def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
     """The versions of all processes that worked on a sweep, each once.
@@ -75,8 +78,8 @@ def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) ->
     # Every system with networks says its own; it is nothing to the others.
     flat.pop("precision")
     # One antenna is what sweeps of before had; and K, now Rician fading's own parameter, was a setting of each.
-    if flat["antennas"] == 1 and flat["detector"] == "lmmse":
-        flat = {key: value for key, value in flat.items() if key not in ("antennas", "detector")}
+    if all(flat[key] == value for key, value in USUAL.items()):
+        flat = {key: value for key, value in flat.items() if key not in USUAL}
     flat["rician_k_db"] = 6.0
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION

@@ -64,8 +64,6 @@ _POINT = ("variant", "stage", "channel", "rho", "snr_db")
 _TEXTS = ("kind", "dataset", "power", "stop_reason")
 _NUMBERS = ("users", "n_images", "bler", "tx_power", "channel_uses")
 
-_USUAL: dict[str, Any] = {"antennas": 1, "detector": "lmmse"}
-
 #: Image groups that may share a code block.
 _LARGEST_MULTIPLE = 4096
 
@@ -577,8 +575,7 @@ def read_table(path: Path, way_out: str) -> pd.DataFrame:
         numbers = ("rho", "snr_db", *_NUMBERS)
         if wrong := [column for column in numbers if not pd.api.types.is_numeric_dtype(frame[column])]:
             raise LinksimError(f"{path} has no numbers in {', '.join(wrong)}: {way_out}")
-        # Rows of before there were more than one antenna do not say so.
-        for column, usual in _USUAL.items():
+        for column, usual in provenance.USUAL.items():
             frame[column] = frame[column].fillna(usual) if column in frame else usual
     return frame
 

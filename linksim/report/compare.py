@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from linksim.engine.provenance import USUAL
 from linksim.engine.stats import mean_and_half_width
 from linksim.errors import LinksimError, chosen, shown, unknown
 
@@ -22,9 +23,6 @@ _NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image",
 #: Of a sweep's identity, what makes image groups, fading and noise the same: their draws are keyed by it.
 _DRAWS = ("dataset", "data_hash", "image_size", "users", "antennas", "power", "csi_error_var", "pixels", "seed")
 
-#: What an identity leaves out where it is this.
-_USUAL = {"antennas": 1}
-
 
 def other_draws(run: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """What two sweeps differ in, so that nothing in them is a pair; None where there are pairs.
@@ -37,7 +35,7 @@ def other_draws(run: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
         'seed is 0 and 1'
     """
     for key in _DRAWS:
-        mine, theirs = (facts["identity"].get(key, _USUAL.get(key)) for facts in (run, other))
+        mine, theirs = (facts["identity"].get(key, USUAL.get(key)) for facts in (run, other))
         if mine != theirs:
             return f"{key} is {shown(mine)} and {shown(theirs)}"
     return None
