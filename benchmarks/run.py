@@ -24,7 +24,7 @@ def linksim(words: list[str], folder: Path, cache: Path) -> float:
     """Seconds of one command line."""
     start = time.perf_counter()
     environment = {**os.environ, "LINKSIM_CACHE": str(cache)}
-    subprocess.run([sys.executable, "-m", "linksim.cli", *words, "--quiet"], cwd=folder, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "linksim", *words, "--quiet"], cwd=folder, env=environment, check=True)
     return time.perf_counter() - start
 
 

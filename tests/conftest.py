@@ -87,7 +87,7 @@ def cli(cli_env: dict[str, str], tmp_path: Path) -> Cli:
 
     def run(*words: str, timeout: float = 1200) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "linksim.cli", *words],
+            [sys.executable, "-m", "linksim", *words],
             cwd=tmp_path,
             env=cli_env,
             capture_output=True,

@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
 ) -> None:
     """A limit on the size of files stands for the full disk: the journal outgrows it."""
     words = [*SWEEP, "--scheme", "semoma", "--groups", "16", "--snr", "0:20:5", "--workers", "1", "--out", "x"]
-    command = [sys.executable, "-m", "linksim.cli", *words]
+    command = [sys.executable, "-m", "linksim", *words]
 
     def little_room() -> None:
         import signal
@@ -198,7 +198,7 @@ def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -
 
 
 def test_a_sweep_goes_on_when_nobody_can_see_its_bar(cli_env: dict[str, str], tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "linksim.cli", *QUICK, "--metrics", "psnr", "--workers", "1"]
+    words = [sys.executable, "-m", "linksim", *QUICK, "--metrics", "psnr", "--workers", "1"]
     env = {name: value for name, value in cli_env.items() if name != "PYTHONUNBUFFERED"}
     for number, redirect in enumerate(("2>&-", "2>/dev/full")):
         line = f"{' '.join(words)} --out x{number} {redirect}"

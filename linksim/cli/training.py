@@ -223,6 +223,7 @@ def _train(args: argparse.Namespace) -> int:
             paths, facts = run_training(
                 model, recipe, lambda: _data(args).load(bar.prepared), out, start=start, seconds=seconds, steps=steps,
                 seed=seed, device=args.device, devices=devices, replace=args.replace, report=bar.update,
+                preparing=bar.embedded,
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = out / CHECKPOINT

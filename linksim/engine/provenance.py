@@ -165,6 +165,6 @@ def command_line() -> str:
     import shlex
 
     program = Path(sys.argv[0])
-    # Of `python -m linksim.cli`.
-    name = "linksim" if program.name == "__main__.py" and program.parent.name == "cli" else program.name
+    # Of `python -m linksim`.
+    name = "linksim" if program.name == "__main__.py" and program.parent.name == "linksim" else program.name
     return shlex.join([name or "python", *sys.argv[1:]])

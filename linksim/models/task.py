@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -85,8 +85,12 @@ class Task(ABC):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Named figures on held-out images; the best weights are those with the highest `score` of them."""
 
-    def prepare(self, model: nn.Module) -> int:
-        """What comes before the first step of a new run; returns the image groups that it took."""
+    def prepare(self, model: nn.Module, report: Callable[[int, int], None] | None = None) -> int:
+        """What comes before the first step of a new run; returns the image groups that it took.
+
+        Args:
+            report: told its own steps, done and in all.
+        """
         return 0
 
     def begin(self, model: nn.Module, step: int, steps: int) -> None:  # noqa: B027

@@ -221,11 +221,17 @@ class TrainingBar:
 
     def prepared(self, done: int, total: int) -> None:
         """Shows how many of the images to train on are ready."""
+        self._before(done, total, "preparing images", " images")
+
+    def embedded(self, done: int, total: int) -> None:
+        """Shows the steps in which users learn to start as in separate channel uses."""
+        self._before(done, total, f"{self._name}: orthogonal embedding", " steps")
+
+    def _before(self, done: int, total: int, what: str, unit: str) -> None:
         if self._shown and self._bar is None and done < total:
             self._bar = tqdm(
-                total=total, unit=" images", desc="preparing images", dynamic_ncols=True,
-                mininterval=LOGGED if self._lines else WATCHED,
-            )  # fmt: skip
+                total=total, unit=unit, desc=what, dynamic_ncols=True, mininterval=LOGGED if self._lines else WATCHED
+            )
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
             if done == total:

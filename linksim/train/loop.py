@@ -58,6 +58,7 @@ def train(
     embedded: bool = False,
     team: Team | None = None,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
+    preparing: Callable[[int, int], None] | None = None,
 ) -> State:
     """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
 
@@ -73,6 +74,7 @@ def train(
         embedded: of a new run: whether it starts as users in separate channel uses.
         team: processes that train together; None is this one alone.
         report: called after every step with the state and the losses over the last steps, which are empty at first.
+        preparing: told the steps that come before the first one of a new run, done and in all.
 
     Raises:
         LinksimError: no budget, a checkpoint of another run, or a loss that is not finite (the last good weights are
@@ -179,7 +181,7 @@ def train(
         if team.leads:
             write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())
         begin = time.perf_counter()
-        state.prepared = task.prepare(model)
+        state.prepared = task.prepare(model, preparing)
         if team.size > 1:
             # What each has prepared can differ in its last digits.
             model.load_state_dict(team.agreed(model.state_dict()))

@@ -134,7 +134,7 @@ def launch(
     """
     changed = {**(environment or {}), **({"OMP_NUM_THREADS": "1"} if one_thread else {})}
     return subprocess.Popen(
-        [sys.executable, "-m", "linksim.cli", *words], env={**os.environ, **changed}, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "linksim", *words], env={**os.environ, **changed}, stdin=subprocess.DEVNULL,
         stdout=output, stderr=output,
     )  # fmt: skip
 

@@ -114,6 +114,7 @@ def run_training(
     devices: int | None = None,
     replace: bool = False,
     report: Callable[[State, Mapping[str, float]], None] | None = None,
+    preparing: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Trains and installs; returns the weights' files and their card's facts.
 
@@ -124,6 +125,7 @@ def run_training(
         start: of a new run, see `find_start`; a run that `out` holds goes on as it began.
         devices: that train together, a process each (`linksim.train.team`); None is `device` alone.
         replace: put these weights in the place of better ones.
+        report, preparing: see `train`.
 
     Returns:
         files and facts; nothing where another process of the team tells them.
@@ -171,7 +173,8 @@ def run_training(
         try:
             state = loop.train(
                 task, out, data=images.sha256, seconds=seconds, steps=steps, lineage=lineage,
-                embedded=start.embedded, team=team, report=report if team.leads else None,
+                embedded=start.embedded, team=team,
+                report=report if team.leads else None, preparing=preparing if team.leads else None,
             )  # fmt: skip
         except torch.OutOfMemoryError:
             raise LinksimError(

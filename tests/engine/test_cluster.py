@@ -282,7 +282,7 @@ def told_by_a_terminal(
 ) -> str:
     """What the command line says from when it is `ready`, and all of its processes are told to stop."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "linksim.cli", *words.split()], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "linksim", *words.split()], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         env=env, cwd=folder, start_new_session=True,
         # A shell has what it runs in the background ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
@@ -433,7 +433,7 @@ def test_stopping_at_a_width_is_the_same_on_a_cluster(running: Running, tmp_path
 
 def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_path: Path) -> None:
     words = [
-        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
+        sys.executable, "-m", "linksim", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
         "0:15:5", "--groups", "128", "--metrics", "psnr", "--quiet", "--cluster", running.address, "--out", "x",
     ]  # fmt: skip
     process = subprocess.Popen(words, cwd=tmp_path)
@@ -454,7 +454,7 @@ def test_a_submitter_that_is_killed_goes_on_where_it_was(running: Running, tmp_p
 
 def test_what_a_scheme_raises_comes_back_in_one_line_and_is_not_tried_again(running: Running, tmp_path: Path) -> None:
     words = [
-        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "broken", "--groups", "4", "--snr", "5", "--out", "x",
+        sys.executable, "-m", "linksim", "sweep", "--scheme", "broken", "--groups", "4", "--snr", "5", "--out", "x",
         "--quiet", "--cluster", running.place,
     ]  # fmt: skip
     path = os.pathsep.join([str(running.plugin), str(ROOT)])
@@ -517,7 +517,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_the_same_command_goes_on(tmp_p
         str(tmp_path), "--death-timeout", "5",
     )  # fmt: skip
     words = [
-        sys.executable, "-m", "linksim.cli", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
+        sys.executable, "-m", "linksim", "sweep", "--scheme", "bpg-ldpc-qam-sic", "--channel", "rayleigh", "--snr",
         "0:15:5", "--groups", "128", "--metrics", "psnr", "--quiet", "--out", "x",
     ]  # fmt: skip
     try:
@@ -559,7 +559,7 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
     words = "sweep --scheme bpg-capacity --channel rayleigh --snr 0,10 --groups 64 --metrics psnr --workers 1 --quiet"
     script.write_text(
         "#!/bin/bash\n#SBATCH --array=0-1\n#SBATCH --output=log-%a.txt\n"
-        f"cd {tmp_path}\n{sys.executable} -m linksim.cli {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
+        f"cd {tmp_path}\n{sys.executable} -m linksim {words} --shard $SLURM_ARRAY_TASK_ID/2 --out array\n"
     )
     asked = subprocess.run(
         ["sbatch", "--parsable", str(script)], check=True, timeout=600, capture_output=True, text=True
@@ -568,7 +568,7 @@ def test_jobs_of_a_queue_give_the_rows_of_one_process(tmp_path: Path, monkeypatc
     queue = ["squeue", "--noheader", "--jobs", asked.stdout.strip()]
     while subprocess.run(queue, check=True, timeout=600, capture_output=True).stdout:
         time.sleep(0.3)
-    subprocess.run([sys.executable, "-m", "linksim.cli", "merge", "array"], check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "linksim", "merge", "array"], check=True, timeout=600)
     same(alone, linksim.load(tmp_path / "array"))
     assert not list(tmp_path.glob(".linksim-cluster-*"))
 

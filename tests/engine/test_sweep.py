@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, plugin_path: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         see(patch, plugin_path)
         # What a process of its own is told.
-        patch.setattr(sys, "argv", ["/x/linksim/cli/__main__.py", *words])
+        patch.setattr(sys, "argv", ["/x/linksim/__main__.py", *words])
         assert main(words) == 0
     return folder / "x"
 
@@ -79,7 +79,7 @@ def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, here: Cli, tm
 def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
     whole: Path, cli_env: dict[str, str], here: Cli, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "killed"]
+    words = [sys.executable, "-m", "linksim", *COMMAND, "--workers", "2", "--out", "killed"]
     process = subprocess.Popen(words, cwd=tmp_path, env=cli_env, start_new_session=True)
     journals = tmp_path / "killed" / "journal"
     deadline = time.monotonic() + 1200
@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_and_started_again_gives_the_rows_of_one(
 def test_ctrl_c_keeps_the_journal_and_exits_with_130(
     cli_env: dict[str, str], here: Cli, whole: Path, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "linksim.cli", *COMMAND, "--workers", "2", "--out", "stopped"]
+    words = [sys.executable, "-m", "linksim", *COMMAND, "--workers", "2", "--out", "stopped"]
     for _ in range(5):
         process = subprocess.Popen(
             words, cwd=tmp_path, env=cli_env, start_new_session=True, stderr=subprocess.PIPE, text=True,

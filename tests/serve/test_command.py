@@ -44,7 +44,7 @@ class Running:
     """
 
     def __init__(self, env: dict[str, str], folder: Path, *words: str) -> None:
-        command = [sys.executable, "-m", "linksim.cli", "serve", "--scheme", "klt", "--port", "0", *words]
+        command = [sys.executable, "-m", "linksim", "serve", "--scheme", "klt", "--port", "0", *words]
         self.process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

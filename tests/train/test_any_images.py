@@ -152,7 +152,7 @@ def test_two_processes_have_the_losses_of_one_with_the_batch_of_both(trained: Pa
         if devices == "1":
             assert main(asked) == 0
         else:
-            run = [sys.executable, "-m", "linksim.cli", *asked]
+            run = [sys.executable, "-m", "linksim", *asked]
             path = os.pathsep.join(filter(None, [few_held_out, os.environ.get("PYTHONPATH")]))
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
             ran = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "3", "--set", "loss=mse") == 0
     student = ("--scheme", "kd-semnoma", "--rho", "1/24", "--steps", "2", "--set", "cross_layer=2", *EMBED)
     assert train(folder, *student) == 0
+    # What comes before its first step is shown too.
+    assert re.search(r"orthogonal embedding: .*3/3", capsys.readouterr().err)
     cards = weights.cards()
     teacher, student = cards[BASE.name], cards[replace(BASE, method="kd").name]
     assert (teacher["pairs"], lineage_pairs(teacher), teacher["lineage"]) == (6, 6, [])
@@ -213,7 +216,7 @@ def test_every_model_of_a_sweep_side_by_side_killed_and_gone_on_with(
         # Into a file: nobody reads a pipe while the process runs, and a full one would stop it.
         with (tmp_path / "said").open("wb") as said:
             return subprocess.Popen(
-                [sys.executable, "-m", "linksim.cli", *words], cwd=tmp_path, env=environment, stdout=said, stderr=said
+                [sys.executable, "-m", "linksim", *words], cwd=tmp_path, env=environment, stdout=said, stderr=said
             )
 
     process = start()

@@ -10,6 +10,8 @@ stays for long where it cannot tell the users apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,8 +56,9 @@ def orthogonal_symbols(
 
 
 def train_embedding(
-    model: Transceiver, source: Transceiver, transmission: Transmission, recipe: Recipe, pool: Pool, seed: int
-) -> int:
+    model: Transceiver, source: Transceiver, transmission: Transmission, recipe: Recipe, pool: Pool, seed: int,
+    report: Callable[[int, int], None] | None = None,
+) -> int:  # fmt: skip
     """Trains encoder and user planes of an embedded model to send what its source would; the decoders stay.
 
     Args:
@@ -65,6 +68,7 @@ def train_embedding(
         recipe: its `embed_steps`, batch and SNRs are read; rate and optimiser are the embedding's own.
         pool: training images.
         seed: of the draws.
+        report: told the steps, done and in all.
 
     Returns:
         image groups that it took.
@@ -85,6 +89,8 @@ def train_embedding(
         optimizer.zero_grad()
         ((sent - wanted).abs().square().mean() / wanted.abs().square().mean()).backward()
         optimizer.step(2e-3 * _share(step, recipe.embed_steps))
+        if report is not None:
+            report(step + 1, recipe.embed_steps)
     model.decoders.requires_grad_(True)
     optimizer.zero_grad()
     return recipe.embed_steps * recipe.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,13 +31,13 @@ class ConvNextTask(TransceiverTask):
         """See `TransceiverTask`; with the recipe's layer scale."""
         return self.owner.network(self.spec, layer_scale=self.recipe.layer_scale)  # type: ignore[call-arg]
 
-    def prepare(self, model: nn.Module) -> int:
-        """The embedding, where it starts so."""
+    def prepare(self, model: nn.Module, report: Callable[[int, int], None] | None = None) -> int:
+        """See `Task`; the embedding, where it starts so."""
         if not self.embedded:
             return 0
         assert isinstance(model, Transceiver)
         assert isinstance(self.start, Transceiver)
-        return train_embedding(model, self.start, self.transmission, self.recipe, self.pool, self.seed)
+        return train_embedding(model, self.start, self.transmission, self.recipe, self.pool, self.seed, report)
 
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
         """See `Task`."""

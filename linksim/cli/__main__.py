@@ -1,7 +1,0 @@
-"""`python -m linksim.cli`: the command line of this Python's linksim, wherever `linksim` on the PATH may lead."""
-
-import sys
-
-from linksim.cli import main
-
-sys.exit(main())
