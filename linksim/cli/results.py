@@ -57,7 +57,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     )
     plot.add_argument("--format", metavar="KIND,...", default="png,pdf", help="png, pdf, svg, pgf (default png,pdf)")
     plot.add_argument("--y", metavar="COLUMN", help="draw this metric over another, at each SNR: fid, lpips_alex")
-    plot.add_argument("--x", metavar="COLUMN", help="the other (default psnr_db)")
+    plot.add_argument("--x", metavar="COLUMN", help="the other (default psnr_db), or users: of sweeps of several N")
     add_out(plot, "where to (default: figures/ in the folder)")
 
     compare = command(commands, "compare", _compare, "paired differences between schemes, with intervals")
@@ -203,7 +203,7 @@ def _drawn(args: argparse.Namespace) -> list[Path]:
     )
     if args.y is not None or args.x is not None:
         if args.y is None:
-            raise LinksimError("--x COLUMN is what another metric is drawn over: name it: --y fid")
+            raise LinksimError("--x COLUMN is what a metric is drawn over: name that one: --y fid")
         for option in ("metric", "gaps"):
             if getattr(args, option) is not None:
                 raise LinksimError(f"--{option} is for curves over the SNR: leave out --{option}, or --y")

@@ -43,7 +43,7 @@ STYLES = ("ieee", "talk")
 #: Beside the figures: what their titles would say.
 CAPTIONS = "captions.md"
 
-BLER = "bler"
+BLER, USERS = "bler", "users"
 
 _RHO = r"$\rho$"
 
@@ -134,10 +134,7 @@ def draw(
         >>> [path.name for path in written]
         ['psnr_db_awgn.pdf']
     """
-    for column in ("power", "dataset", "users"):
-        if table[column].nunique() > 1:
-            values = ", ".join(map(str, table[column].unique()))
-            raise LinksimError(f"curves of different {column} ({values}) never share a plot: plot them apart")
+    _check_one(table, ("power", "dataset", USERS))
     there = _metrics(table)
     for column in view.metrics:
         if column not in there:
@@ -162,6 +159,15 @@ def draw(
     if formats:
         _write_captions(folder, captions)
     return written
+
+
+def _check_one(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises LinksimError where a column has several values that never share a plot."""
+    for column in columns:
+        if table[column].nunique() > 1:
+            values = ", ".join(map(str, table[column].unique()))
+            apart = "plot them apart" + (f", or over them: --x {USERS} --y psnr_db" if column == USERS else "")
+            raise LinksimError(f"curves of different {column} ({values}) never share a plot: {apart}")
 
 
 def _metrics(table: pd.DataFrame) -> list[str]:
@@ -217,7 +223,7 @@ def _shown_twice(table: pd.DataFrame) -> pd.Series:
     metrics = _metrics(table)
     if not metrics:
         return behind & ~behind
-    points = table[["channel", "rho", "snr_db"]].assign(value=table[metrics[0]].round(6))
+    points = table[["channel", "rho", "snr_db", USERS]].assign(value=table[metrics[0]].round(6))
     known = set(points[first & ~behind].itertuples(index=False, name=None))
     twice = pd.Series(data=False, index=table.index)
     for _, curve in points[behind].groupby([table["variant"], table["channel"], table["rho"]], sort=False):
@@ -323,11 +329,12 @@ def draw_tradeoff(
 ) -> list[Path]:
     """Draws one metric over another, a figure for each channel with a panel for each SNR: what a stage gains and pays.
 
-    Points of one scheme that differ in parameters, in a refiner's steps say, are joined in the table's order.
+    Points of one scheme that differ in parameters, in a refiner's steps say, are joined in the table's order. Over
+    `users` it is curves as over the SNR: what each of N users has of the same channel uses.
 
     Args:
         table: one row a curve point, as `linksim.load` gives it.
-        x, y: columns of metrics.
+        x, y: columns of metrics; x can be `users`.
         folder: where `<y>_over_<x>_<channel>.<format>` and `captions.md` go.
         formats: of `FORMATS`.
         view: style, schemes, labels and ends of the axes, those of x and y.
@@ -336,17 +343,21 @@ def draw_tradeoff(
         The figures written.
 
     Raises:
-        LinksimError: no such column, or rows of several bandwidth ratios.
+        LinksimError: no such column, rows of several bandwidth ratios, of the two power conventions or of several data
+            sets; of several numbers of users where that is not what they are drawn over.
     """
     there = _metrics(table)
-    for column in (x, y):
-        if column not in there:
-            raise unknown("column with values of a metric", column, [name for name in there if name != column])
+    for column, known in ((x, [*there, USERS]), (y, there)):
+        if column not in known:
+            raise unknown("column with values of a metric", column, [name for name in known if name != column])
+    _check_one(table, ("power", "dataset", *(() if x == USERS else (USERS,))))
+    if x == USERS and table[USERS].nunique() == 1:
+        raise LinksimError(f"all curves are of {table[USERS].iloc[0]} users: give the folders of sweeps of several")
     if x == y:
         raise LinksimError(f"{y} over itself is a line: give another --x or --y")
     if table["rho"].nunique() > 1:
         raise LinksimError(
-            "one metric over another is drawn for one bandwidth ratio, and these results have several: sweep one alone"
+            f"{y} over {x} is drawn for one bandwidth ratio, and these results have several: sweep one alone"
         )
     rows = _chosen(table, replace(view, xlim=None))
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,7 +365,8 @@ def draw_tradeoff(
     for channel, own in rows.groupby("channel", sort=False):
         stem = folder / f"{y}_over_{x}_{file_name(str(channel))}"
         written += save(tradeoff(own, x, y, view), stem, formats, view.style)
-        captions[stem.name] = f"{_name(y)} over {_name(x)}. {_setting(own)}."
+        over = "the number of users at equal channel uses of all together" if x == USERS else _name(x)
+        captions[stem.name] = f"{_name(y)} over {over}. {_setting(own)}."
     if formats:
         _write_captions(folder, captions)
     return written
@@ -365,7 +377,7 @@ _ABREAST = 3
 
 
 def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Figure:
-    """One metric over another, a panel for each SNR."""
+    """One metric over another, or over the users, a panel for each SNR."""
     import matplotlib as mpl
     from matplotlib.ticker import MaxNLocator
 
@@ -375,6 +387,9 @@ def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Fi
     last = ~rows["_label"].str.endswith(FIRST_STAGE)
     names = scheme.map(lambda name: title(str(name), view.labels))
     rows = rows.assign(_family=names.where(last, names + FIRST_STAGE), _scheme=scheme)
+    if x == USERS:
+        rows = rows if "_look" in rows else _looks(rows)
+        rows = rows.assign(_family=rows["_label"]).sort_values(USERS, kind="stable")
     families = dict(zip(rows["_family"], rows["_scheme"], strict=True))
     snrs = list(dict.fromkeys(rows["snr_db"]))
     with mpl.rc_context(style(view.style)):
@@ -388,9 +403,12 @@ def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Fi
         for panel, snr in zip(panels, snrs, strict=False):
             # Room for markers at the edge, and for ticks beside each other.
             panel.margins(0.12)
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=x == USERS))
             for name, scheme_name in families.items():
                 points = rows[(rows["_family"] == name) & (rows["snr_db"] == snr)]
+                if x == USERS:
+                    _draw_over_users(panel, name, points, y)
+                    continue
                 panel.plot(points[x], points[y], linestyle=":", label=name, **_drawn(look(scheme_name)))
                 if len(points) > 1:
                     for _, point in points.iterrows():
@@ -400,7 +418,7 @@ def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Fi
                             xytext=(3, 2),
                         )  # fmt: skip
             panel.set_title(f"SNR = {snr:g} dB")
-            panel.set_xlabel(axes()[x])
+            panel.set_xlabel("Users" if x == USERS else axes()[x])
             for limits, set_limits in ((view.xlim, panel.set_xlim), (view.ylim, panel.set_ylim)):
                 if limits is not None:
                     set_limits(*limits)
@@ -411,6 +429,14 @@ def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Fi
         if view.style == "talk":
             figure.suptitle(textwrap.fill(_setting(rows), _TITLE * len(snrs)))
     return figure
+
+
+def _draw_over_users(panel: Axes, label: str, points: pd.DataFrame, column: str) -> None:
+    if points.empty:
+        return
+    own, line = points["_look"].iloc[0]
+    panel.plot(points[USERS], points[column], linestyle=line, label=label, **_drawn(own))
+    panel.fill_between(points[USERS], *_band(points, column), color=own.colour, alpha=0.2, linewidth=0)
 
 
 def _drawn(own: Look) -> dict[str, Any]:
@@ -557,7 +583,8 @@ def _setting(rows: pd.DataFrame) -> str:
     antennas = int(first.get("antennas", 1))
     several = f", {antennas} antennas ({first['detector']})" if antennas > 1 else ""
     dataset, channel = name_of(first["dataset"]), str(first["channel"])
-    users = f"{first['users']} user{'s' if first['users'] != 1 else ''}"
+    *fewer, most_users = sorted(set(rows[USERS]))
+    users = " and ".join(filter(None, (", ".join(map(str, fewer)), f"{most_users} user{'s' * (most_users != 1)}")))
     least, most = int(rows["n_images"].min()), int(rows["n_images"].max())
     return (
         f"{SETTINGS.get(dataset, dataset)}, {SETTINGS.get(channel, channel)}, {users}{several}, "

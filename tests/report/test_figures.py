@@ -195,6 +195,27 @@ def test_one_metric_over_another_joins_what_differs_in_parameters(stages: pd.Dat
     assert sorted(note.get_text() for note in panels[0].texts) == ["steps=1", "steps=5"]
 
 
+def test_over_the_number_of_users_each_scheme_is_a_curve_with_its_interval(table: pd.DataFrame, tmp_path: Path) -> None:
+    some = table[table["rho"] == 1 / 3]
+    several = pd.concat([some.assign(users=n, psnr_db=some["psnr_db"] - n) for n in (4, 1, 2)], ignore_index=True)
+    assert [path.name for path in draw_tradeoff(several, "users", "psnr_db", tmp_path, ("pdf",))] == [
+        "psnr_db_over_users_awgn.pdf"
+    ]
+    assert "equal channel uses of all together. toy, AWGN, 1, 2 and 4 users" in (tmp_path / "captions.md").read_text()
+    panels = tradeoff(several, "users", "psnr_db").axes
+    assert [panel.get_title() for panel in panels] == ["SNR = 10 dB", "SNR = 0 dB", "SNR = 5 dB"]
+    lines = {str(line.get_label()): line for line in panels[1].get_lines()}
+    np.testing.assert_allclose(lines["scheme-a"].get_xdata(), [1, 2, 4])
+    np.testing.assert_allclose(lines["scheme-a"].get_ydata(), [19, 18, 16])
+    assert np.ptp(np.asarray(panels[1].collections[0].get_paths()[0].vertices)[:3, 1]) > 0
+    with pytest.raises(LinksimError, match="all curves are of 2 users"):
+        draw_tradeoff(some, "users", "psnr_db", tmp_path)
+    with pytest.raises(LinksimError, match=r"different users \(4, 1, 2\) never share a plot: .*--x users"):
+        draw(several, tmp_path)
+    with pytest.raises(LinksimError, match="different users"):
+        draw_tradeoff(several.assign(ssim=0.5), "psnr_db", "ssim", tmp_path)
+
+
 def test_what_cannot_be_drawn_over_each_other_is_refused(stages: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(LinksimError, match="unknown column with values of a metric 'lpips_alex'"):
         draw_tradeoff(stages, "psnr_db", "lpips_alex", tmp_path)
