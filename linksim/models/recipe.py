@@ -57,8 +57,9 @@ class BaseRecipe:
         """Presets by name: `fast`, and `paper`, AdamW 1e-4 in batches of 32 groups at a constant rate (KDD paper,
         section VI-A3), for the steps that are asked for: its stop after ten epochs without improvement is not there."""
         paper = cls(
-            "paper", learning_rate=1e-4, batch=32, warmup=0.0, schedule="constant", ema=0.0, clip=0.0, flip=False
-        )
+            "paper", "adamw", learning_rate=1e-4, batch=32, warmup=0.0, schedule="constant", ema=0.0, clip=0.0,
+            flip=False,
+        )  # fmt: skip
         return {"fast": cls(), "paper": paper}
 
     @classmethod
