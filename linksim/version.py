@@ -8,6 +8,9 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+#: Ends the version of edited code.
+DIRTY = "+dirty"
+
 _PACKAGES = (
     "av", "diffusers", "lpips", "numba", "numpy", "pandas", "pillow", "scipy", "sionna-no-rt", "torch",
     "torch-fidelity", "torchvision", "transformers",
@@ -49,4 +52,4 @@ def code_version() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return __version__
-    return f"{__version__}+{commit}{'+dirty' if changed else ''}"
+    return f"{__version__}+{commit}{DIRTY if changed else ''}"

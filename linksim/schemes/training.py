@@ -58,6 +58,7 @@ class TransceiverTask(Task):
         self.validation = owner.transmission(spec).whole(recipe.crop)
         self.frozen = {name: laid_out(network, device) for name, network in (frozen or {}).items()}
         self.held_out, self.pool = images.held_out, Pool(images, device)
+        self.images_sha256 = images.sha256
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""

@@ -25,6 +25,7 @@ from linksim.models import weights
 from linksim.models.recipe import make_recipe
 from linksim.models.spec import ModelSpec, began_with, lineage_pairs
 from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.embedding import train_embedding
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.stopping import Stopped
 from linksim.train import loop
@@ -85,6 +86,41 @@ def test_a_teacher_and_its_student_get_cards_that_verify(folder: Path, capsys: p
     losses = (folder / "runs" / replace(BASE, method="kd").name / "train.csv").read_text().splitlines()
     assert losses[0] == "step,log-mse,fa,crosskd,total"
     assert main(["verify", BASE.name, replace(BASE, method="kd").name]) == 0
+
+
+def test_trainings_that_start_alike_share_their_embedding(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source(folder)
+    made: list[int] = []
+
+    def counted(*given: Any) -> int:
+        made.append(train_embedding(*given))
+        return made[-1]
+
+    monkeypatch.setattr("linksim.schemes.semnoma.training.train_embedding", counted)
+    monkeypatch.setenv("LINKSIM_CACHE", str(tmp_path / "cache"))
+    words = ("--scheme", "semnoma", "--rho", "1/24", "--steps", "1", "--replace", *EMBED)
+
+    def trained(out: str, *more: str) -> dict[str, Any]:
+        assert train(folder, *words, "--out", str(tmp_path / out), *more) == 0
+        return weights.cards()["semnoma_awgn_1-24_n2_own_sum_32px_compact"]
+
+    for version, times in (("0.1.0+abc", 1), ("0.1.0+abc+dirty", 2), ("0.1.0", 2)):
+        made.clear()
+        monkeypatch.setattr("linksim.schemes.semnoma.training.code_version", lambda version=version: version)
+        first, second = trained(f"{version}a"), trained(f"{version}b")
+        assert made == [6] * times
+        # What is taken from the cache is what was made, and counts as much.
+        assert (first["files"], first["pairs"]) == (second["files"], second["pairs"])
+    monkeypatch.setattr("linksim.schemes.semnoma.training.code_version", lambda: "0.1.0+abc")
+    made.clear()
+    assert trained("seed", "--seed", "1")["pairs"] == 8
+    assert made == [6]
+    for path in (tmp_path / "cache" / "embeddings").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    assert trained("damaged")["files"] == first["files"]
+    assert made == [6, 6]
 
 
 def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
