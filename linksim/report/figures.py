@@ -606,7 +606,9 @@ def _caption(
         words.append("Dotted: first stages")
     if gaps:
         unpaired = [_name(column) for column, found in gaps.items() if found["half"].isna().all()]
-        words.append(f"Below: differences to {title(base, view.labels)}; curves far from it run out of the panel")
+        out = any((~found["gap"].dropna().between(*_near(found))).any() for found in gaps.values())
+        far = "; curves far from it run out of the panel" if out else ""
+        words.append(f"Below: differences to {title(base, view.labels)}{far}")
         if len(unpaired) < len(gaps):
             few = min((found["few"].min() for found in gaps.values()), default=math.nan)
             which = "" if math.isnan(few) else f", the first {few:.0f}"
