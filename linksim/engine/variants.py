@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from linksim.errors import LinksimError, NoWeights
 from linksim.grammar import as_text, settled, written_params
 from linksim.link.config import Setting
 from linksim.refine.behind import Refined, refined
 from linksim.refine.registry import REFINERS
-from linksim.schemes.base import System
+from linksim.schemes.base import Params, System
 from linksim.schemes.registry import SCHEMES, check
 from linksim.source import source_digest
 
@@ -81,7 +82,22 @@ class Variant:
     def build(self, setting: Setting) -> System:
         """The scheme itself. Raises LinksimError where it cannot work in `setting`."""
         system = find(self.name)
-        return system(setting, system.Params(**dict(self.params)))
+        params = system.Params(**dict(self.params))
+        try:
+            return system(setting, params)
+        except NoWeights as error:
+            # Schemes of one user serve several in turns, each with a share of the channel uses.
+            if setting.link.users > 1 and _works(system, replace(setting, link=replace(setting.link, users=1)), params):
+                raise NoWeights(f"{error}; for one user there are: --users 1") from None
+            raise
+
+
+def _works(system: type[System], setting: Setting, params: Params) -> bool:
+    try:
+        system(setting, params)
+    except LinksimError:
+        return False
+    return True
 
 
 def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
