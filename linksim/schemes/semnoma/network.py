@@ -101,7 +101,8 @@ class Transceiver(Network):
 
         Where M is smaller here, the maps are taken half from the real and half from the imaginary part; where it is
         larger, the layers at the channel start anew. Side information that `source` did not have starts without
-        influence; every user's h ("all") does so as a whole. A shared decoder becomes every user's.
+        influence; every user's h ("all") does so as a whole. A shared decoder becomes every user's. Users that `source`
+        does not have begin with fresh planes or, where a shared decoder serves all, with those of its users again.
 
         Raises:
             LinksimError: a network of another kind.
@@ -113,7 +114,13 @@ class Transceiver(Network):
                 f"networks of {len(self.shape.widths)} stages cannot start from one of {len(source.shape.widths)}: "
                 "take a model for images of about this size"
             )
-        learned = {**source.state_dict(), "planes": tiled(source.planes.detach(), self.planes.shape[-2:])}
+        planes = tiled(source.planes.detach(), self.planes.shape[-2:])
+        if self.shared_decoder:
+            # Users that share no channel uses need no planes to be told apart.
+            planes = planes[torch.arange(self.users) % source.users]
+        else:
+            planes = torch.cat([planes[: self.users], self.planes.detach()[source.users :]])
+        learned = {**source.state_dict(), "planes": planes}
         own = self.state_dict()
         for name, value in own.items():
             origin = name
@@ -128,7 +135,7 @@ class Transceiver(Network):
 
         Encoder and decoders are the source's; decoder u sees nothing of maps that are not user u's. The encoder sends
         the same on every user's maps, until it has learned from the planes to leave the others' empty
-        (`linksim.schemes.semnoma.embedding`).
+        (`linksim.schemes.semnoma.embedding`). Of users with the same plane all but the first keep fresh ones.
 
         Raises:
             LinksimError: a network of another kind, or maps that do not divide among the users.
@@ -141,7 +148,11 @@ class Transceiver(Network):
                 f"{maps} maps of {users} users cannot start as {source.shape.channels} maps of {source.users} users in "
                 "separate channel uses: M/2 must be a multiple of N, and the source must be of rho/N"
             )
-        learned = {**source.state_dict(), "planes": tiled(source.planes.detach(), self.planes.shape[-2:])}
+        planes = tiled(source.planes.detach(), self.planes.shape[-2:]).clone()
+        for user in range(1, users):
+            if any(torch.equal(planes[user], other) for other in planes[:user]):
+                planes[user] = self.planes.detach()[user]
+        learned = {**source.state_dict(), "planes": planes}
         own = self.state_dict()
         last, first = f"encoder.layers.{len(self.encoder.layers) - 1}.1.", "layers.0.0.weight"
         for name, value in own.items():

@@ -118,6 +118,27 @@ def test_a_start_from_a_wider_link_keeps_half_of_the_maps_from_each_part() -> No
     assert not after.weight[:, 1:].any()
 
 
+def test_more_users_in_separate_channel_uses_begin_as_good_as_those_that_there_were() -> None:
+    spec = ModelSpec("semoma", "compact", "rayleigh", Fraction(1, 12))
+    two, four, one = (build(replace(spec, users=users)).eval() for users in (2, 4, 1))
+    four.adopt(two)
+    one.adopt(four)
+    images, side = torch.rand(2, 2, 3, 32, 32), torch.rand(2, 2, 3)
+    sent = two.encode(images, side, (1.0, 1.0))
+    again = four.encode(images.repeat(1, 2, 1, 1, 1), side.repeat(1, 2, 1), (1.0,) * 4)
+    torch.testing.assert_close(again, sent.repeat(1, 2, 1))
+    torch.testing.assert_close(one.encode(images[:, :1], side[:, :1], (1.0,)), sent[:, :1])
+    torch.testing.assert_close(four.receive(again, side.repeat(1, 2, 1))[:, 2:], two.receive(sent, side))
+    # Those that superpose must be told apart.
+    student = build(ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 3), users=4))
+    student.embed(four)
+    torch.testing.assert_close(student.planes[:2], two.planes)
+    assert len({plane.numpy().tobytes() for plane in student.planes.detach()}) == 4
+    more = build(ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 3), users=3))
+    more.adopt(student)
+    torch.testing.assert_close(more.planes, student.planes[:3])
+
+
 def test_a_start_from_another_number_of_maps_fits_odd_ones_too() -> None:
     wide, odd = (build(ModelSpec("semoma", "compact", "awgn", rho)) for rho in (Fraction(1, 6), Fraction(5, 96)))
     odd.adopt(wide)
