@@ -112,6 +112,10 @@ class Task(ABC):
         """What a card says of the recipe's values."""
         return asdict(self.recipe)
 
+    def measured(self, model: nn.Module) -> dict[str, Any]:
+        """What else the card tells, measured with the best weights."""
+        return {}
+
     def shipped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the state of what was trained, the part that is kept as weights."""
         return state

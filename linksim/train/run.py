@@ -205,6 +205,7 @@ def run_training(
             "score": round(state.best, 5),
             "code": code_version(),
             "golden_psnr_db": round(golden_psnr(model, best), 4),
+            **task.measured(best),
         }
         facts["command"] = model.command_of(facts)
         files = weights.files(model, best)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -125,6 +127,51 @@ class FlowNetwork(nn.Module):
             y = block(torch.cat([y, skip], 1), told)
         found: Tensor = self.tail(y).float()
         return found
+
+
+def strength_at(level: Tensor, strengths: Sequence[tuple[float, float]]) -> Tensor:
+    """The share of the way to go from images that are so far off: between known levels in proportion, 0 to 1, [B].
+
+    Args:
+        level: see `FlowNetwork.level`, [B].
+        strengths: root mean squared errors, rising, each with its share (`strengths_of`).
+
+    Example:
+        >>> levels = torch.tensor([0.01, 0.1, 0.9]).double().log()
+        >>> strength_at(levels, [(0.01, 0.0), (1.0, 1.0)]).round(decimals=2).tolist()
+        [0.0, 0.5, 0.98]
+    """
+    errors, shares = np.array(strengths).T
+    return torch.from_numpy(np.interp(level.double().cpu().numpy(), np.log(errors), shares)).to(level)
+
+
+#: Images of a level, at the least.
+_A_LEVEL = 96
+
+
+def strengths_of(levels: Tensor, distances: Tensor, shares: Sequence[float]) -> list[tuple[float, float]]:
+    """For each level of error the largest share of the way that does not raise the mean distance to what was sent.
+
+    Args:
+        levels: see `FlowNetwork.level`, [M].
+        distances: of images that went so far, [M, S]; the first column is of those that stayed.
+        shares: S of them, rising, 0 first.
+
+    Returns:
+        Root mean squared errors, rising, each with its share: some 96 images a level, twelve levels at most.
+
+    Example:
+        >>> levels = torch.tensor([0.01] * 96 + [0.1] * 96).log()
+        >>> distances = torch.tensor([[1.0, 1.1, 1.2]] * 96 + [[1.0, 0.9, 1.0]] * 96)
+        >>> strengths_of(levels, distances, (0.0, 0.5, 1.0))
+        [(0.01, 0.0), (0.1, 1.0)]
+    """
+    found = []
+    for part in levels.argsort().tensor_split(max(1, min(12, len(levels) // _A_LEVEL))):
+        means = distances[part].double().mean(0)
+        best = max(place for place in range(len(shares)) if means[place] <= means[0])
+        found.append((round(float(levels[part].mean().exp()), 5), shares[best]))
+    return found
 
 
 def flow(

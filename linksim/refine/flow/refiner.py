@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,11 @@ class FlowParams(Params):
     """Parameters of the flow."""
 
     steps: int = Field(5, ge=1, le=1000, description="Euler steps")
-    strength: float = Field(1.0, ge=0, le=1, description="share of the way from the first stage's image to the flow's")
+    strength: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="share of the way from the first stage's image to the flow's; auto: the largest one that raised no "
+        "LPIPS in validation, at each level of error",
+    )
 
 
 class Flow(Refiner, Owner):
@@ -55,6 +59,12 @@ class Flow(Refiner, Owner):
         self._model = self.apart(setting.image_shape)
         self._model.check_images(setting.image_shape)
         self._card = weights.card(self._model)
+        self._strengths = [(float(error), float(share)) for error, share in self._card.get("strengths", [])]
+        if params.strength == "auto" and not self._strengths:
+            raise LinksimError(
+                f"{self._model.name}: its card knows no strengths: give strength=1, or train it again: "
+                f"{self._model.command}"
+            )
 
     @classmethod
     def apart(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> Model:
@@ -132,8 +142,11 @@ class Flow(Refiner, Owner):
         return float(psnr_from_mse(mse(sent, refined.clamp(0, 1))).mean())
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the weights."""
-        return {"weights": " ".join(self._card["files"].values())}
+        """Hash of the weights; with `strength=auto` how far it goes at which error."""
+        found = {"weights": " ".join(self._card["files"].values())}
+        if self.params.strength != "auto":
+            return found
+        return {**found, "strengths": "/".join(f"{error:g}:{share:g}" for error, share in self._strengths)}
 
     def load(self) -> None:
         """See `Refiner`."""
@@ -157,7 +170,7 @@ class Flow(Refiner, Owner):
         import numpy as np
         import torch
 
-        from linksim.refine.flow.network import flow
+        from linksim.refine.flow.network import flow, strength_at
 
         if not self.params.strength:
             return images
@@ -166,5 +179,9 @@ class Flow(Refiner, Owner):
         level = float(self._card["settings"]["noise_level"])
         with torch.inference_mode():
             flown = flow(self._network, images, noise, self.params.steps, level, report)
-        found: Tensor = images.lerp(flown, self.params.strength)
+            if self.params.strength == "auto":
+                share = strength_at(self._network.level(images), self._strengths)[:, None, None, None]
+            else:
+                share = torch.full_like(images[:, :1, :1, :1], self.params.strength)
+        found: Tensor = images.lerp(flown, share)
         return found

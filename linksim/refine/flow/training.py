@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ from linksim.models.spec import ModelSpec, RefinerSpec
 from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
-from linksim.refine.flow.network import FlowNetwork, flow
+from linksim.refine.flow.network import FlowNetwork, flow, strengths_of
 from linksim.refine.flow.recipe import FlowRecipe
 from linksim.schemes.learned import learned
 
@@ -31,6 +32,11 @@ _LEVEL_WEIGHT = 0.1
 
 #: Of an image without error.
 _LEAST_MSE = 1e-6
+
+#: Where `strengths` are measured, after how many steps, and which there are.
+_MEASURED_SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
+_MEASURED_STEPS = 5
+_SHARES = tuple(part / 8 for part in range(9))
 
 
 class FlowTask(Task):
@@ -123,6 +129,22 @@ class FlowTask(Task):
             found[f"lpips_{snr_db:g}db"] = float(torch.cat(distances).mean())
             found[f"psnr_{snr_db:g}db"] = float(torch.cat(values).mean())
         return found
+
+    @torch.no_grad()
+    def measured(self, model: nn.Module) -> dict[str, Any]:
+        """`strengths`: how far to go at which level of error without a rise of LPIPS (AlexNet), on held-out images."""
+        network = laid_out(copy.deepcopy(model), self.device)
+        assert isinstance(network, FlowNetwork)
+        draws = torch.Generator().manual_seed(_VALIDATION_SEED)
+        levels, distances = [], []
+        for snr_db in _MEASURED_SNRS_DB:
+            for sent, shown in self._validation(snr_db):
+                noise = torch.randn(shown.shape, generator=draws).to(shown)
+                flown = flow(network, shown, noise, _MEASURED_STEPS, self.recipe.noise_level)
+                levels.append(network.level(shown))
+                ways = [self._lpips(sent, shown.lerp(flown, share).clamp(0, 1)) for share in _SHARES]
+                distances.append(torch.stack(ways, 1))
+        return {"strengths": strengths_of(torch.cat(levels).cpu(), torch.cat(distances).cpu(), _SHARES)}
 
     def score(self, found: Mapping[str, float]) -> float:
         """Mean loss, negative."""

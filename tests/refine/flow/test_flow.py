@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from linksim import LinksimError
 from linksim.data import cifar10
 from linksim.data.datasets import embedded_images
 from linksim.data.training import training_set_of
+from linksim.link.config import LinkConfig, Setting
 from linksim.models import weights
 from linksim.models.spec import RefinerSpec, spec_from_json
 from linksim.refine.flow.network import FlowNetwork, flow
 from linksim.refine.flow.recipe import FlowRecipe
-from linksim.refine.flow.refiner import Flow
+from linksim.refine.flow.refiner import Flow, FlowParams
+from linksim.refine.flow.training import FlowTask
 from linksim.train import loop
 from linksim.train.models import behind_all, model_of
 
@@ -112,10 +115,16 @@ def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
     with torch.no_grad():
         network.tail[2].bias.fill_(0.3)
     weights.install(model, network, facts)
+    words = {"snr": "10", "groups": 4, "workers": 1, "progress": False, "metrics": "psnr"}
+    with pytest.raises(LinksimError, match="its card knows no strengths: give strength=1"):
+        linksim.sweep(tmp_path / "x", scheme="semoma+flow", **words)  # type: ignore[arg-type]
+    # At this error and more all of the way, at half of it and less none.
+    weights.install(model, network, facts | {"strengths": [[0.05, 0.0], [0.1, 1.0]]})
     table = linksim.sweep(
-        tmp_path / "x", scheme=["semoma+flow:steps=2", "bpg-ldpc-qam-sic+flow:strength=0"], snr="10", groups=4,
-        workers=1, progress=False, metrics="psnr",
-    )  # fmt: skip
+        tmp_path / "x",
+        scheme=["semoma+flow:steps=2,strength=1", "bpg-ldpc-qam-sic+flow:strength=0"],
+        **words,  # type: ignore[arg-type]
+    )
     by_stage = table.set_index(["scheme", "stage"])
     assert by_stage.loc[("semoma+flow", "flow"), "psnr_db"] != by_stage.loc[("semoma+flow", "first"), "psnr_db"]
     assert by_stage.loc[("semoma+flow", "flow"), "refine_steps"] == 2
@@ -123,6 +132,44 @@ def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
     digital = by_stage.loc["bpg-ldpc-qam-sic+flow"]
     assert digital.loc["flow", "psnr_db"] == digital.loc["first", "psnr_db"]
     assert digital.loc["flow", "refine_steps"] == 0
+
+
+def test_each_image_goes_as_far_as_its_own_error_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Knows(FlowNetwork):
+        """Knows how far off an image is by its colour, and turns every image white."""
+
+        def level(self, shown: Tensor) -> Tensor:
+            return shown.mean((1, 2, 3)).log()
+
+        def forward(self, x: Tensor, shown: Tensor, time: Tensor, level: Tensor) -> Tensor:
+            return (1 - shown) / level.exp()[:, None, None, None]
+
+    card = {"files": {}, "settings": {"noise_level": 0.0}, "strengths": [[0.1, 0.0], [0.4, 1.0]]}
+    monkeypatch.setattr("linksim.refine.flow.refiner.weights.card", lambda model: card)
+    monkeypatch.setattr(Flow, "_network", Knows())
+    setting = Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6))
+    shown = torch.tensor([0.05, 0.1, 0.2, 0.4, 0.8])[:, None, None, None].expand(5, 3, 32, 32)
+    draws = [np.random.default_rng(0)] * 5
+    for text, shares in (("auto", [0.0, 0.0, 0.5, 1.0, 1.0]), (0.25, [0.25] * 5)):
+        refiner = Flow(setting, FlowParams(strength=text), None)  # type: ignore[arg-type]
+        refined = refiner.refine(shown, 10.0, draws, lambda done, steps: None)
+        way = (refined - shown)[:, 0, 0, 0] / (1 - shown)[:, 0, 0, 0]
+        np.testing.assert_allclose(way, shares, atol=1e-5)
+    assert refiner.provenance() == {"weights": ""}
+    assert Flow(setting, FlowParams(), None).provenance()["strengths"] == "0.1:0/0.4:1"  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_strengths_are_those_that_raise_no_lpips() -> None:
+    """Lines that end at what was sent are gone to the end, those that lead away not at all."""
+    images = training_set_of(embedded_images(64, (3, 32, 32)), 8)
+    task = Flow.apart().task(replace(FlowRecipe(), noise_level=0.0), images, 0, "cpu", None)
+    assert isinstance(task, FlowTask)
+    pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db)]
+    for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
+        left = iter([sign * (sent - shown) / 0.1 for sent, shown in pairs for _ in range(5)])
+        measured = task.measured(Told(lambda x, time, left=left: next(left)))  # type: ignore[misc]
+        assert {share for _, share in measured["strengths"]} == {wanted}
 
 
 @pytest.mark.usefixtures("few_first_stages")
