@@ -49,8 +49,29 @@ SETTINGS = {
 _KEYS = {"csi-error": "csi_error_var"}
 
 
+class _Once(argparse.Action):
+    """Several values in one option. Where that is given twice, the first values would be lost without a word."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:  # fmt: skip
+        given = vars(namespace).setdefault(_GIVEN, set())
+        if self.dest in given:
+            parser.error(f"{option_string} is given twice: give it once, with commas between its values")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+_GIVEN = "_given"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are linksim's: one line, exit code 2."""
+
+    def add_argument(self, *names: Any, **facts: Any) -> argparse.Action:
+        """See argparse; an option of several values (`NAME,...`) is given once."""
+        if str(facts.get("metavar", "")).endswith(",..."):
+            facts.setdefault("action", _Once)
+        return super().add_argument(*names, **facts)
 
     def error(self, message: str) -> NoReturn:
         raise LinksimError(f"{message} (see `{self.prog} --help`)")
@@ -66,6 +87,7 @@ class Parser(argparse.ArgumentParser):
             raise unknown(
                 "option", rest[0].partition("=")[0], [o for o in used._option_string_actions if o[:2] == "--"]
             )
+        vars(args).pop(_GIVEN, None)
         return args
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,10 +119,9 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from linksim.engine.config import make_config, read_sweep_file, scheme_texts
+    from linksim.engine.config import make_config, read_sweep_file
     from linksim.engine.reproduce import COMMANDS, parts_of, reproduce, sweep_file
     from linksim.engine.sweep import FIGURES
-    from linksim.engine.variants import parse
     from linksim.report.figures import draw
     from linksim.report.progress import Bars
     from linksim.report.show import table_text
@@ -134,9 +133,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         values["data_dir"] = args.data_dir
     if COMMANDS in values:
         return _commands(args, values, own_folder(args.out or Path("results") / file.stem, "results/x"))
-    curves = parts_of(make_config(values)) if args.only is not None else {}
-    names = scheme_texts(args.only) if args.only is not None else []
-    only = [text if text in curves else parse(text).label for text in names]
+    only = _curves(args.only, parts_of(make_config(values))) if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
     config = make_config(values)
     if args.dry_run:
@@ -167,6 +164,18 @@ def _reproduce(args: argparse.Namespace) -> int:
     if done.lacking and (train := training_command(config, file)) is not None:
         print(_TRAIN.format(train))
     return 0
+
+
+def _curves(text: str, known: Collection[str]) -> list[str]:
+    """Curves, as `--only` names them, from `kd_awgn_1-3,semoma:overhead=twice`: of the figure's `known`, or schemes."""
+    from linksim.engine.config import scheme_texts
+    from linksim.engine.variants import parse
+
+    words = [word.strip() for word in text.split(",")]
+    curves = [word for word in words if word in known]
+    # Parameters have commas between them too, so that what is no curve is read together.
+    schemes = [word for word in words if word not in known]
+    return curves + [parse(name).label for name in (scheme_texts(",".join(schemes)) if schemes else [])]
 
 
 def _commands(args: argparse.Namespace, values: Mapping[str, object], folder: Path) -> int:

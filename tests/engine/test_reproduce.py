@@ -12,6 +12,7 @@ import torch
 import linksim
 from linksim import LinksimError
 from linksim.cli import main
+from linksim.cli.simulate import _curves
 from linksim.engine.config import make_config
 from linksim.engine.reproduce import parts_of, reproduce, sweep_file
 from linksim.models import weights
@@ -210,6 +211,15 @@ def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys
     capsys.readouterr()
     assert main([*words, "--only", "semnoma"]) == 2
     assert "unknown curve" in capsys.readouterr().err
+    assert main([*words, "--only", "semoma", "--only", "bpg-capacity"]) == 2
+    assert "--only is given twice: give it once, with commas between its values" in capsys.readouterr().err
+
+
+def test_single_curves_are_told_from_parameters() -> None:
+    known = ["kd_awgn_1-3", "semoma_overhead=twice_awgn_1-3"]
+    assert _curves("kd_awgn_1-3, semoma_overhead=twice_awgn_1-3", known) == known
+    asked = "semoma:overhead=twice,size=paper,kd_awgn_1-3,klt"
+    assert _curves(asked, known) == ["kd_awgn_1-3", "semoma:size=paper,overhead=twice", "klt"]
 
 
 def test_what_was_drawn_before_stays_when_weights_go(tmp_path: Path) -> None:
