@@ -25,6 +25,10 @@ SWEEP = ["sweep", "--scheme", "bpg-ldpc-qam-sic", "--snr", "10", "--groups", "4"
 QUICK = ["sweep", "--scheme", "analog-pixels", "--snr", "10", "--groups", "4"]
 
 
+def sweep_of(scheme: str) -> list[str]:
+    return ["sweep", "--scheme", scheme, *SWEEP[3:]]
+
+
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a refused command prints."""
     assert main(words) == 2
@@ -164,7 +168,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
     cli_env: dict[str, str], tmp_path: Path
 ) -> None:
     """A limit on the size of files stands for the full disk: the journal outgrows it."""
-    words = [*SWEEP, "--scheme", "semoma", "--groups", "16", "--snr", "0:20:5", "--workers", "1", "--out", "x"]
+    words = [*sweep_of("semoma"), *"--groups 16 --snr 0:20:5 --workers 1 --out x".split()]
     command = [sys.executable, "-m", "linksim", *words]
 
     def little_room() -> None:
@@ -188,7 +192,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
 
 
 def test_force_new_sets_the_old_folder_aside_and_loses_nothing(tmp_path: Path) -> None:
-    base = [*SWEEP, "--scheme", "bpg-capacity-oma", "--workers", "1", "--out", "x"]
+    base = [*sweep_of("bpg-capacity-oma"), "--workers", "1", "--out", "x"]
     assert main(base) == 0
     before = (tmp_path / "x" / "table.csv").read_bytes()
     assert main([*base, "--seed", "1"]) == 2
@@ -338,7 +342,8 @@ def test_a_damaged_asset_is_found_by_the_check(
 
 def test_a_negative_range_is_read_with_and_without_an_equals_sign() -> None:
     for words in (["--snr=-5:0:5"], ["--snr", "-5:0:5"]):
-        assert main([*SWEEP, "--scheme", "bpg-capacity-oma", *words, "--workers", "1", "--out", f"x{len(words)}"]) == 0
+        out = ["--workers", "1", "--out", f"x{len(words)}"]
+        assert main([*sweep_of("bpg-capacity-oma"), *words, *out]) == 0
         assert list(linksim.load(f"x{len(words)}")["snr_db"]) == [-5, 0]
 
 

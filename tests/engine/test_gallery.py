@@ -40,11 +40,11 @@ def test_a_gallery_shows_what_the_sweep_measures(tmp_path: Path, capsys: pytest.
 
 def test_a_new_gallery_takes_its_own_old_figures_alone_away(tmp_path: Path) -> None:
     (tmp_path / "gallery_mine.png").write_bytes(b"mine")
-    words = ["gallery", "--scheme", "kd", "--groups", "0", "--out", str(tmp_path)]
-    assert main([*words, "--channel", "awgn,rayleigh"]) == 0
-    assert main([*words, "--channel", "rayleigh", "--groups", "999"]) == 2
+    words = ["gallery", "--scheme", "kd", "--out", str(tmp_path), "--groups"]
+    assert main([*words, "0", "--channel", "awgn,rayleigh"]) == 0
+    assert main([*words, "999", "--channel", "rayleigh"]) == 2
     assert (tmp_path / "gallery_awgn.png").exists()
-    assert main([*words, "--channel", "rayleigh"]) == 0
+    assert main([*words, "0", "--channel", "rayleigh"]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["gallery_mine.png", "gallery_rayleigh.png"]
 
 

@@ -549,7 +549,8 @@ def test_every_scheme_meets_the_same_images(tmp_path: Path) -> None:
 
 
 def test_stopping_at_a_width_is_the_same_with_one_worker_and_with_three(here: Cli, tmp_path: Path) -> None:
-    words = [*COMMAND[:-5], "--scheme", "analog-pixels", "--until", "psnr=0.4", "--min-groups", "64", "--quiet"]
+    until = "--until psnr=0.4 --min-groups 64 --quiet"
+    words = ["sweep", "--scheme", "analog-pixels", *COMMAND[3:-5], *until.split()]
     for workers in ("1", "3"):
         done = here(*words, "--workers", workers, "--out", workers)
         assert done.returncode == 0, done.stderr
