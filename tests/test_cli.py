@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_same_command_goes_on(
     cli_env: dict[str, str], tmp_path: Path
 ) -> None:
     """A limit on the size of files stands for the full disk: the journal outgrows it."""
-    words = [*sweep_of("semoma"), *["--groups", "16", "--snr", "0:20:5", "--workers", "1", "--out", "x"]]
+    words = [*sweep_of("semoma"), "--groups", "16", "--snr", "0:20:5", "--workers", "1", "--out", "x"]
     command = [sys.executable, "-m", "linksim", *words]
 
     def little_room() -> None:
