@@ -31,7 +31,7 @@ def embedded(spec: ModelSpec) -> tuple[Transceiver, Transceiver]:
     assert orthogonal is not None
     assert isinstance(orthogonal.spec, ModelSpec)
     torch.manual_seed(1)
-    known = orthogonal.name in weights.cards()
+    known = orthogonal.name in (cards := weights.cards()) and weights.present(cards[orthogonal.name])
     source = weights.load(orthogonal) if known else build(orthogonal.spec).eval()
     assert isinstance(source, Transceiver)
     assert isinstance(model, Transceiver)
