@@ -1,6 +1,7 @@
 """The sweep files of the papers' figures, and the notebooks that read their results."""
 
 import json
+import re
 import sys
 import types
 from fractions import Fraction
@@ -185,6 +186,15 @@ def test_the_table_of_schedules_is_of_the_shipped_weights() -> None:
         assert card["score"] == pytest.approx(row["mean_db"], abs=0.006)
         for snr in (0, 10, 20):
             assert card["validation"][f"psnr_{snr}db"] == pytest.approx(row[f"psnr_{snr}db"], abs=0.006)
+
+
+def test_committed_results_name_no_path_of_a_machine() -> None:
+    files = [path for path in (ROOT / "results").rglob("*") if path.suffix in (".json", ".csv", ".md", ".yaml")]
+    found = [path for path in files if re.search(r"[\s\":]/[a-z]+/", path.read_text(encoding="utf-8"))]
+    assert files
+    assert not found
+    for name in COMMITTED:
+        assert not linksim.load(ROOT / "results" / name)["dataset"].str.contains(":/").any()
 
 
 @pytest.mark.parametrize("name", COMMITTED)

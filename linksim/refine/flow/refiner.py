@@ -179,9 +179,10 @@ class Flow(Refiner, Owner):
         level = float(self._card["settings"]["noise_level"])
         with torch.inference_mode():
             flown = flow(self._network, images, noise, self.params.steps, level, report)
+            share: Tensor | float
             if self.params.strength == "auto":
                 share = strength_at(self._network.level(images), self._strengths)[:, None, None, None]
             else:
-                share = torch.full_like(images[:, :1, :1, :1], self.params.strength)
+                share = self.params.strength
         found: Tensor = images.lerp(flown, share)
         return found
