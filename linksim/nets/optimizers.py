@@ -113,22 +113,34 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step along the gradients."""
         for group in self.param_groups:
+            rate, taken = group["lr"], [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not taken:
+                continue
+            # Lists at once: on a GPU the launch of a kernel for each matrix takes longer than what it computes.
+            gradients = [parameter.grad.flatten(1) for parameter in taken]
+            momenta = [self._momentum(*pair) for pair in zip(taken, gradients, strict=True)]
+            torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
+            updates = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
+            torch._foreach_mul_(taken, 1 - rate * group["weight_decay"])
             alike: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad.flatten(1)
-                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
-                momentum.lerp_(gradient, 1 - _MOMENTUM)
-                update = gradient.lerp(momentum, _MOMENTUM)
+            for parameter, update in zip(taken, updates, strict=True):
                 wide = update if update.shape[0] <= update.shape[1] else update.T
                 alike[tuple(wide.shape)].append((parameter, wide))
             for shape, rows in alike.items():
-                updates = orthogonalised(torch.stack([update for _, update in rows]))
-                for (parameter, _), update in zip(rows, updates, strict=True):
-                    turned = update if len(parameter) == shape[0] else update.T
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(turned.reshape(parameter.shape), alpha=-group["lr"] * _UPDATE_RMS * shape[1] ** 0.5)
+                found = orthogonalised(torch.stack([update for _, update in rows]))
+                parameters: list[Tensor] = [parameter for parameter, _ in rows]
+                turned = [
+                    (update if len(parameter) == shape[0] else update.T).reshape(parameter.shape)
+                    for parameter, update in zip(parameters, found, strict=True)
+                ]
+                torch._foreach_add_(parameters, turned, alpha=-rate * _UPDATE_RMS * shape[1] ** 0.5)
+
+    def _momentum(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        found: Tensor = state["momentum"]
+        return found
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

@@ -116,6 +116,10 @@ def without_dropout(model: nn.Module) -> None:
 
 def compile_networks(*networks: nn.Module, backend: str = "inductor") -> None:
     """Has the rows of layers compiled, which is all of a network but its complex-valued ends."""
+    import torch._dynamo
+
+    # Student, teacher and validation are ten graphs of one function; from the ninth on PyTorch would compile no more.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for network in networks:
         for module in network.modules():
             if isinstance(module, Conditioned):
