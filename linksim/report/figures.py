@@ -352,7 +352,7 @@ def draw_tradeoff(
             raise unknown("column with values of a metric", column, [name for name in known if name != column])
     _check_one(table, ("power", "dataset", *(() if x == USERS else (USERS,))))
     if x == USERS and table[USERS].nunique() == 1:
-        raise LinksimError(f"all curves are of {table[USERS].iloc[0]} users: give the folders of sweeps of several")
+        raise LinksimError(f"all curves are of N = {table[USERS].iloc[0]}: give the folders of several sweeps")
     if x == y:
         raise LinksimError(f"{y} over itself is a line: give another --x or --y")
     if table["rho"].nunique() > 1:
@@ -379,7 +379,7 @@ _ABREAST = 3
 def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Figure:
     """One metric over another, or over the users, a panel for each SNR."""
     import matplotlib as mpl
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     view = view or View()
     rows = (rows if "_label" in rows else _labelled(rows, view.labels)).dropna(subset=[x, y])
@@ -403,7 +403,7 @@ def tradeoff(rows: pd.DataFrame, x: str, y: str, view: View | None = None) -> Fi
         for panel, snr in zip(panels, snrs, strict=False):
             # Room for markers at the edge, and for ticks beside each other.
             panel.margins(0.12)
-            panel.xaxis.set_major_locator(MaxNLocator(4, integer=x == USERS))
+            panel.xaxis.set_major_locator(FixedLocator(sorted(set(rows[USERS]))) if x == USERS else MaxNLocator(4))
             for name, scheme_name in families.items():
                 points = rows[(rows["_family"] == name) & (rows["snr_db"] == snr)]
                 if x == USERS:

@@ -208,7 +208,7 @@ def test_over_the_number_of_users_each_scheme_is_a_curve_with_its_interval(table
     np.testing.assert_allclose(lines["scheme-a"].get_xdata(), [1, 2, 4])
     np.testing.assert_allclose(lines["scheme-a"].get_ydata(), [19, 18, 16])
     assert np.ptp(np.asarray(panels[1].collections[0].get_paths()[0].vertices)[:3, 1]) > 0
-    with pytest.raises(LinksimError, match="all curves are of 2 users"):
+    with pytest.raises(LinksimError, match="all curves are of N = 2"):
         draw_tradeoff(some, "users", "psnr_db", tmp_path)
     with pytest.raises(LinksimError, match=r"different users \(4, 1, 2\) never share a plot: .*--x users"):
         draw(several, tmp_path)

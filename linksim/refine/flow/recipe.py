@@ -9,6 +9,9 @@ from pydantic import Field
 
 from linksim.models.recipe import Decibel, LinkRecipe, NotNegative, Positive
 
+#: Euler steps, unless told otherwise.
+STEPS = 5
+
 
 @dataclass(frozen=True)
 class FlowRecipe(LinkRecipe):

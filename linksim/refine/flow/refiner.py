@@ -15,7 +15,7 @@ from linksim.models.owner import Model, Owner
 from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import CIFAR10_SHAPE, NO_ABLATION, ModelSpec, RefinerSpec
 from linksim.refine.base import Refiner, Steps
-from linksim.refine.flow.recipe import FlowRecipe
+from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.schemes.base import Params, Scheme
 from linksim.schemes.learned import transceiver
 
@@ -34,7 +34,7 @@ _GOLDEN_IMAGES, _GOLDEN_ERROR, _GOLDEN_SEED = 64, 0.1, 2**40
 class FlowParams(Params):
     """Parameters of the flow."""
 
-    steps: int = Field(5, ge=1, le=1000, description="Euler steps")
+    steps: int = Field(STEPS, ge=1, le=1000, description="Euler steps")
     strength: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
         description="share of the way from the first stage's image to the flow's; auto: the largest one that raised no "

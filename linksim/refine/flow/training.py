@@ -17,7 +17,7 @@ from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
 from linksim.refine.flow.network import FlowNetwork, flow, strengths_of
-from linksim.refine.flow.recipe import FlowRecipe
+from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.schemes.learned import learned
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ _LEVEL_WEIGHT = 0.1
 #: Of an image without error.
 _LEAST_MSE = 1e-6
 
-#: Where `strengths` are measured, after how many steps, and which there are.
+#: Where `strengths` are measured, and which there are.
 _MEASURED_SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
-_MEASURED_STEPS = 5
 _SHARES = tuple(part / 8 for part in range(9))
 
 
@@ -140,7 +139,7 @@ class FlowTask(Task):
         for snr_db in _MEASURED_SNRS_DB:
             for sent, shown in self._validation(snr_db):
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
-                flown = flow(network, shown, noise, _MEASURED_STEPS, self.recipe.noise_level)
+                flown = flow(network, shown, noise, STEPS, self.recipe.noise_level)
                 levels.append(network.level(shown))
                 ways = [self._lpips(sent, shown.lerp(flown, share).clamp(0, 1)) for share in _SHARES]
                 distances.append(torch.stack(ways, 1))
