@@ -114,6 +114,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if name in self.builtin:
             return self.builtin[name]
         if not points:
+            if not self.names():
+                raise LinksimError(
+                    f"{self.kind} {shown(name)}: none is known, for linksim's code is here and not installed: "
+                    "pip install -e . in its clone"
+                )
             raise unknown(self.kind, name, self.names())
         found, where = self._load(points[0]), f"the plug-in of {self.kind} {name!r} ({points[0].value})"
         if not self._fits(found):

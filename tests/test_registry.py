@@ -239,6 +239,11 @@ def test_unknown_names_get_the_nearest() -> None:
         load_dataset("cifar-10")
 
 
+def test_a_clone_that_was_never_installed_says_so() -> None:
+    with pytest.raises(LinksimError, match=r"kind 'kd': none is known, .* not installed: pip install -e \."):
+        Registry("kind", "linksim.nothing", lambda: object, "Kind").find("kd")
+
+
 def test_the_example_metric_is_that_of_its_paper(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(plugin_path)
     from gradient_similarity import Gmsd

@@ -156,6 +156,8 @@ def asked_model(
 
 def _not_trained(scheme: str) -> LinksimError:
     """The error for a scheme that `linksim train --scheme` does not train."""
+    if not SCHEMES.names():
+        SCHEMES.find(scheme)
     with suppress(LinksimError):
         system = SCHEMES.find(scheme)
         if issubclass(system, Refined):
