@@ -25,6 +25,7 @@ from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
 from linksim.models.spec import SCRATCH, ModelSpec, began_with, spec_from_json
+from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.train import loop
 from linksim.train.models import model_of_card, nearest
@@ -185,29 +186,7 @@ def run_training(
             return [], {}
         best = model.build()
         best.load_state_dict(task.shipped(load_checkpoint(out / BEST)["model"]))
-        facts: dict[str, Any] = {
-            "data": images.words.replace(VALIDATED, str(task.validated)),
-            **({"dataset": images.name, "data_sha256": images.sha256} if images.name != CIFAR10 else {}),
-            **({"validated_on": images.validation} if images.validation else {}),
-            **({"citation": images.citation} if images.citation else {}),
-            "recipe": recipe.words,
-            "settings": task.settings(),
-            "steps": state.step,
-            "pairs": state.prepared + state.step * recipe.batch,
-            "lineage": state.lineage,
-            **({"embedded": True} if state.embedded else {}),
-            "seed": seed,
-            "parts": parts,
-            "seconds": round(state.seconds),
-            "precision": "bf16" if trains_in_bfloat16(device) else "float32",
-            "device": f"{team.size} x {_device_name(device)}" if team.size > 1 else _device_name(device),
-            "validation": {name: round(value, 4) for name, value in state.validation.items()},
-            "score": round(state.best, 5),
-            "code": code_version(),
-            "golden_psnr_db": round(golden_psnr(model, best), 4),
-            **task.measured(best),
-        }
-        facts["command"] = model.command_of(facts)
+        facts = facts_of(model, task, state, images, best, f"{team.size} x " if team.size > 1 else "")
         files = weights.files(model, best)
         made = {**facts, "files": {name: digest(data) for name, data in files.items()}}
         write_atomic(out / HISTORY, (json.dumps(weights.history(model.name, made), indent=1) + "\n").encode())
@@ -215,6 +194,45 @@ def run_training(
         if there is not None and weights.present(there) and not replace and _better(model, there, facts):
             return [], facts
         return weights.install(model, best, facts), facts
+
+
+def facts_of(
+    model: Model, task: Task, state: State, images: TrainingSet, network: nn.Module, together: str = ""
+) -> dict[str, Any]:
+    """What the card of a training that has ended tells.
+
+    Args:
+        model: what was trained.
+        task: as it was trained.
+        state: at the end.
+        images: that it was trained on.
+        network: with the weights that are kept.
+        together: before the name of the device, where several shared each step: "2 x ".
+    """
+    recipe, device = task.recipe, task.device
+    facts: dict[str, Any] = {
+        "data": images.words.replace(VALIDATED, str(task.validated)),
+        **({"dataset": images.name, "data_sha256": images.sha256} if images.name != CIFAR10 else {}),
+        **({"validated_on": images.validation} if images.validation else {}),
+        **({"citation": images.citation} if images.citation else {}),
+        "recipe": recipe.words,
+        "settings": task.settings(),
+        "steps": state.step,
+        "pairs": state.prepared + state.step * recipe.batch,
+        "lineage": state.lineage,
+        **({"embedded": True} if state.embedded else {}),
+        "seed": task.seed,
+        "parts": task.parts,
+        "seconds": round(state.seconds),
+        "precision": "bf16" if trains_in_bfloat16(device) else "float32",
+        "device": together + _device_name(device),
+        "validation": {name: round(value, 4) for name, value in state.validation.items()},
+        "score": round(state.best, 5),
+        "code": code_version(),
+        "golden_psnr_db": round(golden_psnr(model, network), 4),
+        **task.measured(network),
+    }
+    return {**facts, "command": model.command_of(facts)}
 
 
 def _images(model: Model, load: Callable[[], TrainingSet], start: Start) -> TrainingSet:
