@@ -7,8 +7,8 @@ begin at once and have their layers compiled, which takes minutes. Then the base
 seconds; then those that start from them as users in separate channel uses: 11% for the embedding, which models that
 start alike share, 29% for what follows. Nobody knows how many steps fit: a rate goes by the share of its time that is
 over, and the card tells the steps. The weights are installed as those of `linksim train` are (LINKSIM_WEIGHTS), in the
-place of any that are there. What came of it on an H200: `results/README.md`, "On a GPU". NVIDIA's MPS helps
-(`nvidia-cuda-mps-control -d`).
+place of any that are there. What an earlier form of this script gave on an H200: `results/README.md`, "On a GPU".
+NVIDIA's MPS helps (`nvidia-cuda-mps-control -d`).
 """
 
 from __future__ import annotations
