@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ from linksim.engine.config import read_sweep_file
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.models import weights
-from linksim.models.checkpoint import State
+from linksim.models.checkpoint import State, save_atomic
 from linksim.models.owner import Model
 from linksim.models.recipe import changed
 from linksim.nets.optimizers import Optimizer
 from linksim.nets.precision import laid_out
-from linksim.schemes.semnoma.embedding import orthogonal_symbols
+from linksim.schemes.semnoma.embedding import embedding_step
 from linksim.schemes.semnoma.network import Transceiver
 from linksim.schemes.semnoma.training import ConvNextTask
 from linksim.train.campaign import Goal, goals_of
@@ -89,10 +90,10 @@ class Training:
 
     def __init__(self, goal: Goal, first: str, meeting: Meeting, data: TrainingData, device: str) -> None:
         self.model, self.first, self.meeting, self.device = goal.model, first, meeting, device
-        options = dict(zip(goal.options[::2], goal.options[1::2], strict=True))
-        sets = [word for key, word in zip(goal.options[::2], goal.options[1::2], strict=True) if key == "--set"]
+        given = list(zip(goal.options[::2], goal.options[1::2], strict=True))
+        options = dict(given)
         self.start = find_start(self.model, options.get("--warm"), Path("nowhere"))
-        changes = dict(word.split("=", 1) for word in sets)
+        changes = dict(word.split("=", 1) for key, word in given if key == "--set")
         recipe = self.model.make_recipe(options["--recipe"], changes, warm=bool(first) or bool(self.start.model))
         self.images = data.load()
         frozen = {name: part.build() for name, part in self.model.parts.items()}
@@ -121,7 +122,7 @@ class Training:
         if not self.first:
             start, self.state.lineage = self.start.load(self.model)
             if start is not None:
-                self._take(start.state_dict())
+                self.network.load_state_dict(start.state_dict())
             self._train(bases)
         else:
             self._begin(source, orthogonal, embedded)
@@ -142,13 +143,13 @@ class Training:
             network = self.model.build()
             assert isinstance(network, Transceiver)
             network.embed(learned)
-            self._take(network.state_dict())
+            self.network.load_state_dict(network.state_dict())
             steps = self._embed(orthogonal, _clock(end))
-            torch.save([self.network.state_dict(), steps], self.meeting.folder / "saved")
-            self.meeting.tell(f"{self.first}.embedded", (self.meeting.folder / "saved").read_bytes())
-        self.meeting.wait(f"{self.first}.embedded")
-        state, steps = torch.load(self.meeting.folder / f"{self.first}.embedded", map_location=self.device)
-        self._take(state)
+            made = {"model": self.network.state_dict(), "steps": steps}
+            save_atomic(self.meeting.folder / f"{self.first}.embedded", made)
+        made = torch.load(BytesIO(self.meeting.wait(f"{self.first}.embedded")), map_location=self.device)
+        self.network.load_state_dict(made["model"])
+        steps = made["steps"]
         self.task.recipe = changed(self.task.recipe, {"embed_steps": str(steps)})
         begins_as = self.model.begins_as
         assert begins_as is not None
@@ -164,15 +165,8 @@ class Training:
         network.train()
         while (share := clock(step)) < 1 or not step:
             torch.manual_seed(2**31 + step)
-            batch = task.transmission.draw(task.recipe, task.pool)
-            side = task.transmission.side(batch)
-            with torch.autocast(_kind(self.device), torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
-                sent = task.transmission.encoded(network, batch, (1.0,) * network.users)
-                with torch.no_grad():
-                    wanted = orthogonal_symbols(network, source, batch.images, side, batch.corners)
-            optimizer.zero_grad()
-            ((sent - wanted).abs().square().mean() / wanted.abs().square().mean()).backward()
-            optimizer.step(2e-3 * min(1.0, (step + 1) / 60, max(0.01, (1 - share) / 0.3)))
+            rate = 2e-3 * min(1.0, (step + 1) / 60, max(0.01, (1 - share) / 0.3))
+            embedding_step(network, source, task.transmission, task.recipe, task.pool, optimizer, rate)
             step += 1
         network.decoders.requires_grad_(True)
         optimizer.zero_grad()
@@ -187,7 +181,7 @@ class Training:
         self.network.train()
         optimizer.zero_grad()
         torch.manual_seed(step)
-        with torch.autocast(_kind(self.device), torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             total = self.task.losses(self.network)["total"]
         total.backward()
         if self.task.recipe.clip:
@@ -216,13 +210,6 @@ class Training:
         weights.install(self.model, best, facts_of(self.model, self.task, state, self.images, best))
         found = ", ".join(f"{name} {value:.2f}" for name, value in state.validation.items())
         print(f"{self.model.name}: {state.step} steps in {state.seconds:.0f} s, {found}", flush=True)
-
-    def _take(self, state: dict[str, Tensor]) -> None:
-        self.network.load_state_dict(state)
-
-
-def _kind(device: str) -> str:
-    return torch.device(device).type
 
 
 def _clock(end: float) -> Callable[[int], float]:

@@ -73,27 +73,35 @@ def train_embedding(
     Returns:
         image groups that it took.
     """
-    device = pool.device
-    source = laid_out(source, device)
+    source = laid_out(source, pool.device)
     model.decoders.requires_grad_(False)
     optimizer = Optimizer(model, "muon", 2e-3, 1e-4)
     model.train()
     for step in range(recipe.embed_steps):
         torch.manual_seed((seed << 32) + _STREAM + step)
-        batch = transmission.draw(recipe, pool)
-        side = transmission.side(batch)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
-            sent = transmission.encoded(model, batch, (1.0,) * model.users)
-            with torch.no_grad():
-                wanted = orthogonal_symbols(model, source, batch.images, side, batch.corners)
-        optimizer.zero_grad()
-        ((sent - wanted).abs().square().mean() / wanted.abs().square().mean()).backward()
-        optimizer.step(2e-3 * _share(step, recipe.embed_steps))
+        embedding_step(model, source, transmission, recipe, pool, optimizer, 2e-3 * _share(step, recipe.embed_steps))
         if report is not None:
             report(step + 1, recipe.embed_steps)
     model.decoders.requires_grad_(True)
     optimizer.zero_grad()
     return recipe.embed_steps * recipe.batch
+
+
+def embedding_step(
+    model: Transceiver, source: Transceiver, transmission: Transmission, recipe: Recipe, pool: Pool,
+    optimizer: Optimizer, rate: float,
+) -> None:  # fmt: skip
+    """One step of `train_embedding`, at a learning rate; it draws from torch's own generator."""
+    device = pool.device
+    batch = transmission.draw(recipe, pool)
+    side = transmission.side(batch)
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
+        sent = transmission.encoded(model, batch, (1.0,) * model.users)
+        with torch.no_grad():
+            wanted = orthogonal_symbols(model, source, batch.images, side, batch.corners)
+    optimizer.zero_grad()
+    ((sent - wanted).abs().square().mean() / wanted.abs().square().mean()).backward()
+    optimizer.step(rate)
 
 
 def embedding_error(
