@@ -92,6 +92,13 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """Every known name: linksim's own in their order, then the others, sorted."""
         return [*self.builtin, *sorted({*self._registered, *self._installed()} - self.builtin.keys())]
 
+    def check_installed(self, wanted: str) -> None:
+        """Raises LinksimError, about what is `wanted`, where no name is known at all."""
+        if not self.names():
+            raise LinksimError(
+                f"{wanted}: none is known, for linksim's code is here and not installed: pip install -e . in its clone"
+            )
+
     def is_local(self, name: str) -> bool:
         """True for one that was registered in this process alone, which worker processes cannot import."""
         return name in self._registered
@@ -114,11 +121,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if name in self.builtin:
             return self.builtin[name]
         if not points:
-            if not self.names():
-                raise LinksimError(
-                    f"{self.kind} {shown(name)}: none is known, for linksim's code is here and not installed: "
-                    "pip install -e . in its clone"
-                )
+            self.check_installed(f"{self.kind} {shown(name)}")
             raise unknown(self.kind, name, self.names())
         found, where = self._load(points[0]), f"the plug-in of {self.kind} {name!r} ({points[0].value})"
         if not self._fits(found):

@@ -13,6 +13,7 @@ import torch
 
 import linksim
 from linksim import LinksimError
+from linksim.cli import main
 from linksim.data import DATASETS, DataSource, ImageSet, load_dataset
 from linksim.data.datasets import fingerprint
 from linksim.metrics import METRICS, ImageMetric
@@ -242,6 +243,16 @@ def test_unknown_names_get_the_nearest() -> None:
 def test_a_clone_that_was_never_installed_says_so() -> None:
     with pytest.raises(LinksimError, match=r"kind 'kd': none is known, .* not installed: pip install -e \."):
         Registry("kind", "linksim.nothing", lambda: object, "Kind").find("kd")
+
+
+def test_list_in_a_clone_that_was_never_installed_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SCHEMES, "_points", {})
+    assert main(["list", "schemes"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "schemes: none is known, for linksim's code is here and not installed: pip install -e ." in shown.err
 
 
 def test_the_example_metric_is_that_of_its_paper(plugin_path: str, monkeypatch: pytest.MonkeyPatch) -> None:

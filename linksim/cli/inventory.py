@@ -9,6 +9,7 @@ from typing import Any
 
 from linksim.cli.options import Commands, Parser, command, print_rows, print_table
 from linksim.errors import LinksimError, unknown
+from linksim.registry import Registry
 
 
 def add_commands(commands: Commands[Parser]) -> None:
@@ -43,20 +44,21 @@ Rows = Iterable[tuple[str, str]]
 def _schemes() -> Rows:
     from linksim.schemes.registry import SCHEMES
 
-    return _plug_ins(SCHEMES.names(), SCHEMES.find)
+    return _plug_ins(SCHEMES)
 
 
 def _refiners() -> Rows:
     from linksim.refine.registry import REFINERS
 
-    return _plug_ins(REFINERS.names(), REFINERS.find)
+    return _plug_ins(REFINERS)
 
 
-def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
+def _plug_ins(registry: Registry[Any]) -> Rows:
     """Each with its parameters; one that cannot be loaded says why."""
-    for name in names:
+    registry.check_installed(f"{registry.kind}s")
+    for name in registry.names():
         try:
-            found = find(name)
+            found = registry.find(name)
         except LinksimError as error:
             yield name, f"BAD: {error}"
             continue
@@ -68,19 +70,19 @@ def _plug_ins(names: Iterable[str], find: Callable[[str], Any]) -> Rows:
 def _channels() -> Rows:
     from linksim.link.channels import CHANNELS
 
-    return _plug_ins(CHANNELS.names(), CHANNELS.find)
+    return _plug_ins(CHANNELS)
 
 
 def _metrics() -> Rows:
     from linksim.metrics import METRICS
 
-    return _plug_ins(METRICS.names(), METRICS.find)
+    return _plug_ins(METRICS)
 
 
 def _datasets() -> Rows:
     from linksim.data import DATASETS
 
-    return _plug_ins(DATASETS.names(), DATASETS.find)
+    return _plug_ins(DATASETS)
 
 
 def _weights() -> None:
