@@ -288,7 +288,7 @@ def _data(args: argparse.Namespace) -> TrainingData:
 def _model(args: argparse.Namespace) -> Model:
     """The one model that the words of `linksim train` ask for."""
     from linksim.models.spec import NO_ABLATION
-    from linksim.train.models import asked_model, behind, behind_all, priors
+    from linksim.train.models import BEHIND_ALL, asked_model, behind, behind_all, priors
 
     shape = _data(args).image_shape
 
@@ -300,10 +300,11 @@ def _model(args: argparse.Namespace) -> Model:
             raise unknown("prior to train", args.prior, known)
         return known[args.prior]
     if args.scheme is None:
+        found = behind_all(args.refiner, shape)
         for option in _MODEL:
             if getattr(args, option) is not None:
-                raise LinksimError(f"--{option} is the first stage's: name it: --scheme kd")
-        return behind_all(args.refiner, shape)
+                raise LinksimError(f"--{option} is nothing to {args.refiner}, {BEHIND_ALL}: leave it out")
+        return found
     users = whole(args.users, "--users")
     words: dict[str, Any] = {
         "channel": "awgn", "rho": "1/6", "size": None, "power": "sum", "ablation": NO_ABLATION

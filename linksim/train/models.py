@@ -35,6 +35,9 @@ from linksim.schemes.registry import SCHEMES
 #: In the name of a transceiver's model: its scheme, the ratio of one user's symbols, and N.
 _IN_NAME = re.compile(r"([A-Za-z0-9.+-]+)_[^_]+_(\d+)-(\d+)_n(\d+)_")
 
+#: Said of a refiner like `flow`.
+BEHIND_ALL = "which is trained behind all schemes at once"
+
 
 def model_of(spec: Spec) -> Model:
     """A model with the scheme or refiner that owns it. Raises LinksimError where that is not installed."""
@@ -97,9 +100,11 @@ def behind(text: str, first: Model, more: Mapping[str, str] | None = None) -> Mo
     """
     known = {refiner.name: refiner for refiner in _refiners() if issubclass(refiner, LearnedRefiner)}
     name = text.partition(":")[0]
+    assert isinstance(first.spec, ModelSpec)
+    if name not in known and name in REFINERS.names() and REFINERS.find(name).apart(first.spec.image_shape) is not None:
+        raise LinksimError(f"--scheme is nothing to {name}, {BEHIND_ALL}: leave it out")
     if name not in known:
         raise unknown("refiner to train", name, known)
-    assert isinstance(first.spec, ModelSpec)
     kind = known[name].Params
     written = {**written_params("refiner", text, kind.model_fields), **(more or {})}
     params = settled("refiner", text, kind, written)
