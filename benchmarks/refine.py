@@ -1,7 +1,7 @@
 """Seconds of a refinement: `python benchmarks/refine.py`.
 
-64 images of 32x32 go through the small prior in 50 steps (T' = 200), the generator of SemNOMA-CGAN and diffbir-mini, in
-one process of one thread, as a sweep's workers do it.
+64 images of 32x32 go through the small prior in 50 steps (T' = 200), the generator of SemNOMA-CGAN, ten steps of the
+flow and diffbir-mini, in one process of one thread, as a sweep's workers do it.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ import warnings
 
 import linksim
 
-SCHEMES = ("kd+ddim:start=200,steps=50", "kd+cgan", "semnoma+diffbir-mini")
+SCHEMES = ("kd+ddim:start=200,steps=50", "kd+cgan", "kd+flow:steps=10,strength=1", "semnoma+diffbir-mini")
 
 
 def main() -> None:
