@@ -103,7 +103,7 @@ EXAMPLES = {
     "compare": "compare runs/mine --baseline semnoma --metric psnr_db",
     "gallery": "gallery --scheme kd,kdd --channel rayleigh --snr 5 --groups 0,1",
     "train": "train --scheme semnoma --channel rayleigh --rho 1/6 --budget 40m",
-    "tune": "tune --scheme kdd --channel rayleigh --groups 256 --metrics psnr,lpips-alex,fid",
+    "tune": "tune --scheme kdd --channel rayleigh",
     "card": "card kd_awgn_1-6_n2_own_sum_32px_compact",
     "verify": "verify kd_awgn_1-6_n2_own_sum_32px_compact",
     "serve": "serve --scheme kd --channel awgn,rayleigh --workers 2",

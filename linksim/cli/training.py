@@ -400,6 +400,12 @@ def _campaign(args: argparse.Namespace, values: Mapping[str, Any], jobs: int, pl
     for option in ("warm", "resume", "recipe", "set", "seed"):
         if getattr(args, option):
             raise LinksimError(f"--{option} is the list's to say, for each model: leave it out")
+    for option in ("replace", "devices"):
+        if getattr(args, option):
+            raise LinksimError(
+                f"--{option} is nothing to a list, whose models keep their best weights and are trained on one device "
+                "each: leave it out"
+            )
     data = _data(args)
     goals = goals_of(values, data.image_shape)
     if foreign := trained_on_others([goal.model for goal in goals], name_of(data.dataset)):
@@ -426,12 +432,15 @@ def _length_words(args: argparse.Namespace) -> list[str]:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from linksim.engine.tune import CANDIDATES, PSNR_LOSS_DB, TUNE_METRICS, tune, words
+    from linksim.engine.config import SweepConfig
+    from linksim.engine.tune import CANDIDATES, PSNR_LOSS_DB, TUNE_METRICS, groups_for, tune, words
     from linksim.report.progress import Bar
 
     values = given_settings(args, _TUNE)
-    metrics = args.metrics or ",".join(TUNE_METRICS)
-    values = {"dataset": "cifar10-val", **values, "metrics": metrics, "groups": args.groups or "256"}
+    metrics = [name.strip() for name in args.metrics.split(",")] if args.metrics else [*TUNE_METRICS]
+    users = whole(args.users, "--users") or SweepConfig.model_fields["users"].default
+    groups = args.groups or groups_for(metrics, users)
+    values = {"dataset": "cifar10-val", **values, "metrics": metrics, "groups": groups}
     psnr_loss_db = PSNR_LOSS_DB if args.psnr_loss is None else decibels(args.psnr_loss, "--psnr-loss")
     if values["dataset"] in ("cifar10", "cifar10-mini"):
         raise LinksimError(

@@ -16,7 +16,7 @@ from linksim.engine.context import setting_of
 from linksim.engine.sweep import Progress, default_folder, prepare, run_sweep
 from linksim.engine.variants import find
 from linksim.errors import LinksimError
-from linksim.metrics import METRICS
+from linksim.metrics import METRICS, SetMetric
 from linksim.metrics.fidelity import Psnr
 from linksim.refine.base import Steps
 from linksim.refine.behind import Refined
@@ -29,6 +29,25 @@ CANDIDATES = (8, 16, 24, 32, 40, 60, 80, 120, 200)
 #: What a T' is chosen by unless told otherwise, and the PSNR in dB that it may cost.
 TUNE_METRICS = ("psnr", "lpips-alex", "fid")
 PSNR_LOSS_DB = 0.5
+
+
+#: Image groups a point, unless a metric of sets asks for more.
+GROUPS = 256
+
+
+def groups_for(metrics: Sequence[str], users: int) -> int:
+    """Image groups a point, unless told otherwise: 256, or as many as the metrics ask for.
+
+    Raises:
+        LinksimError: an unknown metric.
+
+    Example:
+        >>> groups_for(("psnr", "lpips-alex"), 2), groups_for(TUNE_METRICS, 2)
+        (256, 500)
+    """
+    kinds = [METRICS.find(name) for name in metrics]
+    least = max((kind.MIN_IMAGES for kind in kinds if issubclass(kind, SetMetric)), default=0)
+    return max(GROUPS, -(-least // users))
 
 
 @dataclass(frozen=True)

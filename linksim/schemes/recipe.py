@@ -13,7 +13,7 @@ from linksim.models.recipe import LinkRecipe
 class TransceiverRecipe(LinkRecipe):
     """How a transceiver is trained.
 
-    `fast` is `scratch` or, of a model that starts warm, `finetune`, the winners of the searches in `results/recipes`;
+    `fast` is `scratch` or, of a model that starts warm, `finetune` (`results/README.md`: Muon, after the embedding);
     `adamw` is what was `fast` before them.
 
     Args:

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 import linksim
-from linksim.engine.tune import choice_by, tune
+from linksim.engine.tune import TUNE_METRICS, choice_by, groups_for, tune
 from linksim.errors import LinksimError
+from linksim.metrics import METRICS, SetMetric
 from linksim.refine.ddim.starts import own_table
 
 
@@ -42,6 +43,16 @@ def test_where_nothing_is_better_nothing_is_refined() -> None:
     table["fid"] += table.index  # the larger T', the worse
     table.loc[8, "fid"] = 131
     assert choice_by(["psnr", "lpips-alex", "fid"], 0.5).best(table.loc[[0, 8]]) == 0
+
+
+@pytest.mark.parametrize("users", [1, 2, 3, 8])
+def test_as_many_groups_as_the_metrics_ask_for(users: int) -> None:
+    groups = groups_for(TUNE_METRICS, users)
+    for name in TUNE_METRICS:
+        if issubclass(kind := METRICS.find(name), SetMetric):
+            kind.check_count(groups * users)
+            assert groups <= 256 or (groups - 1) * users < kind.MIN_IMAGES
+    assert groups_for(("lpips-alex",), users) == 256
 
 
 @pytest.mark.parametrize("metrics", ["fid", "psnr,fid", "psnr,lpips-alex", "psnr,fid,kid", "psnr,ssim,lpips-alex,fid"])

@@ -112,3 +112,13 @@ def test_what_the_list_says_for_each_model_is_not_said_for_all(
     assert "the list's to say" in capsys.readouterr().err
     assert main(["train", "--for", str(file)]) == 2
     assert "give the length of a turn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--replace"], ["--devices", "2"]])
+def test_what_a_list_does_not_do_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("models: [{scheme: semoma, rho: 1/12, bar: 30}]\n")
+    assert main(["train", "--for", str(file), "--steps", "1", *words]) == 2
+    assert f"{words[0]} is nothing to a list" in capsys.readouterr().err
