@@ -174,20 +174,6 @@ def test_committed_results_are_of_the_shipped_weights(name: str) -> None:
             assert pairs[tuple(identity[key.replace("trained_pairs", "weights")].split())] == identity[key]
 
 
-def test_the_table_of_schedules_is_of_the_shipped_weights() -> None:
-    rows = pd.read_csv(ROOT / "results" / "recipes" / "schedules.csv")
-    shipped = json.loads((weights.SHIPPED / weights.MANIFEST).read_text())
-    for _, row in rows[rows["shipped"]].iterrows():
-        method, _, ablation = row["model"].partition(":ablation=")
-        spec = ModelSpec(method, "compact", row["channel"], Fraction(row["rho"]), ablation=ablation or "none")
-        card = shipped[spec.name]
-        assert (card["settings"]["schedule"], card["settings"]["batch"]) == (row["schedule"], row["batch"])
-        assert (card["pairs"], lineage_pairs(card)) == (row["pairs"], row["lineage_pairs"])
-        assert card["score"] == pytest.approx(row["mean_db"], abs=0.006)
-        for snr in (0, 10, 20):
-            assert card["validation"][f"psnr_{snr}db"] == pytest.approx(row[f"psnr_{snr}db"], abs=0.006)
-
-
 def test_committed_results_name_no_path_of_a_machine() -> None:
     files = [path for path in (ROOT / "results").rglob("*") if path.suffix in (".json", ".csv", ".md", ".yaml")]
     found = [path for path in files if re.search(r"[\s\":]/[a-z]+/", path.read_text(encoding="utf-8"))]
