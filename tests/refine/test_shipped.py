@@ -26,7 +26,7 @@ def nothing_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("channel", ["awgn", "rayleigh"])
 def test_every_refiner_with_shipped_weights_stands_behind_its_scheme(channel: str) -> None:
     setting = Setting(LinkConfig(channel, 2), (3, 32, 32), Fraction(1, 6))
-    for text in ("kdd", "kdd:start=paper", "kd+cgan", "semnoma+diffbir-mini"):
+    for text in ("kdd", "kdd:start=paper", "kd+cgan", "kd+flow", "bpg-ldpc-qam-sic+flow", "semnoma+diffbir-mini"):
         system = parse(text).build(setting)
         assert isinstance(system, Refined)
         assert all(system.provenance().values())

@@ -10,7 +10,7 @@ from pydantic import Field
 from linksim.models.recipe import Decibel, LinkRecipe, NotNegative, Positive
 
 #: Euler steps, unless told otherwise.
-STEPS = 5
+STEPS = 10
 
 
 @dataclass(frozen=True)
