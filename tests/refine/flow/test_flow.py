@@ -20,7 +20,7 @@ from linksim.link.config import LinkConfig, Setting
 from linksim.models import weights
 from linksim.models.spec import RefinerSpec, spec_from_json
 from linksim.refine.flow.network import FlowNetwork, flow
-from linksim.refine.flow.recipe import FlowRecipe
+from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.refine.flow.refiner import Flow, FlowParams
 from linksim.refine.flow.training import FlowTask
 from linksim.train import loop
@@ -167,7 +167,7 @@ def test_strengths_are_those_that_raise_no_lpips() -> None:
     assert isinstance(task, FlowTask)
     pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db)]
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
-        left = iter([sign * (sent - shown) / 0.1 for sent, shown in pairs for _ in range(5)])
+        left = iter([sign * (sent - shown) / 0.1 for sent, shown in pairs for _ in range(STEPS)])
         measured = task.measured(Told(lambda x, time, left=left: next(left)))  # type: ignore[misc]
         assert {share for _, share in measured["strengths"]} == {wanted}
 
