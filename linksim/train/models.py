@@ -101,9 +101,9 @@ def behind(text: str, first: Model, more: Mapping[str, str] | None = None) -> Mo
     known = {refiner.name: refiner for refiner in _refiners() if issubclass(refiner, LearnedRefiner)}
     name = text.partition(":")[0]
     assert isinstance(first.spec, ModelSpec)
-    if name not in known and name in REFINERS.names() and REFINERS.find(name).apart(first.spec.image_shape) is not None:
-        raise LinksimError(f"--scheme is nothing to {name}, {BEHIND_ALL}: leave it out")
     if name not in known:
+        if name in REFINERS.names() and REFINERS.find(name).apart(first.spec.image_shape) is not None:
+            raise LinksimError(f"--scheme is nothing to {name}, {BEHIND_ALL}: leave it out")
         raise unknown("refiner to train", name, known)
     kind = known[name].Params
     written = {**written_params("refiner", text, kind.model_fields), **(more or {})}
