@@ -13,13 +13,14 @@ from linksim.errors import LinksimError, shown
 from linksim.metrics.base import Column, ImageMetric, Metric, SetMetric
 from linksim.metrics.fidelity import MSE_FLOOR, Psnr, Ssim, mse, psnr_from_mse, psnr_from_mse_array
 from linksim.metrics.frechet import Fid, Kid, reference_features
-from linksim.metrics.perceptual import LpipsAlex, LpipsVgg
+from linksim.metrics.perceptual import LPIPS, LpipsAlex, LpipsVgg
 from linksim.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "LPIPS",
     "METRICS",
     "MSE_FLOOR",
     "Column",

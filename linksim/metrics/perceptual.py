@@ -31,6 +31,9 @@ class _Lpips(ImageMetric):
     higher_is_better = False
     backbone: ClassVar[str]
 
+    #: Channels of the layers that are compared.
+    widths: ClassVar[tuple[int, ...]]
+
     def __init__(self, device: str | torch.device = "cpu") -> None:
         super().__init__(device)
         tensors = self.features()
@@ -47,7 +50,7 @@ class _Lpips(ImageMetric):
             _, layer, leaf = name.split(".")
             state[name] = torch.from_numpy(tensors[f"features.{layer}.{leaf}"])
         network.net.load_state_dict(state)
-        self._network = network.eval().requires_grad_(False).to(device)
+        self._network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
     @classmethod
     @abstractmethod
@@ -56,8 +59,25 @@ class _Lpips(ImageMetric):
 
     def loss(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """The distance [B] of images [B, 3, H, W] in [0, 1], with its gradient: for training."""
-        found: torch.Tensor = self._network(reference, image, normalize=True).flatten()
+        import torch
+
+        pair = (part.contiguous(memory_format=torch.channels_last) for part in (reference, image))
+        found: torch.Tensor = self._network(*pair, normalize=True).flatten()
         return found
+
+    def compared(
+        self, reference: torch.Tensor, image: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """`loss`, and the five layers' features [B, C, H', W'] of either, of unit norm over the channels."""
+        import torch
+        from lpips import normalize_tensor
+
+        layers = []
+        for images in (reference, image):
+            scaled = self._network.scaling_layer(2 * images.contiguous(memory_format=torch.channels_last) - 1)
+            layers.append([normalize_tensor(layer) for layer in self._network.net(scaled)])
+        parts = [head((a - b) ** 2).mean((1, 2, 3)) for head, a, b in zip(self._network.lins, *layers, strict=True)]
+        return torch.stack(parts).sum(0), layers[0], layers[1]
 
     def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """See `ImageMetric`."""
@@ -77,6 +97,7 @@ class LpipsVgg(_Lpips):
     convention = "mean of per-image LPIPS 0.1 over VGG16 of the lpips package, images mapped to [-1, 1], not resized"
     asset = "vgg16"
     backbone = "vgg"
+    widths = (64, 128, 256, 512, 512)
     min_side = 16
 
     @classmethod
@@ -97,6 +118,7 @@ class LpipsAlex(_Lpips):
         "mapped to [-1, 1], not resized"
     )
     backbone = "alex"
+    widths = (64, 192, 384, 256, 256)
     min_side = 31
 
     @classmethod
@@ -112,3 +134,7 @@ class LpipsAlex(_Lpips):
         if hashlib.sha256(data).hexdigest() != _ALEXNET:
             raise LinksimError(f"{path} is damaged (its SHA-256 is another): install linksim again")
         return {name: value.astype(np.float32) for name, value in load(data).items()}
+
+
+#: By backbone, as recipes name them.
+LPIPS: Mapping[str, type[_Lpips]] = {"vgg": LpipsVgg, "alex": LpipsAlex}

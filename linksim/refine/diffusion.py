@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from diffusers import DDIMScheduler
     from torch import Tensor, nn
 
-#: The paper takes a quarter of the original steps.
-STRIDE = 4
+#: Original steps that a step of DDIM covers, by name. The paper takes a quarter of the original ones.
+STRIDES = {"half": 2, "quarter": 4}
 
 Sigma = Literal["ddim", "paper"]
 
@@ -62,12 +62,12 @@ class Prior:
         return found
 
 
-def step_count(start: int, steps: int | Literal["quarter"], total: int) -> int:
+def step_count(start: int, steps: int | Literal["half", "quarter"], total: int) -> int:
     """Number of steps from T' to 0.
 
     Args:
         start: T', in original steps.
-        steps: how many; "quarter": T'/4, or the nearest above it that divides T'.
+        steps: how many; "half": T'/2, "quarter": T'/4, or the nearest above it that divides T'.
         total: original steps of the process.
 
     Raises:
@@ -75,8 +75,8 @@ def step_count(start: int, steps: int | Literal["quarter"], total: int) -> int:
     """
     if not 1 <= start <= total:
         raise LinksimError(f"start={start}: T' is 1 to {total}")
-    if steps == "quarter":
-        return next(count for count in range(-(-start // STRIDE), start + 1) if start % count == 0)
+    if isinstance(steps, str):
+        return next(count for count in range(-(-start // STRIDES[steps]), start + 1) if start % count == 0)
     if not 1 <= steps <= start or start % steps:
         whole = [count for count in range(1, start + 1) if start % count == 0]
         nearest = min(whole, key=lambda count: abs(count - steps))

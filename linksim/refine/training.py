@@ -131,3 +131,9 @@ def refined_psnr(
         with torch.no_grad():
             values.append(psnr_from_mse(mse(sent, network(shown).clamp(0, 1))))
     return float(torch.cat(values).mean())
+
+
+def logistic(logits: Tensor, real: bool) -> Tensor:
+    """The loss of a discriminator whose logits [...] are high for real images: mean, float32."""
+    wanted = torch.full_like(logits, float(real), dtype=torch.float32)
+    return nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted)

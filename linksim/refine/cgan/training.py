@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from linksim.metrics import LpipsAlex, LpipsVgg, mse, psnr_from_mse
+from linksim.metrics import LPIPS, mse, psnr_from_mse
 from linksim.models.batch import VALIDATION_SNRS_DB
 from linksim.refine.cgan.network import Discriminator, Generator
 from linksim.refine.cgan.recipe import CganRecipe
-from linksim.refine.training import RefinerTask
+from linksim.refine.training import RefinerTask, logistic
 
 
 class Pair(nn.Module):
@@ -41,7 +41,7 @@ class CganTask(RefinerTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lpips = {"vgg": LpipsVgg, "alex": LpipsAlex}[self.recipe.lpips](self.device)
+        self._lpips = LPIPS[self.recipe.lpips](self.device)
 
     def network(self) -> Pair:
         """See `Task`."""
@@ -58,9 +58,9 @@ class CganTask(RefinerTask):
         real, shown = self.pairs()
         refined = model.generator(shown)
         model.discriminator.requires_grad_(False)
-        fooled = _logistic(model.discriminator(shown, refined), True)
+        fooled = logistic(model.discriminator(shown, refined), True)
         model.discriminator.requires_grad_(True)
-        told = _logistic(model.discriminator(shown, real), True) + _logistic(
+        told = logistic(model.discriminator(shown, real), True) + logistic(
             model.discriminator(shown, refined.detach()), False
         )
         mae = (refined - real).abs().mean()
@@ -96,8 +96,3 @@ class CganTask(RefinerTask):
         """The generator."""
         own = "generator."
         return {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)}
-
-
-def _logistic(logits: Tensor, real: bool) -> Tensor:
-    wanted = torch.full_like(logits, float(real), dtype=torch.float32)
-    return nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted)

@@ -40,7 +40,10 @@ class DdimParams(Params):
         "auto", description="T' in original steps; auto: at each SNR the one that validated best (linksim tune), 0 "
         "where none was better than the first stage; paper: one for all SNRs, 200 on 256x256",
     )  # fmt: skip
-    steps: int | Literal["quarter"] = Field("quarter", description="steps from T' to 0; quarter: T'/4, as in the paper")
+    steps: int | Literal["auto", "half", "quarter"] = Field(
+        "auto", description="steps from T' to 0; half: T'/2; quarter: T'/4, as in the paper; auto: a quarter with "
+        "start=paper, else half",
+    )  # fmt: skip
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
     prior_schedule: Literal["linear", "cosine"] = Field("linear", description="of a checkpoint")
@@ -75,7 +78,15 @@ class Ddim(Refiner):
         total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
             if start or isinstance(params.start, int):
-                step_count(start, params.steps, total)
+                step_count(start, self._steps, total)
+
+    @property
+    def _steps(self) -> int | Literal["half", "quarter"]:
+        """`steps`, as `step_count` takes it."""
+        steps: int | Literal["auto", "half", "quarter"] = self.params.steps
+        if steps == "auto":
+            return "quarter" if self.params.start == "paper" else "half"
+        return steps
 
     @property
     def stages(self) -> Stages:
@@ -111,7 +122,7 @@ class Ddim(Refiner):
         """See `Refiner`."""
         start = self.start(snr_db)
         total = int(self._found.schedule["num_train_timesteps"])
-        return step_count(start, self.params.steps, total) if start else 0
+        return step_count(start, self._steps, total) if start else 0
 
     def facts(self, snr_db: float) -> Mapping[str, float]:
         """T' (`refine_start`), wherever it came from."""

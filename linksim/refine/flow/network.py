@@ -129,6 +129,30 @@ class FlowNetwork(nn.Module):
         return found
 
 
+class Critic(nn.Module):
+    """Tells images that were sent from images that a flow points to, by the layers of LPIPS (Sauer et al. 2021).
+
+    Args:
+        widths: channels of the layers.
+        width: channels inside.
+    """
+
+    def __init__(self, widths: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, width, 3, padding=1),
+                nn.GroupNorm(_GROUPS, width), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1),
+            )
+            for inputs in widths
+        )  # fmt: skip
+
+    def forward(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Layers [B, C, H, W] of unit norm over the channels to logits [B, 1, H, W] each, high for real images."""
+        # A value of a unit vector is small: to a mean square of one.
+        return [head(layer * layer.shape[1] ** 0.5) for head, layer in zip(self.heads, layers, strict=True)]
+
+
 def strength_at(level: Tensor, strengths: Sequence[tuple[float, float]]) -> Tensor:
     """The share of the way to go from images that are so far off: between known levels in proportion, 0 to 1, [B].
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from linksim.models.recipe import Decibel, LinkRecipe, NotNegative, Positive
 
 #: Euler steps, unless told otherwise.
-STEPS = 10
+STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class FlowRecipe(LinkRecipe):
 
     Args:
         noise_level: share of the first stage's error that the start of the flow is moved by (sigma_s).
+        perceptual: weight of LPIPS between where the velocity points to and what was sent (Lee et al. 2024), beside
+            the squared error of the velocity in units of the first stage's error.
+        adversarial: weight of what a critic on the layers of that LPIPS says of where the velocity points to.
+        lpips: network of that LPIPS: "vgg" (needs the asset vgg16) or "alex".
     """
 
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -27,3 +31,6 @@ class FlowRecipe(LinkRecipe):
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
     noise_level: NotNegative = 0.5
+    perceptual: NotNegative = 40.0
+    adversarial: NotNegative = 2.0
+    lpips: Literal["vgg", "alex"] = "vgg"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from linksim.metrics import LpipsAlex, mse, psnr_from_mse
+from linksim.metrics import LPIPS, LpipsAlex, mse, psnr_from_mse
 from linksim.models.batch import VALIDATION_SNRS_DB
 from linksim.models.pool import Pool
 from linksim.models.spec import ModelSpec, RefinerSpec
 from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
-from linksim.refine.flow.network import FlowNetwork, flow, strengths_of
+from linksim.refine.flow.network import Critic, FlowNetwork, flow, strengths_of
 from linksim.refine.flow.recipe import STEPS, FlowRecipe
+from linksim.refine.training import logistic
 from linksim.schemes.learned import learned
 
 if TYPE_CHECKING:
@@ -38,6 +40,14 @@ _MEASURED_SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
 _SHARES = tuple(part / 8 for part in range(9))
 
 
+class Contest(nn.Module):
+    """What is trained together: a flow, and a critic of where it points to."""
+
+    def __init__(self, network: FlowNetwork, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.flow, self.critic = network, Critic(widths)
+
+
 class FlowTask(Task):
     """One flow behind many frozen first stages, a random one a step.
 
@@ -53,7 +63,7 @@ class FlowTask(Task):
     """
 
     recipe: FlowRecipe
-    collapse: ClassVar[float] = 1.0
+    collapse: ClassVar[float] = 5.0
 
     def __init__(
         self, owner: type[Owner], spec: RefinerSpec, recipe: FlowRecipe, images: TrainingSet, seed: int, device: str,
@@ -70,6 +80,8 @@ class FlowTask(Task):
             self._firsts.append((whole, laid_out(network, device)))
         self._held_out, self._pool = images.held_out, Pool(images, device)
         self._lpips = LpipsAlex(device)
+        teaches = recipe.perceptual or recipe.adversarial
+        self._taught = LPIPS[recipe.lpips](device) if teaches else None
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""
@@ -78,31 +90,54 @@ class FlowTask(Task):
     def network(self) -> nn.Module:
         """See `Task`."""
         network = self._owner.network(self._spec)
+        assert isinstance(network, FlowNetwork)
         if self._start is not None:
             network.load_state_dict(self._start.state_dict())
-        return network
+        if self._taught is None or not self.recipe.adversarial:
+            return network
+        return Contest(network, self._taught.widths)
 
     def losses(self, model: nn.Module) -> dict[str, Tensor]:
-        """The squared error of the velocity, in units of the first stage's error, and that of the error's logarithm."""
-        assert isinstance(model, FlowNetwork)
+        """The squared error of the velocity, in units of the first stage's error, and that of the error's logarithm.
+
+        With them LPIPS of where the velocity points to, what the critic says of that, and the critic's own loss.
+        """
         transmission, first = self._firsts[int(torch.randint(len(self._firsts), ()))]
         transmission = transmission.cut(self.recipe.crop)
         batch = transmission.draw(self.recipe, self._pool).part(self.share)
         return self._losses(model, batch.images.flatten(0, 1), transmission.shown(first, batch))
 
     def _losses(
-        self, model: FlowNetwork, sent: Tensor, shown: Tensor, draws: torch.Generator | None = None
+        self, model: nn.Module, sent: Tensor, shown: Tensor, draws: torch.Generator | None = None
     ) -> dict[str, Tensor]:
+        model, critic = _parts(model)
         level = model.level(shown)
         scale = level.detach().exp()[:, None, None, None]
         noise = torch.randn(shown.shape, generator=draws).to(shown)
-        time = torch.rand(len(shown), generator=draws).to(shown)
+        # Early times more often: few steps begin there.
+        time = torch.rand(len(shown), generator=draws).square().to(shown)
         begin = shown + self.recipe.noise_level * scale * noise
-        line = sent - begin
-        told = model(begin + time[:, None, None, None] * line, shown, time, level.detach())
+        line, way = sent - begin, time[:, None, None, None]
+        x = begin + way * line
+        told = model(x, shown, time, level.detach())
         error = (told - line / scale).square().mean()
         off = (level - mse(sent, shown).clamp_min(_LEAST_MSE).sqrt().log()).abs().mean()
-        return {"velocity": error, "level": off, "total": error + _LEVEL_WEIGHT * off}
+        found = {"velocity": error, "level": off, "total": error + _LEVEL_WEIGHT * off}
+        if self._taught is not None:
+            # Half of the images: VGG16 takes longer than everything else.
+            half = slice(math.ceil(len(sent) / 2))
+            end = (x + (1 - way) * scale * told)[half]
+            distance, real, ours = self._taught.compared(sent[half], end)
+            found["lpips"] = distance.mean()
+            found["total"] = found["total"] + self.recipe.perceptual * found["lpips"]
+            if critic is not None and draws is None:
+                critic.requires_grad_(False)
+                fooled = _judged(critic, ours, True)
+                critic.requires_grad_(True)
+                judged = _judged(critic, real, True) + _judged(critic, [layer.detach() for layer in ours], False)
+                found |= {"adversarial": fooled, "critic": judged}
+                found["total"] = found["total"] + self.recipe.adversarial * fooled + judged / 2
+        return found
 
     def _validation(self, snr_db: float) -> Iterator[tuple[Tensor, Tensor]]:
         for transmission, first in self._firsts:
@@ -113,7 +148,7 @@ class FlowTask(Task):
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """At each of VALIDATION_SNRS_DB the loss, negative, on fixed draws; LPIPS and PSNR after one step."""
-        assert isinstance(model, FlowNetwork)
+        network, _ = _parts(model)
         found: dict[str, float] = {}
         for snr_db in VALIDATION_SNRS_DB:
             draws = torch.Generator().manual_seed(_VALIDATION_SEED)
@@ -121,7 +156,7 @@ class FlowTask(Task):
             for sent, shown in self._validation(snr_db):
                 losses.append(self._losses(model, sent, shown, draws)["total"])
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
-                refined = flow(model, shown, noise, 1, self.recipe.noise_level).clamp(0, 1)
+                refined = flow(network, shown, noise, 1, self.recipe.noise_level).clamp(0, 1)
                 distances.append(self._lpips(sent, refined))
                 values.append(psnr_from_mse(mse(sent, refined)))
             found[f"fit_{snr_db:g}db"] = -float(torch.stack(losses).mean())
@@ -145,6 +180,15 @@ class FlowTask(Task):
                 distances.append(torch.stack(ways, 1))
         return {"strengths": strengths_of(torch.cat(levels).cpu(), torch.cat(distances).cpu(), _SHARES)}
 
+    def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """Flow and critic apart."""
+        return [list(part.parameters()) for part in _parts(model) if part is not None]
+
+    def shipped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The flow."""
+        own = "flow."
+        return {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)} or state
+
     def score(self, found: Mapping[str, float]) -> float:
         """Mean loss, negative."""
         fits = [value for name, value in found.items() if name.startswith("fit")]
@@ -155,3 +199,15 @@ class FlowTask(Task):
         """See `Task`."""
         groups = min(_VALIDATION_GROUPS, *(whole.groups(len(self._held_out)) for whole, _ in self._firsts))
         return groups * 2
+
+
+def _parts(model: nn.Module) -> tuple[FlowNetwork, Critic | None]:
+    if isinstance(model, Contest):
+        return model.flow, model.critic
+    assert isinstance(model, FlowNetwork)
+    return model, None
+
+
+def _judged(critic: Critic, layers: Sequence[Tensor], real: bool) -> Tensor:
+    """The logistic loss, a mean over the layers, whatever their sizes."""
+    return torch.stack([logistic(logits, real) for logits in critic(layers)]).mean()

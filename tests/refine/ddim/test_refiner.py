@@ -115,6 +115,7 @@ def test_the_first_stages_error_stands_in_the_noisy_image_scaled(start: int, mon
 
 def test_steps_are_counted_and_refused() -> None:
     assert [step_count(start, "quarter", 1000) for start in (200, 100, 40, 30, 7, 1)] == [50, 25, 10, 10, 7, 1]
+    assert [step_count(start, "half", 1000) for start in (240, 100, 30, 7, 1)] == [120, 50, 15, 7, 1]
     assert step_count(200, 100, 1000) == 100
     for start, steps, hint in [(200, 60, "take 50"), (0, "quarter", "1 to 1000"), (1001, "quarter", "1 to 1000"),
                                (40, 41, "take 40"), (900, 1, "does not fit")]:  # fmt: skip

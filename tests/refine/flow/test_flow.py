@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from linksim.data import cifar10
 from linksim.data.datasets import embedded_images
 from linksim.data.training import training_set_of
 from linksim.link.config import LinkConfig, Setting
+from linksim.metrics import LpipsAlex
 from linksim.models import weights
 from linksim.models.spec import RefinerSpec, spec_from_json
 from linksim.refine.flow.network import FlowNetwork, flow
@@ -104,7 +104,7 @@ def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
     monkeypatch.setattr(cifar10, "VALIDATION", 8)
     model = Flow.apart()
     images = training_set_of(embedded_images(64, (3, 32, 32)), 8)
-    task = model.task(FlowRecipe(batch=2), images, 0, "cpu", None)
+    task = model.task(FlowRecipe(batch=2, lpips="alex"), images, 0, "cpu", None)
     state = loop.train(task, tmp_path / "run", steps=3)
     assert set(state.validation) == {f"{what}_{snr}db" for what in ("fit", "lpips", "psnr") for snr in (0, 10, 20)}
     network = model.build()
@@ -163,7 +163,7 @@ def test_each_image_goes_as_far_as_its_own_error_allows(tmp_path: Path, monkeypa
 def test_strengths_are_those_that_raise_no_lpips() -> None:
     """Lines that end at what was sent are gone to the end, those that lead away not at all."""
     images = training_set_of(embedded_images(64, (3, 32, 32)), 8)
-    task = Flow.apart().task(replace(FlowRecipe(), noise_level=0.0), images, 0, "cpu", None)
+    task = Flow.apart().task(FlowRecipe(noise_level=0.0, lpips="alex"), images, 0, "cpu", None)
     assert isinstance(task, FlowTask)
     pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db)]
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
@@ -176,10 +176,32 @@ def test_strengths_are_those_that_raise_no_lpips() -> None:
 def test_the_loss_is_least_for_the_mean_of_the_lines() -> None:
     """Behind a stage without error but for a constant, the line is that constant and the noise."""
     images = training_set_of(np.zeros((24, 3, 32, 32), np.uint8), 8)
-    task = Flow.apart().task(replace(FlowRecipe(), noise_level=0.0), images, 0, "cpu", None)
+    task = Flow.apart().task(FlowRecipe(noise_level=0.0, lpips="alex"), images, 0, "cpu", None)
     sent = torch.rand(4, 3, 32, 32)
     shown = (sent + 0.1).clamp(0, 1)
     right = Told(lambda x, time: (sent - shown) / 0.1)
     losses = task._losses(right, sent, shown)  # type: ignore[attr-defined]
     assert float(losses["velocity"]) == pytest.approx(0, abs=1e-8)
     assert float(losses["level"]) < 0.1
+    assert float(losses["lpips"]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_lpips_is_of_where_the_velocity_points_to() -> None:
+    """From anywhere on the way a velocity off by a constant points past what was sent, by what is left of it."""
+    images = training_set_of(np.zeros((24, 3, 32, 32), np.uint8), 8)
+    sent = torch.rand(4, 3, 32, 32)
+    shown = (sent + 0.1).clamp(0, 1)
+    found = {}
+    for weight in (0.0, 2.0):
+        recipe = FlowRecipe(perceptual=weight, adversarial=0, lpips="alex", noise_level=0.0)
+        task = Flow.apart().task(recipe, images, 0, "cpu", None)
+        wrong = Told(lambda x, time: (sent - shown) / 0.1 + 1)
+        torch.manual_seed(0)
+        found[weight] = task._losses(wrong, sent, shown)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    torch.randn(shown.shape)
+    ends = sent + 0.1 * (1 - torch.rand(4).square())[:, None, None, None]
+    assert float(found[2.0]["lpips"]) == pytest.approx(float(LpipsAlex().loss(sent, ends)[:2].mean()), rel=1e-4)
+    assert float(found[2.0]["total"]) == pytest.approx(float(found[0.0]["total"] + 2 * found[2.0]["lpips"]), rel=1e-5)
+    assert "lpips" not in found[0.0]
