@@ -85,6 +85,24 @@ def test_equal_images_have_no_distance_and_worse_ones_more(at_hand: Install, nam
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_training_sees_the_same_distance_and_the_layers_behind_it(at_hand: Install, name: str) -> None:
+    at_hand(name)
+    metric = NETS[name][0]()
+    reference = photos(2)
+    image = noisy(reference).requires_grad_()
+    distance, sent, shown = metric.compared(reference, image)
+    torch.testing.assert_close(distance, _by_the_formula(name, reference, image), atol=1e-5, rtol=1e-4)
+    for layers in (sent, shown):
+        assert tuple(layer.shape[1] for layer in layers) == metric.widths
+        for layer in layers:
+            norms = layer.norm(dim=1)
+            torch.testing.assert_close(norms[norms > 0.5], torch.ones_like(norms[norms > 0.5]))
+    assert not any(layer.requires_grad for layer in sent)
+    (slope,) = torch.autograd.grad(distance.sum(), image)
+    assert slope.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_building_it_leaves_the_random_stream_alone_and_carries_no_gradient(at_hand: Install, name: str) -> None:
     at_hand(name)
     before = torch.get_rng_state()

@@ -110,9 +110,9 @@ class Ddim(Refiner):
         return {PriorSpec.kind: OwnPrior}
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the prior, and T' at every SNR that it is known for."""
+        """Hash of the prior, T' at every SNR that it is known for, and the steps from there."""
         starts = "/".join(f"{snr:g}dB:{start}" for snr, start in self._starts.items())
-        return {"prior": self._found.sha256, "start": starts}
+        return {"prior": self._found.sha256, "start": starts, "steps": str(self._steps)}
 
     def start(self, snr_db: float) -> int:
         """T' at an SNR: that of the nearest SNR in the validation table; 0 leaves images as they are."""

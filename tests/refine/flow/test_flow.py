@@ -19,10 +19,10 @@ from linksim.link.config import LinkConfig, Setting
 from linksim.metrics import LpipsAlex
 from linksim.models import weights
 from linksim.models.spec import RefinerSpec, spec_from_json
-from linksim.refine.flow.network import FlowNetwork, flow
+from linksim.refine.flow.network import Critic, FlowNetwork, flow
 from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.refine.flow.refiner import Flow, FlowParams
-from linksim.refine.flow.training import FlowTask
+from linksim.refine.flow.training import Contest, FlowTask, _judged
 from linksim.train import loop
 from linksim.train.models import behind_all, model_of
 
@@ -205,3 +205,44 @@ def test_lpips_is_of_where_the_velocity_points_to() -> None:
     assert float(found[2.0]["lpips"]) == pytest.approx(float(LpipsAlex().loss(sent, ends)[:2].mean()), rel=1e-4)
     assert float(found[2.0]["total"]) == pytest.approx(float(found[0.0]["total"] + 2 * found[2.0]["lpips"]), rel=1e-5)
     assert "lpips" not in found[0.0]
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_each_loss_of_the_contest_reaches_its_own_network_alone() -> None:
+    images = training_set_of(embedded_images(24, (3, 32, 32)), 8)
+    task = Flow.apart().task(FlowRecipe(batch=2, perceptual=0, adversarial=3.0, lpips="alex"), images, 0, "cpu", None)
+    contest = task.network()
+    assert isinstance(contest, Contest)
+    for value in contest.flow.tail[2].parameters():
+        torch.nn.init.normal_(value, 0, 0.1)
+
+    def gradients(name: str) -> tuple[bool, bool]:
+        contest.zero_grad(set_to_none=True)
+        task.losses(contest)[name].backward()
+        return tuple(  # type: ignore[return-value]
+            any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in part.parameters())
+            for part in (contest.flow, contest.critic)
+        )
+
+    assert gradients("velocity") == gradients("adversarial") == (True, False)
+    assert gradients("critic") == (False, True)
+    losses = task.losses(contest)
+    parts = losses["velocity"] + 0.1 * losses["level"] + 3 * losses["adversarial"] + losses["critic"] / 2
+    torch.testing.assert_close(losses["total"], parts)
+    assert task.shipped(contest.state_dict()).keys() == Flow.apart().build().state_dict().keys()
+
+
+def test_the_critic_learns_to_tell_images_from_what_a_first_stage_shows() -> None:
+    sent = torch.tensor(embedded_images(32, (3, 32, 32))).float() / 255
+    blurred = torch.nn.functional.avg_pool2d(sent, 3, 1, 1)
+    _, real, shown = LpipsAlex().compared(sent, blurred)
+    torch.manual_seed(0)
+    critic = Critic(LpipsAlex.widths)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-3)
+    for _ in range(30):
+        loss = _judged(critic, real, True) + _judged(critic, shown, False)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # Without a critic that tells them apart: 2 log 2.
+    assert loss.item() < 0.5
