@@ -10,7 +10,7 @@ from pydantic import Field
 from linksim.models.recipe import Decibel, LinkRecipe, NotNegative, Positive
 
 #: Euler steps, unless told otherwise.
-STEPS = 3
+STEPS = 1
 
 
 @dataclass(frozen=True)
