@@ -83,7 +83,7 @@ def tune(
     """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table of T'.
 
     By psnr, an LPIPS and fid, the best T' is that of the lowest FID among those that cost no more than `psnr_loss_db`
-    of mean PSNR and do not raise LPIPS; by one metric of single images, that of its best mean. Where no T' is better
+    of mean PSNR and raise LPIPS by nothing that its paired interval tells from zero; by one metric of single images, that of its best mean. Where no T' is better
     than the first stage, it is 0.
 
     Args:
@@ -147,30 +147,37 @@ def tune(
 class Choice:
     """How a T' is chosen: the best of `aim` where no `guard`, column to (sign, bound), is worse by more than its bound.
 
-    Signs are 1 where higher is better, else -1.
+    Signs are 1 where higher is better, else -1. A bound of None is the half width of the difference's interval.
     """
 
     aim: str
     sign: int
-    guards: Mapping[str, tuple[int, float]]
+    guards: Mapping[str, tuple[int, float | None]]
     words: str
 
     @property
     def columns(self) -> list[str]:
-        return [*self.guards, self.aim]
+        return [*self.guards, self.aim, *(_half_width(column) for column, (_, b) in self.guards.items() if b is None)]
 
     def best(self, means: pd.DataFrame) -> int:
         """Of a table by T', whose row 0 is the first stage's."""
         values = {column: dict(zip(means.index, map(float, means[column]), strict=True)) for column in self.columns}
+
+        def fits(start: int, column: str, sign: int, bound: float | None) -> bool:
+            allowed = values[_half_width(column)][start] if bound is None else bound
+            return start == 0 or sign * (values[column][start] - values[column][0]) >= -allowed
+
         allowed = [
             int(start)
             for start in means.index
-            if all(
-                sign * (values[column][start] - values[column][0]) >= -bound
-                for column, (sign, bound) in self.guards.items()
-            )
+            if all(fits(start, column, *guard) for column, guard in self.guards.items())
         ]
         return max(allowed, key=lambda start: self.sign * values[self.aim][start])
+
+
+def _half_width(column: str) -> str:
+    """The column of the 95% interval of the paired difference to the first stage."""
+    return f"{column}_vs_first_ci95"
 
 
 def choice_by(metrics: Sequence[str], psnr_loss_db: float) -> Choice:
@@ -188,8 +195,8 @@ def choice_by(metrics: Sequence[str], psnr_loss_db: float) -> Choice:
             f"a set (--metrics {','.join(TUNE_METRICS)}), not by {','.join(metrics)}"
         )
     (aim,), (other,) = of_sets, others
-    guards = {Psnr.column: (1, psnr_loss_db), kinds[other].column: (signs[other], 0.0)}
-    kept = f"no more than {psnr_loss_db:g} dB of PSNR lost and {kinds[other].column} no worse"
+    guards = {Psnr.column: (1, psnr_loss_db), kinds[other].column: (signs[other], None)}
+    kept = f"no more than {psnr_loss_db:g} dB of PSNR lost and {kinds[other].column} not clearly worse"
     return Choice(kinds[aim].column, signs[aim], guards, f"best {kinds[aim].column} of those with {kept}")
 
 
