@@ -83,8 +83,8 @@ def tune(
     """Tries every candidate at every SNR and keeps the best, by channel, in the user's own table of T'.
 
     By psnr, an LPIPS and fid, the best T' is that of the lowest FID among those that cost no more than `psnr_loss_db`
-    of mean PSNR and raise LPIPS by nothing that its paired interval tells from zero; by one metric of single images, that of its best mean. Where no T' is better
-    than the first stage, it is 0.
+    of mean PSNR and raise LPIPS by nothing that its paired interval tells from zero; by one metric of single images,
+    that of its best mean. Where no T' is better than the first stage, it is 0.
 
     Args:
         values: of a sweep: one scheme with a DDIM refiner, one rho, the metrics to choose by.
