@@ -114,8 +114,8 @@ class FlowTask(Task):
         level = model.level(shown)
         scale = level.detach().exp()[:, None, None, None]
         noise = torch.randn(shown.shape, generator=draws).to(shown)
-        # Early times more often: few steps begin there.
-        time = torch.rand(len(shown), generator=draws).square().to(shown)
+        # Half of them at 0, where one step begins and ends.
+        time = (2 * torch.rand(len(shown), generator=draws) - 1).clamp_min(0).to(shown)
         begin = shown + self.recipe.noise_level * scale * noise
         line, way = sent - begin, time[:, None, None, None]
         x = begin + way * line

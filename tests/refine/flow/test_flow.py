@@ -201,7 +201,7 @@ def test_lpips_is_of_where_the_velocity_points_to() -> None:
         found[weight] = task._losses(wrong, sent, shown)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     torch.randn(shown.shape)
-    ends = sent + 0.1 * (1 - torch.rand(4).square())[:, None, None, None]
+    ends = sent + 0.1 * (1 - (2 * torch.rand(4) - 1).clamp_min(0))[:, None, None, None]
     assert float(found[2.0]["lpips"]) == pytest.approx(float(LpipsAlex().loss(sent, ends)[:2].mean()), rel=1e-4)
     assert float(found[2.0]["total"]) == pytest.approx(float(found[0.0]["total"] + 2 * found[2.0]["lpips"]), rel=1e-5)
     assert "lpips" not in found[0.0]
