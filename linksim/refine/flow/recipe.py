@@ -32,5 +32,5 @@ class FlowRecipe(LinkRecipe):
     snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
     noise_level: NotNegative = 0.5
     perceptual: NotNegative = 40.0
-    adversarial: NotNegative = 0.5
+    adversarial: NotNegative = 1.0
     lpips: Literal["vgg", "alex"] = "vgg"
