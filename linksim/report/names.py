@@ -80,7 +80,7 @@ KNOWN = {
 
 #: Refiners, behind the `+`.
 REFINED_BY = {
-    "cgan": "CGAN", "ddim": "DDIM", "diffbir": "DiffBIR", "diffbir-mini": "DiffBIR-mini", "flow": "PMRF", "sft": "SFT",
+    "cgan": "CGAN", "ddim": "DDIM", "diffbir": "DiffBIR", "diffbir-mini": "DiffBIR-mini", "flow": "Flow", "sft": "SFT",
 }  # fmt: skip
 
 #: Channels and data sets.
