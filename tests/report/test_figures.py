@@ -189,9 +189,9 @@ def test_one_metric_over_another_joins_what_differs_in_parameters(stages: pd.Dat
     panels = tradeoff(shown, "psnr_db", "fid").axes
     assert [panel.get_title() for panel in panels] == ["SNR = 0 dB", "SNR = 10 dB"]
     lines = {str(line.get_label()): line for line in panels[1].get_lines()}
-    assert list(lines) == ["KD-SemNOMA", "KD-SemNOMA + PMRF"]
-    np.testing.assert_allclose(lines["KD-SemNOMA + PMRF"].get_xdata(), [29.5, 29.0])
-    np.testing.assert_allclose(lines["KD-SemNOMA + PMRF"].get_ydata(), [70.0, 50.0])
+    assert list(lines) == ["KD-SemNOMA", "KD-SemNOMA + Flow"]
+    np.testing.assert_allclose(lines["KD-SemNOMA + Flow"].get_xdata(), [29.5, 29.0])
+    np.testing.assert_allclose(lines["KD-SemNOMA + Flow"].get_ydata(), [70.0, 50.0])
     assert sorted(note.get_text() for note in panels[0].texts) == ["steps=1", "steps=5"]
 
 
@@ -392,7 +392,7 @@ def test_tables_of_before_there_were_antennas_are_drawn_with_those_of_now(paired
 def test_a_first_stage_behind_several_refiners_is_drawn_once_by_its_own_name(stages: pd.DataFrame) -> None:
     rows = _chosen(stages[stages["variant"] != "kd"], View())
     assert list(dict.fromkeys(rows["_label"])) == [
-        "KD-SemNOMA, first stage", "KD-SemNOMA + PMRF (steps = 1)", "KD-SemNOMA + PMRF (steps = 5)",
+        "KD-SemNOMA, first stage", "KD-SemNOMA + Flow (steps = 1)", "KD-SemNOMA + Flow (steps = 5)",
     ]  # fmt: skip
 
 
