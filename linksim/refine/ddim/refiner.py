@@ -115,7 +115,7 @@ class Ddim(Refiner):
         return {"prior": self._found.sha256, "start": starts, "steps": str(self._steps)}
 
     def start(self, snr_db: float) -> int:
-        """T' at an SNR: that of the nearest in the validation table, 0 above its highest; 0 leaves images as they are."""
+        """T' at an SNR: that of the nearest in the validation table, 0 above its highest; 0 leaves images alone."""
         if self.params.start == "auto" and snr_db > max(self._starts):
             return 0
         return self._starts[min(self._starts, key=lambda known: (abs(known - snr_db), known))]
