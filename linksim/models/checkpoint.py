@@ -25,7 +25,7 @@ class State:
         step: steps done.
         steps: steps in all, fixed when the run begins.
         seconds: spent on steps so far.
-        best: highest score of a validation so far.
+        best: score of the weights that are kept: the highest so far, or the last.
         validation: its figures.
         lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
         embedded: whether it began as users in separate channel uses (`linksim.schemes.semnoma.embedding`).

@@ -83,7 +83,12 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Named figures on held-out images; the best weights are those with the highest `score` of them."""
+        """Named figures on held-out images; the weights with the highest `score` of them are kept, or see `last`."""
+
+    @property
+    def last(self) -> bool:
+        """Whether the weights of the end are kept: where no figure on held-out images tells all that is trained for."""
+        return False
 
     def prepare(self, model: nn.Module, report: Callable[[int, int], None] | None = None) -> int:
         """What comes before the first step of a new run; returns the image groups that it took.
@@ -121,5 +126,5 @@ class Task(ABC):
         return state
 
     def score(self, found: Mapping[str, float]) -> float:
-        """The figure that decides which weights are kept."""
+        """The figure that weights are compared by."""
         return sum(found.values()) / len(found)

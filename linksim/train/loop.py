@@ -60,7 +60,7 @@ def train(
     report: Callable[[State, Mapping[str, float]], None] | None = None,
     preparing: Callable[[int, int], None] | None = None,
 ) -> State:
-    """Trains what `task` says, or goes on with it, and leaves its best weights in `folder`.
+    """Trains what `task` says, or goes on with it, and leaves its best weights, or its last ones, in `folder`.
 
     Args:
         task: networks, losses, validation.
@@ -158,7 +158,7 @@ def train(
                 f"training diverged: {mean:.4g} at step {state.step}, {state.best:.4g} before; the best weights "
                 f"are kept in {folder}; take another --out and a lower learning rate"
             )
-        if mean > state.best:
+        if mean > state.best or task.last:
             state.best, state.validation = mean, found
             best = {"identity": identity, "model": average.module.state_dict(), "state": asdict(state)}
             if team.leads:

@@ -124,6 +124,19 @@ def test_training_learns_and_logs_what_it_does(images: np.ndarray, tmp_path: Pat
     assert [path.name for path in tmp_path.glob("events.out.tfevents.*")]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_the_best_weights_are_kept_or_the_last_ones(
+    last: bool, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validations that fall from the second on."""
+    scores = iter([1.0, 3.0, 2.5, 2.0, 1.5])
+    monkeypatch.setattr(ConvNextTask, "score", lambda *_: next(scores))
+    monkeypatch.setattr(ConvNextTask, "last", last)
+    state = train(SPEC, TINY, images, tmp_path, steps=5)
+    kept = torch.load(tmp_path / "best.pt", weights_only=True)["state"]
+    assert (state.best, kept["step"]) == ((1.5, 5) if last else (3.0, 2))
+
+
 def test_logs_close_wherever_a_signal_cut_them(tmp_path: Path) -> None:
     """An exception at every line that runs while a row is written, as a signal raises it."""
 

@@ -190,9 +190,14 @@ class FlowTask(Task):
         return {name.removeprefix(own): value for name, value in state.items() if name.startswith(own)} or state
 
     def score(self, found: Mapping[str, float]) -> float:
-        """Mean loss, negative."""
-        fits = [value for name, value in found.items() if name.startswith("fit")]
-        return sum(fits) / len(fits)
+        """Mean LPIPS (AlexNet), negative: whatever the weights of the loss are, it compares."""
+        distances = [value for name, value in found.items() if name.startswith("lpips")]
+        return -sum(distances) / len(distances)
+
+    @property
+    def last(self) -> bool:
+        """With a critic the end is kept: LPIPS on a few held-out images does not tell what a critic has given."""
+        return self.recipe.adversarial > 0
 
     @property
     def validated(self) -> int:
