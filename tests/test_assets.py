@@ -252,6 +252,29 @@ def test_a_write_that_fails_leaves_nothing_half_written(
     assert list(folder.iterdir()) == []
 
 
+def test_a_file_comes_whole_from_its_address_or_from_the_user(
+    server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address, root, _ = server
+    (root / "prior").write_bytes(b"a prior")
+    asset = dataclasses.replace(
+        assets.ASSETS["prior-ffhq256"], url=f"{address}/prior?dl=1", sha256=hashlib.sha256(b"a prior").hexdigest()
+    )
+    monkeypatch.setitem(assets.ASSETS, "prior-ffhq256", asset)
+    path = assets.get("prior-ffhq256")
+    assert path.read_bytes() == b"a prior"
+    path.write_bytes(b"another")
+    with pytest.raises(LinksimError, match="is not the prior-ffhq256 that linksim expects"):
+        assets.check("prior-ffhq256")
+    (tmp_path / "mine").write_bytes(b"a prior")
+    assert assets.get("prior-ffhq256", tmp_path / "mine").read_bytes() == b"a prior"
+    (root / "prior").unlink()
+    path.unlink()
+    # No package holds it.
+    with pytest.raises(LinksimError, match=r"tried http\S+ \(File not found\); download it elsewhere"):
+        assets.get("prior-ffhq256")
+
+
 def test_a_missing_asset_names_its_command() -> None:
     with pytest.raises(LinksimError, match=r"^vgg16 is not installed: linksim assets get vgg16$"):
         assets.path("vgg16")
@@ -268,7 +291,7 @@ def test_the_listing_says_what_is_installed(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
     path = assets.get("vgg16", tmp_path / "a.pth")
     rows = {row.name: row for row in assets.listing()}
-    assert list(rows) == ["vgg16", "inception-fid", "cifar10"]
+    assert list(rows) == ["vgg16", "inception-fid", "cifar10", "prior-ddpm-cifar10", "prior-ffhq256"]
     assert (rows["vgg16"].state, rows["vgg16"].size) == ("installed", path.stat().st_size)
     assert (rows["inception-fid"].state, rows["inception-fid"].size) == ("missing", None)
     assert all(row.licence and row.purpose and "://" in row.source for row in rows.values())

@@ -21,12 +21,11 @@ import numpy as np
 from linksim import assets, paths
 from linksim.data.images import ImageSet
 from linksim.devices import check_device
-from linksim.engine.context import Context, models_of
+from linksim.engine.context import Context, assets_of, models_of
 from linksim.engine.plan import Unit
 from linksim.engine.workers import Answer, evaluate
 from linksim.errors import LinksimError
 from linksim.files import digest, write_atomic
-from linksim.metrics import METRICS
 from linksim.models import weights
 from linksim.paths import cache_dir
 from linksim.version import code_version, numeric_versions
@@ -79,10 +78,9 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
     models = models_of(config, shape)
     own = own_weights(name for model in models for name in (model.name, weights.serving(model)) if name is not None)
     files |= {f"{_WEIGHTS}/{file}": content for file, content in own.items()}
-    for name in config.metrics:
-        if (asset := METRICS[name].asset) is not None:
-            path = assets.path(asset)
-            files[f"{_ASSETS}/{path.name}"] = path.read_bytes()
+    for asset in assets_of(config):
+        path = assets.path(asset)
+        files[f"{_ASSETS}/{path.name}"] = path.read_bytes()
     for value in {value for variant in config.variants for _, value in variant.params}:
         if found := _named_files(prepared.base, value):
             named[value] = f"{_NAMED}/{digest(value.encode())[:16]}"

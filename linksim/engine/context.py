@@ -10,6 +10,7 @@ from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
 from linksim.engine.variants import Variant, find
 from linksim.link.config import Setting
+from linksim.metrics import METRICS
 from linksim.models.owner import Model
 from linksim.refine.behind import Refined
 from linksim.schemes.learned import Learned, transceiver
@@ -96,4 +97,15 @@ def models_of(config: SweepConfig, shape: tuple[int, int, int]) -> set[Model]:
                 found.add(transceiver(spec))
                 if refined is not None:
                     found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
+    return found
+
+
+def assets_of(config: SweepConfig) -> set[str]:
+    """The assets that a sweep's metrics and refiners need."""
+    found = {asset for name in config.metrics if (asset := METRICS[name].asset) is not None}
+    for variant in config.variants:
+        system = find(variant.name)
+        if issubclass(system, Refined):
+            params = system.Params(**dict(variant.params))
+            found |= set(system.refiner_class.assets(system.refiner_params(params)))
     return found

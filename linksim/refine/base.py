@@ -75,6 +75,11 @@ class Refiner(ABC):
         return []
 
     @classmethod
+    def assets(cls, params: Any) -> list[str]:
+        """The assets (`linksim assets`) that it needs."""
+        return []
+
+    @classmethod
     def priors(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> dict[str, Model]:
         """Its models that are trained on images (C, H, W) alone, by what `linksim train --prior` calls them."""
         return {}

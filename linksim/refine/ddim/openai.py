@@ -10,11 +10,9 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linksim.errors import LinksimError
-from linksim.refine.files import read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,26 +23,22 @@ State = Mapping[str, "Tensor"]
 _MOST = 1000
 
 
-def load_unet(path: Path, heads: str, qkv: str, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network of a checkpoint, float32.
+def convert(
+    state: State, heads: str, qkv: str, image_shape: tuple[int, int, int], where: str = "the checkpoint"
+) -> nn.Module:
+    """A UNet2DModel that computes what the checkpoint's own network does.
 
     Args:
-        path: see `read_checkpoint`.
+        state: its tensors, float32, by its own names.
         heads: attention heads ("4"), or channels a head ("64c"); "4/8" where the way up has others
             (improved-diffusion's `num_heads_upsample`).
         qkv: "legacy" or "new".
         image_shape: (C, H, W) of the images.
+        where: what a message calls the checkpoint.
 
     Raises:
-        LinksimError: damaged, or no such network.
+        LinksimError: no such network.
     """
-    return convert(read_checkpoint(path), heads, qkv, image_shape, str(path))
-
-
-def convert(
-    state: State, heads: str, qkv: str, image_shape: tuple[int, int, int], where: str = "the checkpoint"
-) -> nn.Module:
-    """A UNet2DModel that computes what the checkpoint's own network does. Raises LinksimError."""
     from diffusers import UNet2DModel
 
     try:

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from linksim import assets
 from linksim.data.images import pixels
 from linksim.errors import LinksimError, NoWeights, shown
 from linksim.models import weights
 from linksim.models.spec import Spec
 from linksim.paths import here
+from linksim.refine.ddim.ddpm import convert_ddpm, is_ddpm
 from linksim.refine.ddim.model import PRIOR_SIZES, prior
-from linksim.refine.ddim.openai import load_unet
+from linksim.refine.ddim.openai import convert
 from linksim.refine.diffusion import OWN_SCHEDULE, Prior, make_scheduler, sample
-from linksim.refine.files import file_hash, model_files
+from linksim.refine.files import file_hash, model_files, read_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,13 +35,13 @@ _LONG = 100
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint of improved-diffusion or guided-diffusion does not say of itself.
+    """What a checkpoint of improved-diffusion, guided-diffusion or DDPM does not say of itself.
 
     Args:
         schedule: of its training, "linear" or "cosine".
         steps: original steps of its training; the network is told the time in thousandths of them, as with the two
             projects' `rescale_timesteps`.
-        heads: attention heads ("4"), or channels a head ("64c").
+        heads: attention heads ("4"), or channels a head ("64c"); DDPM has one.
         qkv: "legacy", the order of both projects, or "new" (guided-diffusion's `use_new_attention_order`).
     """
 
@@ -47,6 +49,30 @@ class Checkpoint:
     steps: int = 1000
     heads: str = "4"
     qkv: Literal["legacy", "new"] = "legacy"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published prior that `linksim assets get` fetches.
+
+    Args:
+        asset: its name there.
+        image_shape: (C, H, W) of the images that it is trained on.
+        how: of the checkpoint.
+    """
+
+    asset: str
+    image_shape: tuple[int, int, int]
+    how: Checkpoint
+
+
+#: Published priors by the name that `prior=` takes.
+PUBLISHED: Mapping[str, Published] = {
+    # Ho, Jain, Abbeel 2020: FID 3.17; averaged weights.
+    "ddpm-cifar10": Published("prior-ddpm-cifar10", (3, 32, 32), Checkpoint(heads="1")),
+    # Chung et al. 2023 (DPS): guided-diffusion's network for 256x256, of half the width and one block a level.
+    "ffhq256": Published("prior-ffhq256", (3, 256, 256), Checkpoint(heads="64c")),
+}
 
 
 @dataclass(frozen=True)
@@ -127,12 +153,16 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
     """The prior that `text` names.
 
     Args:
-        text: "small" or "large", a checkpoint's file, or a diffusers folder.
+        text: "small" or "large", one of `PUBLISHED`, a checkpoint's file, or a diffusers folder.
         how: of a checkpoint.
         image_shape: (C, H, W) of the images.
 
     Raises:
         LinksimError: not there, not readable, or for other images.
+
+    Example:
+        >>> find_prior("small", Checkpoint(), (3, 32, 32)).schedule["num_train_timesteps"]
+        1000
     """
     if text in PRIOR_SIZES:
         model = prior(text, image_shape)
@@ -140,10 +170,24 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
             card = weights.card(model)
         except NoWeights as error:
             raise NoWeights(
-                f"{error}; or give prior=FILE, a checkpoint of improved-diffusion or guided-diffusion, or a diffusers "
-                "folder"
+                f"{error}; or give prior=FILE, a checkpoint of improved-diffusion, guided-diffusion or DDPM, or a "
+                "diffusers folder"
             ) from None
         return Found(" ".join(card["files"].values()), OWN_SCHEDULE, lambda: weights.load(model, card), model.spec)
+    if text in PUBLISHED:
+        known = PUBLISHED[text]
+        if known.image_shape != image_shape:
+            raise LinksimError(
+                f"prior={text} is for images of {pixels(known.image_shape)}, these are {pixels(image_shape)}: take "
+                "another prior, or another --image-size"
+            )
+        try:
+            path = assets.path(known.asset)
+        except LinksimError as error:
+            raise NoWeights(f"prior={text}: {error}") from None
+        found = _checkpoint(path, known.how, image_shape)
+        found.check(text)
+        return found
     read = None
     # A name can be too long for a file system, or name a home that is nobody's.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
@@ -151,7 +195,11 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
         read = _folder if text and path.is_dir() else _checkpoint if path.is_file() else None
     if read is None:
         shown = text if len(text) < _LONG else f"{text[:_LONG]}..."
-        raise NoWeights(f"prior={shown}: there is no such file or folder, and only small and large come along")
+        names = ", ".join(PUBLISHED)
+        raise NoWeights(
+            f"prior={shown}: there is no such file or folder; {names} are assets (linksim assets get prior-NAME), and "
+            "only small comes along"
+        )
     found = read(path, how, image_shape)
     found.check(text)
     return found
@@ -166,10 +214,17 @@ def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) 
     return Found(
         file_hash([path]),
         schedule,
-        lambda: load_unet(path, how.heads, how.qkv, image_shape),
+        lambda: _network(path, how, image_shape),
         time_scale=stretch,
         how=how,
     )
+
+
+def _network(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) -> nn.Module:
+    state = read_checkpoint(path)
+    if is_ddpm(state):
+        return convert_ddpm(state, image_shape, str(path))
+    return convert(state, how.heads, how.qkv, image_shape, str(path))
 
 
 #: Schedulers of the process that DDIM samples from; others (consistency models, score SDEs) know other networks.

@@ -15,7 +15,7 @@ from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, PriorSpec
 from linksim.paths import here
 from linksim.refine.base import Refiner, Steps
 from linksim.refine.ddim.model import PRIOR_SIZES, OwnPrior, prior
-from linksim.refine.ddim.priors import Checkpoint, find_prior
+from linksim.refine.ddim.priors import PUBLISHED, Checkpoint, find_prior
 from linksim.refine.ddim.starts import Stages, stages, validated_starts
 from linksim.refine.diffusion import Prior, Sigma, sample, step_count
 from linksim.schemes.base import Params, Scheme
@@ -34,8 +34,8 @@ PAPER_SIZE = (256, 256)
 class DdimParams(Params):
     """Parameters of the refinement."""
 
-    prior: str = Field("small", description="small or large (trained here, 32x32), a checkpoint of improved-diffusion "
-                       "or guided-diffusion, or a diffusers folder")  # fmt: skip
+    prior: str = Field("small", description="small or large (trained here, 32x32), ddpm-cifar10 or ffhq256 (assets), a "
+                       "checkpoint of improved-diffusion, guided-diffusion or DDPM, or a diffusers folder")  # fmt: skip
     start: int | Literal["auto", "paper"] = Field(
         "auto", description="T' in original steps; auto: at each SNR the one that validated best (linksim tune), 0 "
         "where none was better than the first stage; paper: one for all SNRs, 200 on 256x256",
@@ -98,6 +98,11 @@ class Ddim(Refiner):
         """See `Refiner`."""
         shape = CIFAR10_SHAPE if first is None else first.image_shape
         return [prior(params.prior, shape)] if params.prior in PRIOR_SIZES else []
+
+    @classmethod
+    def assets(cls, params: Any) -> list[str]:
+        """See `Refiner`."""
+        return [PUBLISHED[params.prior].asset] if params.prior in PUBLISHED else []
 
     @classmethod
     def priors(cls, image_shape: tuple[int, int, int] = CIFAR10_SHAPE) -> dict[str, Model]:

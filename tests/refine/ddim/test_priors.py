@@ -1,5 +1,7 @@
 """Priors from elsewhere compute what their own code computes; what is no prior is refused in one line."""
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from linksim import assets
 from linksim.errors import LinksimError
-from linksim.refine.ddim.openai import convert, read_checkpoint
-from linksim.refine.ddim.priors import Checkpoint, find_prior
+from linksim.refine.ddim.ddpm import convert_ddpm
+from linksim.refine.ddim.openai import convert
+from linksim.refine.ddim.priors import PUBLISHED, Checkpoint, find_prior
+from linksim.refine.files import read_checkpoint
+from tests.refine.ddim.ddpm_unet import DdpmUNet
 from tests.refine.ddim.openai_unet import UNet
 
 CIFAR: dict[str, Any] = {
@@ -66,6 +72,70 @@ def test_a_converted_checkpoint_computes_what_its_own_network_does(changes: dict
     told = theirs(x, times)
     assert told.abs().mean() > 0.1
     torch.testing.assert_close(ours(x, times).sample, told, rtol=1e-4, atol=1e-4)
+
+
+def ddpm(base: int = 32, **changes: Any) -> DdpmUNet:
+    """DDPM's network for CIFAR-10, a quarter as wide, with random weights."""
+    torch.manual_seed(0)
+    settings = {"mult": (1, 2, 2, 2), "blocks": 2, "attention": (1,), **changes}
+    made = DdpmUNet(base, **settings).eval().requires_grad_(False)
+    for value in made.parameters():
+        value.copy_(torch.randn_like(value) * (0.3 if value.ndim == 1 else value[0].numel() ** -0.5))
+    return made
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"mult": (1, 2), "blocks": 1, "attention": ()}, {"mult": (1, 1, 2), "attention": (0, 2)}]
+)
+def test_a_checkpoint_of_ddpm_computes_what_its_own_network_does(changes: dict[str, Any]) -> None:
+    theirs = ddpm(**changes)
+    ours = convert_ddpm(theirs.state_dict(), SHAPE)
+    x, times = torch.randn(3, 3, 32, 32), torch.tensor([0, 57, 999])
+    told = theirs(x, times)
+    assert told.abs().mean() > 0.1
+    torch.testing.assert_close(ours(x, times).sample, told, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_that_only_looks_like_ddpms_is_refused(tmp_path: Path) -> None:
+    tensors = ddpm().state_dict()
+    torch.save({**tensors, "mid.other.weight": torch.ones(1)}, tmp_path / "more.pt")
+    torch.save({name: value for name, value in tensors.items() if "conv_out" not in name}, tmp_path / "less.pt")
+    for name in ("more", "less"):
+        with pytest.raises(LinksimError, match=f"{name}.pt is no UNet of DDPM for 3 channels"):
+            find_prior(str(tmp_path / f"{name}.pt"), Checkpoint(), SHAPE)
+
+
+def test_the_published_priors_have_the_sizes_of_their_papers() -> None:
+    """35.7 million parameters (Ho et al. 2020, appendix B); 93.6 million of DPS's file, 374 MB of float32."""
+    big = ddpm(128)
+    assert sum(value.numel() for value in big.parameters()) == 35_746_307
+    faces = UNet(base=128, mult=(1, 1, 2, 2, 4, 4), blocks=1, attention=(16,), heads="64c", order="legacy",
+                 scale_shift=True, updown=True, out=6)  # fmt: skip
+    # The file holds a name and a header beside each tensor.
+    assert 4 * sum(value.numel() for value in faces.parameters()) == pytest.approx(374_417_833, rel=1e-3)
+    assert PUBLISHED["ffhq256"].how == Checkpoint(heads="64c")
+
+
+def test_a_published_prior_runs_once_its_asset_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINKSIM_ASSETS", str(tmp_path / "assets"))
+    with pytest.raises(LinksimError, match="linksim assets get prior-ddpm-cifar10"):
+        find_prior("ddpm-cifar10", Checkpoint(), SHAPE)
+    theirs = ddpm()
+    torch.save(theirs.state_dict(), tmp_path / "model-790000.ckpt")
+    with pytest.raises(LinksimError, match="is not the prior-ddpm-cifar10 that linksim expects"):
+        assets.get("prior-ddpm-cifar10", tmp_path / "model-790000.ckpt")
+    content = (tmp_path / "model-790000.ckpt").read_bytes()
+    asset = dataclasses.replace(assets.ASSETS["prior-ddpm-cifar10"], md5=hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(assets.ASSETS, "prior-ddpm-cifar10", asset)
+    assets.get("prior-ddpm-cifar10", tmp_path / "model-790000.ckpt")
+    found = find_prior("ddpm-cifar10", Checkpoint(), SHAPE)
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    x = torch.randn(2, 3, 32, 32)
+    told = theirs(x, torch.tensor([40, 40]))
+    shown = found.load("cpu", "float32", SHAPE).predict(x, 40)
+    torch.testing.assert_close(shown, told, rtol=0, atol=0.05 * float(told.abs().max()))
+    with pytest.raises(LinksimError, match="is for images of 32x32, these are 64x64"):
+        find_prior("ddpm-cifar10", Checkpoint(), (3, 64, 64))
 
 
 def test_a_wrong_number_of_heads_is_another_function() -> None:
