@@ -19,8 +19,10 @@ EXAMPLE = ROOT / "examples" / "plugin"
 
 
 def pytest_configure() -> None:
-    """One thread a process, before PyTorch is loaded: there is a process for each core, and one more."""
+    """One thread a process, those that tests start too: there is a process for each core, and one more."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # This process has read the variable already where no other one runs the tests (`-n 0`).
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 #: Files that take longest, which begin first: the last one to end is then a short one.
