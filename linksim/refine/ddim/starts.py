@@ -43,7 +43,7 @@ class Starts:
 
     Args:
         one: the best one for all SNRs together.
-        by_snr: the best one at each SNR in dB.
+        by_snr: the best one at each SNR in dB, SNRs rising.
     """
 
     one: int
@@ -95,7 +95,7 @@ def validated_starts(wanted: Stages, first: Scheme, prior: str) -> Starts:
     entries = _entries(wanted)
     for entry in entries:
         if entry.weights == wanted.weights:
-            return Starts(entry.one, entry.by_snr)
+            return Starts(entry.one, dict(sorted(entry.by_snr.items())))
     why = "the one that is known is of other weights" if entries else "there is none"
     link = first.setting.link
     own = ",".join(

@@ -80,8 +80,9 @@ class FlowTask(Task):
             self._firsts.append((whole, laid_out(network, device)))
         self._held_out, self._pool = images.held_out, Pool(images, device)
         self._lpips = LpipsAlex(device)
-        teaches = recipe.perceptual or recipe.adversarial
-        self._taught = LPIPS[recipe.lpips](device) if teaches else None
+        self._taught = None
+        if recipe.perceptual or recipe.adversarial:
+            self._taught = self._lpips if recipe.lpips == "alex" else LPIPS[recipe.lpips](device)
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""
