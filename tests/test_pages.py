@@ -39,6 +39,8 @@ def test_every_command_has_a_page_and_every_page_is_there() -> None:
         ("sweep --scheme klt --detector foo", "howto/antennas"),
         ("sweep --scheme klt --channel rician:k=3", "howto/channel"),
         ("sweep --scheme klt --dataset folder:/nope", "howto/data"),
+        ("sweep --scheme kd+ddim:prior=nowhere --groups 2", "howto/prior"),
+        ("sweep --scheme kd+ddim:prior=ffhq256 --groups 2", "howto/prior"),
         ("sweep --scheme klt --groups 2 --out /dev/null", "howto/sweep"),
     ],
 )

@@ -107,9 +107,11 @@ _WEIGHTS = "weights"
 def _assets_list(args: argparse.Namespace) -> int:
     from linksim import assets
 
-    for row in assets.listing():
+    rows = assets.listing()
+    width = max(len(row.name) for row in rows) + 1
+    for row in rows:
         size = "" if row.size is None else f"{row.size / 1e6:.1f} MB"
-        print(f"{row.name:14}{row.state:10}{size:>9}  {row.purpose}; {row.source}; {row.licence}")
+        print(f"{row.name:{width}}{row.state:10}{size:>9}  {row.purpose}; {row.source}; {row.licence}")
     return 0
 
 
@@ -147,5 +149,5 @@ def _doctor(args: argparse.Namespace) -> int:
     for what, good, words in checks:
         print(f"{'ok ' if good else 'BAD'}  {what:15}{words}")
     for name, state in assets:
-        print(f"{'ok ' if state == 'installed' else '-  '}  asset {name:15}{state}")
+        print(f"{'ok ' if state == 'installed' else '-  '}  asset {name:19}{state}")
     return 0 if all(good for _, good, _ in checks) else 2

@@ -18,7 +18,8 @@ COMMANDS = {
 _SUBJECTS = {
     r"(--)?cluster\b|unknown cluster": "clusters",
     r"unknown (scheme|variant)\b|scheme '": "explain/schemes",
-    r"unknown refiner\b|--starts?\b|prior\b": "howto/second-stages",
+    r"unknown refiner\b|--starts?\b": "howto/second-stages",
+    r"prior\b": "howto/prior",
     r"unknown metric '|metric '": "howto/metric",
     r"unknown channel\b|channel\b|unknown parameter of (rician|tdl)": "howto/channel",
     r"unknown data set\b|(--)?(dataset|data[-_]dir|image[- _]size)\b": "howto/data",
@@ -41,7 +42,7 @@ def page_of(error: LinksimError, words: list[str]) -> str:
         >>> page_of(LinksimError("--snr 'x': give numbers"), ["sweep", "--snr", "x"])
         'docs/explain/snr.md'
     """
-    found = "howto/train" if isinstance(error, NoWeights) else None
-    found = found or next((page for begins, page in _SUBJECTS.items() if re.match(begins, str(error))), None)
+    found = next((page for begins, page in _SUBJECTS.items() if re.match(begins, str(error))), None)
+    found = found or ("howto/train" if isinstance(error, NoWeights) else None)
     found = found or next((COMMANDS[word] for word in words if word in COMMANDS), "index")
     return f"docs/{found}.md"
