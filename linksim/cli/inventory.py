@@ -103,15 +103,16 @@ _LISTS: dict[str, Callable[[], Rows]] = {
 
 _WEIGHTS = "weights"
 
+#: Of the column with assets' names.
+_WIDTH = 20
+
 
 def _assets_list(args: argparse.Namespace) -> int:
     from linksim import assets
 
-    rows = assets.listing()
-    width = max(len(row.name) for row in rows) + 1
-    for row in rows:
+    for row in assets.listing():
         size = "" if row.size is None else f"{row.size / 1e6:.1f} MB"
-        print(f"{row.name:{width}}{row.state:10}{size:>9}  {row.purpose}; {row.source}; {row.licence}")
+        print(f"{row.name:{_WIDTH}}{row.state:10}{size:>9}  {row.purpose}; {row.source}; {row.licence}")
     return 0
 
 
@@ -131,14 +132,14 @@ def _assets_check(args: argparse.Namespace) -> int:
     bad = 0
     for row in assets.listing():
         if row.state != "installed":
-            print(f"{row.name:14}{row.state}")
+            print(f"{row.name:{_WIDTH}}{row.state}")
             continue
         try:
             assets.check(row.name)
-            print(f"{row.name:14}good")
+            print(f"{row.name:{_WIDTH}}good")
         except LinksimError as error:
             bad += 1
-            print(f"{row.name:14}BAD: {error}")
+            print(f"{row.name:{_WIDTH}}BAD: {error}")
     return 2 if bad else 0
 
 
@@ -149,5 +150,5 @@ def _doctor(args: argparse.Namespace) -> int:
     for what, good, words in checks:
         print(f"{'ok ' if good else 'BAD'}  {what:15}{words}")
     for name, state in assets:
-        print(f"{'ok ' if state == 'installed' else '-  '}  asset {name:19}{state}")
+        print(f"{'ok ' if state == 'installed' else '-  '}  asset {name:{_WIDTH}}{state}")
     return 0 if all(good for _, good, _ in checks) else 2
