@@ -23,11 +23,12 @@ from linksim.refine.cgan.refiner import Cgan
 from linksim.refine.cgan.training import CganTask, Pair
 from linksim.refine.ddim.model import OwnPrior, prior
 from linksim.refine.ddim.recipe import PriorRecipe
-from linksim.refine.ddim.training import PriorTask
+from linksim.refine.ddim.training import PriorTask, min_snr
 from linksim.refine.diffbir.mini import DiffBirMini
 from linksim.refine.diffbir.network import MiniDenoiser
 from linksim.refine.diffbir.recipe import LatentRecipe
 from linksim.refine.diffbir.training import ControlTask
+from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 from linksim.schemes.learned import transceiver
 from linksim.schemes.semnoma.recipe import Recipe
 from linksim.train.models import model_of, models_for, priors, waves
@@ -199,6 +200,27 @@ def test_a_prior_learns_to_tell_the_noise() -> None:
     with tempfile.TemporaryDirectory() as place:
         state = run(task, Path(place), steps=25)
     assert all(state.validation[f"denoised_psnr_t{t}_db"] > value + 1 for t, value in before.items())
+
+
+def test_min_snr_makes_less_of_early_steps_and_nothing_of_late_ones() -> None:
+    pool = training_set_of(images().numpy(), 8)
+    tasks = [
+        PriorTask(PriorSpec("small"), OwnPrior.network, PriorRecipe(batch=8, early_share=share, early_steps=20,
+                  weighting=weighting), pool)
+        for share, weighting in ((1.0, "none"), (1.0, "min-snr"))
+    ]  # fmt: skip
+    network = tasks[0].network()
+    found = []
+    for task in tasks:
+        torch.manual_seed(1)
+        found.append(task.losses(network))
+    plain, weighted = found
+    assert plain["mse"].item() == plain["total"].item() == pytest.approx(weighted["mse"].item())
+    # Step 20 of the cosine schedule has an SNR of some 500, step 0 one of more.
+    assert 0 < weighted["total"].item() < 0.02 * weighted["mse"].item()
+    weights = min_snr(make_scheduler(OWN_SCHEDULE).alphas_cumprod)
+    assert weights.diff().min() >= 0
+    assert weights[-300:].eq(1).all()
 
 
 def test_ir_control_net_begins_without_a_say() -> None:

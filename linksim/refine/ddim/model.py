@@ -25,6 +25,34 @@ PRIOR_SIZES: tuple[str, ...] = get_args(PriorSize)
 _WIDTHS: dict[str, tuple[tuple[int, ...], int]] = {"small": ((32, 64, 128, 128), 1), "large": ((128, 224, 256, 256), 2)}
 
 
+def unet(widths: tuple[int, ...], blocks: int, sides: tuple[int, ...]) -> nn.Module:
+    """A network that tells the noise in noisy images, with fresh weights.
+
+    Args:
+        widths: channels by level, the first at full resolution; multiples of 32.
+        blocks: residual blocks a level.
+        sides: (H, W) of the images.
+
+    Example:
+        >>> sum(value.numel() for value in unet((32, 64), 1, (32, 32)).parameters())
+        705731
+    """
+    from diffusers import UNet2DModel
+
+    levels = len(widths)
+    found: nn.Module = UNet2DModel(
+        sample_size=sides,
+        block_out_channels=widths,
+        layers_per_block=blocks,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        attention_head_dim=32,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+    )
+    return found
+
+
 class OwnPrior(Owner):
     """What is trained as `linksim train --prior small` and run as `ddim:prior=small`."""
 
@@ -33,21 +61,7 @@ class OwnPrior(Owner):
     @classmethod
     def network(cls, spec: PriorSpec) -> nn.Module:
         """See `Owner`."""
-        from diffusers import UNet2DModel
-
-        widths, blocks = _WIDTHS[spec.size]
-        levels = len(widths)
-        found: nn.Module = UNet2DModel(
-            sample_size=spec.image_shape[1:],
-            block_out_channels=widths,
-            layers_per_block=blocks,
-            down_block_types=("DownBlock2D",) * levels,
-            up_block_types=("UpBlock2D",) * levels,
-            attention_head_dim=32,
-            norm_num_groups=8,
-            resnet_time_scale_shift="scale_shift",
-        )
-        return found
+        return unet(*_WIDTHS[spec.size], spec.image_shape[1:])
 
     @classmethod
     def check_images(cls, spec: PriorSpec, image_shape: tuple[int, int, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,12 @@ class PriorRecipe(BaseRecipe):
         early_steps: a refinement starts at a step T' of some tens to two hundred of the thousand, so that steps below
             this one are trained more often.
         early_share: share of the images that is drawn below `early_steps`; the others are drawn from all steps.
+        weighting: of the noise's squared error at a step: "none", as Ho et al. 2020; "min-snr": min(SNR, 5) / SNR (Hang
+            et al. 2023), which makes less of early steps.
     """
 
     weight_decay: NotNegative = 0.0
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     early_steps: Annotated[int, Field(ge=1, le=1000)] = 250
     early_share: Annotated[float, Field(ge=0, le=1)] = 0.75
+    weighting: Literal["none", "min-snr"] = "none"

@@ -55,6 +55,7 @@ class PriorTask(Task):
         self._spec, self._make, self._start = spec, make, start
         self._held_out, self._pool = images.held_out, Pool(images, device)
         self._scheduler = make_scheduler(OWN_SCHEDULE)
+        self._weights = min_snr(self._scheduler.alphas_cumprod).to(device)
 
     def identity(self) -> dict[str, Any]:
         """See `Task`."""
@@ -76,8 +77,10 @@ class PriorTask(Task):
         steps = (torch.rand(recipe.batch, device=device) * last).long()
         images, steps, noise = self.share(images, steps, torch.randn_like(images))
         noisy = self._scheduler.add_noise(images, noise, steps).contiguous(memory_format=torch.channels_last)
-        error = (model(noisy, steps).sample.float() - noise).square().mean()
-        return {"mse": error, "total": error}
+        errors = (model(noisy, steps).sample.float() - noise).square().mean((1, 2, 3))
+        if recipe.weighting == "none":
+            return {"mse": errors.mean(), "total": errors.mean()}
+        return {"mse": errors.mean(), "total": (self._weights[steps] * errors).mean()}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR in dB of the image that the network tells from a noisy one, at each of VALIDATION_STEPS."""
@@ -93,6 +96,21 @@ class PriorTask(Task):
     def compile(self, model: nn.Module) -> None:
         """See `Task`."""
         model.compile(dynamic=False)
+
+
+def min_snr(kept: Tensor, most: float = 5.0) -> Tensor:
+    """Weights of the noise's squared error by step, min(SNR, `most`) / SNR (Hang et al. 2023, section 3.4).
+
+    Args:
+        kept: share of the image's power that is left at each step, [T].
+        most: the SNR above which a step counts less.
+
+    Example:
+        >>> min_snr(torch.tensor([10 / 11, 0.5])).round(decimals=3).tolist()
+        [0.5, 1.0]
+    """
+    snr = kept / (1 - kept)
+    return snr.clamp_max(most) / snr
 
 
 @torch.no_grad()
