@@ -30,7 +30,7 @@ class FlowRecipe(LinkRecipe):
     weight_decay: NotNegative = 0.0
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     snr_db: tuple[Decibel, Decibel] = (-5.0, 20.0)
-    noise_level: NotNegative = 0.5
-    perceptual: NotNegative = 40.0
-    adversarial: NotNegative = 1.0
+    noise_level: NotNegative = 0.2
+    perceptual: NotNegative = 80.0
+    adversarial: NotNegative = 1.2
     lpips: Literal["vgg", "alex"] = "vgg"
