@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
 from linksim.engine.variants import Variant, find
+from linksim.files import digest
 from linksim.link.config import Setting
-from linksim.metrics import METRICS
+from linksim.metrics import METRICS, ImageMetric
 from linksim.models.owner import Model
 from linksim.refine.behind import Refined
 from linksim.schemes.learned import Learned, transceiver
@@ -61,16 +63,27 @@ def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
     return f"{variant.label} {channel} {rho} {key}"
 
 
-def features_path(folder: Path, digest: str, name: str) -> Path:
+def features_path(folder: Path, shown: str, name: str) -> Path:
     """The file of the features of a unit's images.
 
     It goes by the images' own hash: a first stage that stands before several refiners is looked at once.
 
     Args:
-        digest: of the images.
+        shown: digest of the images.
         name: what the features are called, `SetMetric.features_name`.
     """
-    return folder / f"{digest}-{name}{FEATURES_SUFFIX}"
+    return folder / f"{shown}-{name}{FEATURES_SUFFIX}"
+
+
+def columns_path(folder: Path, sent: str, shown: str, metrics: Sequence[ImageMetric]) -> Path:
+    """The file of the metrics of a unit's images, beside their features and until these go.
+
+    Args:
+        sent, shown: digests of the images.
+        metrics: which, in order.
+    """
+    names = digest(" ".join(metric.column for metric in metrics).encode())
+    return folder / f"{sent[:16]}-{shown}-{names[:16]}.columns"
 
 
 def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction, device: str) -> Setting:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from linksim.cache import array_to_bytes, read_entry, write_entry
+from linksim.cache import array_from_bytes, array_to_bytes, read_entry, write_entry
 from linksim.data import Grouping, ImageSet
-from linksim.engine.context import FIRST, Context, fact_name, features_path, open_data, setting_of
+from linksim.engine.context import FIRST, Context, columns_path, fact_name, features_path, open_data, setting_of
 from linksim.engine.plan import Unit
 from linksim.engine.transfer import Clock, Transferred, one_thread, transfer
 from linksim.engine.variants import plug_ins
@@ -127,13 +129,33 @@ def _measure(context: Context, images: torch.Tensor, received: Received) -> dict
     if context.config.pixels == "uint8":
         shown = (shown * 255).round() / 255
     columns: dict[str, Any] = {"mse": mse(reference, shown).double().reshape(batch).tolist()}
-    for name in context.config.metrics:
-        metric = _metric(name, context.device)
-        if isinstance(metric, ImageMetric):
-            columns[metric.column] = metric(reference.clone(), shown.clone()).double().reshape(batch).tolist()
-        else:
-            columns["features"] = hashlib.sha256(shown.cpu().numpy().tobytes()).hexdigest()[:32]
-            path = features_path(context.features_dir, columns["features"], metric.features_name)
+    metrics = [_metric(name, context.device) for name in context.config.metrics]
+    of_images = [metric for metric in metrics if isinstance(metric, ImageMetric)]
+    of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    if of_sets:
+        columns["features"] = _digest(shown)
+        for of_set in of_sets:
+            path = features_path(context.features_dir, columns["features"], of_set.features_name)
             if read_entry(path) is None:
-                write_entry(path, array_to_bytes(np.asarray(metric.features(shown.clone()), np.float32)))
+                write_entry(path, array_to_bytes(np.asarray(of_set.features(shown.clone()), np.float32)))
+        # Beside what takes longest: a first stage that stands before several refiners is measured once.
+        kept = columns_path(context.features_dir, _digest(reference), columns["features"], of_images)
+        if (known := read_entry(kept)) is None:
+            known = array_to_bytes(_columns(of_images, reference, shown))
+            write_entry(kept, known)
+        values = array_from_bytes(known)
+    else:
+        values = _columns(of_images, reference, shown)
+    for metric, column in zip(of_images, values, strict=True):
+        columns[metric.column] = column.reshape(batch).tolist()
     return columns
+
+
+def _columns(metrics: Sequence[ImageMetric], reference: torch.Tensor, shown: torch.Tensor) -> NDArray[np.float64]:
+    """Values of each metric for each image, [metrics, images]."""
+    found = [metric(reference.clone(), shown.clone()).double().cpu().numpy() for metric in metrics]
+    return np.array(found).reshape(len(found), len(shown))
+
+
+def _digest(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()[:32]

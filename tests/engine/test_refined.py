@@ -255,13 +255,19 @@ def test_a_killed_refinement_goes_on_at_its_batch(cli_env: dict[str, str], tmp_p
     pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
-def test_features_of_a_first_stage_are_taken_once_for_all_that_stand_behind_it(
+def test_features_and_metrics_of_a_first_stage_are_taken_once_for_all_that_stand_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from linksim.engine.reproduce import reproduce
-    from linksim.metrics import Fid, Kid
+    from linksim.metrics import Fid, Kid, Psnr
 
     seen: list[int] = []
+    measured: list[int] = []
+    real = Psnr.measure
+
+    def measure(self: Psnr, reference: Tensor, image: Tensor) -> Tensor:
+        measured.append(len(image))
+        return real(self, reference, image)
 
     def features(self: Fid, images: Tensor) -> Any:
         seen.append(len(images))
@@ -271,9 +277,12 @@ def test_features_of_a_first_stage_are_taken_once_for_all_that_stand_behind_it(
     monkeypatch.setattr(Fid, "__init__", lambda self, device="cpu": None)
     monkeypatch.setattr(Fid, "identity", lambda self: "a test")
     monkeypatch.setattr(Fid, "features", features)
+    monkeypatch.setattr(Psnr, "measure", measure)
     settings = {"scheme": "dim,dim+grain", "snr": "0", "groups": 66, "metrics": "psnr,kid"}
     table = quick(tmp_path / "x", **settings)
-    assert sorted(seen[:-1]) == [4, 4, 128, 128]
+    assert sorted(seen[:-1]) == sorted(measured) == [4, 4, 128, 128]
+    alone = quick(tmp_path / "alone", **{**settings, "metrics": "psnr"})
+    np.testing.assert_array_equal(alone["psnr_db"], table["psnr_db"])
     assert table["kid"].iloc[0] == table["kid"].iloc[1] != table["kid"].iloc[2]
     assert not (tmp_path / "x" / "features").exists()
     seen.clear()
