@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -78,12 +79,7 @@ def main() -> None:
             **{what: f"{value:.3f}" for what, value in state.validation.items()}, "mean_db": f"{state.best:.3f}",
             "ms": f"{milliseconds(network):.1f}",
         }  # fmt: skip
-        new = not TABLE.exists()
-        with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        pd.DataFrame([row]).to_csv(TABLE, mode="a", header=not TABLE.exists(), index=False, lineterminator="\n")
         print(row, flush=True)
 
 

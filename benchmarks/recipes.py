@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import pandas as pd
+
 from linksim.data.training import TrainingData
 from linksim.models import weights
 from linksim.models.spec import ModelSpec
@@ -176,12 +178,7 @@ def main() -> None:
             state = train(task, Path(folder), steps=pairs // recipe.batch, embedded=search.embedded)
         row |= {"seconds": str(round(state.seconds))}
         row |= {measure: f"{psnr:.2f}" for measure, psnr in state.validation.items()} | {"mean_db": f"{state.best:.2f}"}
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
         print(row, flush=True)
 
 
