@@ -27,6 +27,7 @@ class State:
         seconds: spent on steps so far.
         best: score of the weights that are kept: the highest so far, or the last.
         validation: its figures.
+        ema: decay of the averaged weights that are kept.
         lineage: the trainings that made the weights it began with, oldest first (`weights.history`); none from scratch.
         embedded: whether it began as users in separate channel uses (`linksim.schemes.semnoma.embedding`).
         prepared: image groups that went into the model before the first step.
@@ -37,6 +38,7 @@ class State:
     seconds: float = 0.0
     best: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
+    ema: float = 0.0
     lineage: list[dict[str, Any]] = field(default_factory=list)
     embedded: bool = False
     prepared: int = 0

@@ -86,6 +86,11 @@ class Task(ABC):
         """Named figures on held-out images; the weights with the highest `score` of them are kept, or see `last`."""
 
     @property
+    def decays(self) -> tuple[float, ...]:
+        """Of the averaged weights that are validated, one average each; the best are kept."""
+        return (self.recipe.ema,)
+
+    @property
     def last(self) -> bool:
         """Whether the weights of the end are kept: where no figure on held-out images tells all that is trained for."""
         return False
@@ -117,8 +122,13 @@ class Task(ABC):
         """What a card says of the recipe's values."""
         return asdict(self.recipe)
 
-    def measured(self, model: nn.Module) -> dict[str, Any]:
-        """What else the card tells, measured with the best weights."""
+    def measured(self, model: nn.Module, images: int) -> dict[str, Any]:
+        """What else the card tells, measured with the best weights.
+
+        Args:
+            model: the network with these weights.
+            images: image groups (a prior's images) that the training has seen, which says what may be spent on it.
+        """
         return {}
 
     def shipped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -106,9 +106,9 @@ def cost_of(model: Model, recipe: BaseRecipe, devices: int = 1) -> Cost:
     task.share = Share(0, shares)
     flops, saved = count(task, network)
     parameters = _values(network.parameters())
-    # Weights, gradients, the moving average, and AdamW's two moments; Muon has one.
+    # Weights, gradients, the moving averages, and AdamW's two moments; Muon has one.
     moments = 2 * parameters - (_values(matrices(network)) if recipe.optimizer == "muon" else 0)
-    held = 3 * parameters + moments + sum(_values(module.parameters()) for module in _frozen(task))
+    held = (2 + len(task.decays)) * parameters + moments + sum(_values(module.parameters()) for module in _frozen(task))
     return Cost(recipe.batch, parameters, flops * shares, held * _FLOAT32 + saved * _HALF + _CONTEXT, devices)
 
 

@@ -93,7 +93,7 @@ def train(
     if data:
         identity["data"] = data
     checkpoint = folder / CHECKPOINT
-    saved = load_checkpoint(checkpoint, device, ("optimizer", "average")) if checkpoint.exists() else None
+    saved = load_checkpoint(checkpoint, device, ("optimizer", "averages")) if checkpoint.exists() else None
     if saved is not None and _as_known(saved["identity"], recipe) != identity:
         raise LinksimError(f"{checkpoint} is of another run, or of other images: take another --out")
     if saved is None and steps is None and seconds is None:
@@ -126,7 +126,8 @@ def train(
             for parameters in task.clipped(model):
                 nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step(recipe.rate(step, max(state.steps, 1)))
-        average.update_parameters(model)
+        for average in averages:
+            average.update_parameters(model)
         return found[0] if len(found) == 1 else {name: mean_of(row[name] for row in found) for name in found[0]}
 
     def stop_if_diverged(value: float) -> None:
@@ -143,14 +144,17 @@ def train(
             "identity": identity,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "average": average.module.state_dict(),
+            "averages": [average.module.state_dict() for average in averages],
             "state": asdict(state),
         }
         save_atomic(checkpoint, content)
 
     def check() -> None:
-        found = team.agreed(task.validate(average.module.eval()) if team.leads else None)
-        mean = task.score(found)
+        rows = team.agreed([task.validate(average.module.eval()) for average in averages] if team.leads else None)
+        means = [task.score(row) for row in rows]
+        # A score that is not finite is no less than any other: it is to be seen.
+        chosen = max(range(len(means)), key=lambda place: (not math.isfinite(means[place]), means[place]))
+        found, mean = rows[chosen], means[chosen]
         stop_if_diverged(mean)
         logs.validation(state.step, found)
         if mean < state.best - task.collapse:
@@ -159,23 +163,25 @@ def train(
                 f"are kept in {folder}; take another --out and a lower learning rate"
             )
         if mean > state.best or task.last:
-            state.best, state.validation = mean, found
-            best = {"identity": identity, "model": average.module.state_dict(), "state": asdict(state)}
+            state.best, state.validation, state.ema = mean, found, task.decays[chosen]
+            best = {"identity": identity, "model": averages[chosen].module.state_dict(), "state": asdict(state)}
             if team.leads:
                 save_atomic(folder / BEST, best)
         save()
 
     if saved is not None or steps is None:
-        optimizer, average = new_optimizer(), averaged(model, recipe.ema)
+        optimizer, averages = new_optimizer(), [averaged(model, decay) for decay in task.decays]
     if saved is not None:
         try:
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
-            average.module.load_state_dict(saved["average"])
+            for average, values in zip(averages, saved["averages"], strict=True):
+                average.module.load_state_dict(values)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(checkpoint, error) from None
         state = State(**saved["state"])
-        average.n_averaged.fill_(_BEFORE + state.step)
+        for average in averages:
+            average.n_averaged.fill_(_BEFORE + state.step)
         state.steps = max(steps or state.steps, state.step)
     else:
         if team.leads:
@@ -188,7 +194,7 @@ def train(
         state.seconds = time.perf_counter() - begin
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, team)
         # What was prepared, or tried out, is behind them.
-        optimizer, average = new_optimizer(), averaged(model, recipe.ema)
+        optimizer, averages = new_optimizer(), [averaged(model, decay) for decay in task.decays]
         save()
     interval = max(1, min(_INTERVAL, state.steps // 10))
     window: list[dict[str, Tensor]] = []

@@ -227,10 +227,11 @@ def facts_of(
         "precision": "bf16" if trains_in_bfloat16(device) else "float32",
         "device": together + _device_name(device),
         "validation": {name: round(value, 4) for name, value in state.validation.items()},
+        **({"ema": state.ema} if len(task.decays) > 1 else {}),
         "score": round(state.best, 5),
         "code": code_version(),
         "golden_psnr_db": round(golden_psnr(model, network), 4),
-        **task.measured(network),
+        **task.measured(network, state.prepared + state.step * recipe.batch),
     }
     return {**facts, "command": model.command_of(facts)}
 

@@ -21,7 +21,9 @@ from linksim.errors import LinksimError
 from linksim.models.checkpoint import State
 from linksim.models.fidelity import fidelity
 from linksim.models.pool import Pool
+from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import ModelSpec
+from linksim.models.task import Task
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.schemes.learned import learned, transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
@@ -77,7 +79,7 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
     monkeypatch.setattr(ConvNextTask, "losses", real)
     state = train(SPEC, TINY, images, tmp_path / "cut", seed=3)
     assert (state.step, state.steps) == (7, 7)
-    for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "average"), ("best.pt", "model")):
+    for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "averages"), ("best.pt", "model")):
         whole, cut = (torch.load(tmp_path / run / file, weights_only=True)[key] for run in ("whole", "cut"))
         torch.testing.assert_close(cut, whole, rtol=0, atol=0)
 
@@ -295,3 +297,55 @@ def test_compiled_networks_give_the_same_losses_and_gradients(method: str, monke
     # Sums are taken in another order: single elements in which large terms cancel say nothing, their sum of squares
     # does. Each is off by some 1e-7 of the terms, of which there are up to 1e5.
     assert float((its_gradient - gradient).norm() / gradient.norm()) < 1e-7 * 1e5**0.5
+
+
+class Line(Task):
+    """One number that grows by a tenth a step; what is validated is how near to `target` its average is."""
+
+    collapse = 100.0
+    target = 0.0
+    decays = (0.0, 0.5, 0.9)
+    last = True
+
+    def network(self) -> torch.nn.Module:
+        return torch.nn.Linear(1, 1, bias=False)
+
+    def losses(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return {"total": -model(torch.ones(1, 1)).sum()}
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def validate(self, model: torch.nn.Module) -> dict[str, float]:
+        return {"near": -abs(float(model.weight.detach()) - self.target)}  # type: ignore[arg-type]
+
+    @property
+    def validated(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("decay", Line.decays)
+def test_of_several_averages_the_best_is_kept(decay: float, tmp_path: Path) -> None:
+    recipe = BaseRecipe(learning_rate=0.1, weight_decay=0.0, warmup=0.0, schedule="constant", clip=0.0)
+
+    def run(target: float, folder: str, steps: int) -> State:
+        task = Line(recipe)
+        task.target = target
+        return loop.train(task, tmp_path / folder, steps=steps)
+
+    # Where the average of this decay is after 12 steps of 0.1, by hand; a decay rises as (1 + done) / (10 + done).
+    run(0.0, "known", 1)
+    known = torch.load(tmp_path / "known" / "checkpoint.pt", weights_only=True)
+    start = float(known["model"]["weight"]) - 0.1
+    average = start
+    for done in range(12):
+        kept = min(decay, (1 + done) / (10 + done)) if decay else 0.0
+        average = kept * average + (1 - kept) * (start + 0.1 * (done + 1))
+    state = run(average, "whole", 12)
+    assert state.ema == decay
+    assert state.best == pytest.approx(0, abs=1e-5)
+    best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)
+    assert float(best["model"]["weight"]) == pytest.approx(average, abs=1e-5)
+    # One that is gone on with has the averages of one that was not.
+    run(average, "cut", 5)
+    assert run(average, "cut", 12).best == state.best

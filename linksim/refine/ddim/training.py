@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,19 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from linksim.metrics import mse, psnr_from_mse
+from linksim import assets
+from linksim.metrics import Fid, Kid, mse, psnr_from_mse
 from linksim.models.pool import Pool
-from linksim.models.spec import PriorSpec
+from linksim.models.spec import CIFAR10_SHAPE, PriorSpec
 from linksim.models.task import Task
+from linksim.nets.precision import laid_out
 from linksim.refine.ddim.recipe import PriorRecipe
-from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
+from linksim.refine.diffusion import OWN_SCHEDULE, Prior, make_scheduler, sample, step_count
 
 if TYPE_CHECKING:
     from linksim.data.training import TrainingSet
 
 #: Steps at which a prior's denoising is measured: those that a refinement goes through.
 VALIDATION_STEPS = (50, 100, 200)
-_VALIDATION_IMAGES, _VALIDATION_PIXELS = 512, 2**21
+_VALIDATION_IMAGES, _VALIDATION_PIXELS = 128, 2**21
+#: A card's FID: DDIM steps, images at the most, and how many images a training has seen for each of these. An image
+#: that is drawn takes as long as some fifteen of training, so that this is a tenth of the time.
+DRAWN_STEPS, _DRAWN, _SEEN_FOR_ONE = 50, 2000, 150
+#: Images that are drawn at once.
+_TOGETHER = 50
 _VALIDATION_SEED = 2**40
 
 
@@ -88,6 +97,20 @@ class PriorTask(Task):
         return {f"denoised_psnr_t{step}_db": value for step, value in found.items()}
 
     @property
+    def decays(self) -> tuple[float, ...]:
+        """See `Task`."""
+        return (self.recipe.ema, *(self.recipe.more_ema if self.recipe.ema else ()))
+
+    def measured(self, model: nn.Module, images: int) -> dict[str, Any]:
+        """`drawn`: FID and KID of images drawn unconditionally; of a long training, where the asset is installed."""
+        if not assets.ASSETS[Fid.asset].installed() or images < _SEEN_FOR_ONE * _DRAWN or len(self._held_out) < _DRAWN:
+            return {}
+        network = laid_out(copy.deepcopy(model), "cpu")
+        found = drawn_quality(Prior(network, OWN_SCHEDULE), self._held_out[:_DRAWN])
+        figures = {name: round(value, 4) for name, value in found.items()}
+        return {"drawn": {"images": _DRAWN, "ddim_steps": DRAWN_STEPS, **figures}}
+
+    @property
     def validated(self) -> int:
         """See `Task`."""
         _, height, width = self._spec.image_shape
@@ -139,3 +162,50 @@ def denoising_psnr(
             values.append(psnr_from_mse(mse((sent + 1) / 2, (shown + 1) / 2)))
         found[step] = float(torch.cat(values).mean())
     return found
+
+
+def drawn(prior: Prior, count: int, steps: int, shape: tuple[int, int, int] = CIFAR10_SHAPE, seed: int = 0) -> Tensor:
+    """Images from noise alone, by DDIM without randomness (eta 0).
+
+    Args:
+        prior: what draws.
+        count: T, images.
+        steps: DDIM steps; they divide the original steps.
+        shape: (C, H, W).
+        seed: of the noise; that of an image does not depend on how many are drawn.
+
+    Returns:
+        float32 [T, C, H, W] in [0, 1].
+
+    Raises:
+        LinksimError: steps that do not fit.
+    """
+    total = int(prior.schedule["num_train_timesteps"])
+    steps = step_count(total, steps, total)
+    parts = []
+    for start in range(0, count, _TOGETHER):
+        images = range(start, min(count, start + _TOGETHER))
+        noise = np.stack([
+            np.random.Generator(np.random.Philox(key=[seed, image])).standard_normal(shape, np.float32)
+            for image in images
+        ])  # fmt: skip
+        begin = torch.from_numpy(noise)
+        parts.append(sample(prior, torch.full_like(begin, 0.5), partial(torch.clone, begin), total, steps, 0.0, "ddim"))
+    return torch.cat(parts)
+
+
+def drawn_quality(prior: Prior, images: NDArray[np.uint8], steps: int = DRAWN_STEPS) -> dict[str, float]:
+    """FID and KID of as many images as are given, drawn unconditionally, against these (asset inception-fid).
+
+    Args:
+        prior: what draws.
+        images: uint8 [T, C, H, W].
+        steps: DDIM steps.
+
+    Raises:
+        LinksimError: the asset is missing, or steps that do not fit.
+    """
+    fid, kid = Fid(), Kid()
+    own = fid.features(drawn(prior, len(images), steps, images.shape[1:]))
+    real = np.concatenate([fid.features(torch.tensor(part).float() / 255) for part in np.array_split(images, 8)])
+    return {"fid": fid.distance(real, own), "kid": kid.distance(real, own)}

@@ -166,7 +166,7 @@ class FlowTask(Task):
         return found
 
     @torch.no_grad()
-    def measured(self, model: nn.Module) -> dict[str, Any]:
+    def measured(self, model: nn.Module, images: int) -> dict[str, Any]:
         """`strengths`: how far to go at which level of error without a rise of LPIPS (AlexNet), on held-out images."""
         network = laid_out(copy.deepcopy(model), self.device)
         assert isinstance(network, FlowNetwork)
