@@ -57,11 +57,12 @@ def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -
 
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        missing = {"identity", "model", "state", *also} - set(content)
-        if missing:
-            raise ValueError(f"no {min(missing)} in it")
+        # What another version wrote lacks nothing there, and is not damaged.
         if set(content["state"]) != {known.name for known in fields(State)}:
             raise LinksimError(f"{path} is of another version of linksim: go on with that one, or take another --out")
+        missing = {"identity", "model", *also} - set(content)
+        if missing:
+            raise ValueError(f"no {min(missing)} in it")
     except FileNotFoundError:
         raise LinksimError(f"{path} is gone: train again into another --out") from None
     except OSError as error:

@@ -177,10 +177,7 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
     if text in PUBLISHED:
         known = PUBLISHED[text]
         if known.image_shape != image_shape:
-            raise LinksimError(
-                f"prior={text} is for images of {pixels(known.image_shape)}, these are {pixels(image_shape)}: take "
-                "another prior, or another --image-size"
-            )
+            raise _of_other_images(f"prior={text} is", pixels(known.image_shape), image_shape)
         try:
             path = assets.path(known.asset)
         except LinksimError as error:
@@ -203,6 +200,12 @@ def find_prior(text: str, how: Checkpoint, image_shape: tuple[int, int, int]) ->
     found = read(path, how, image_shape)
     found.check(text)
     return found
+
+
+def _of_other_images(what: str, size: object, image_shape: tuple[int, int, int]) -> LinksimError:
+    return LinksimError(
+        f"{what} for images of {size}, these are {pixels(image_shape)}: take another prior, or another --image-size"
+    )
 
 
 def _checkpoint(path: Path, how: Checkpoint, image_shape: tuple[int, int, int]) -> Found:
@@ -251,10 +254,7 @@ def _folder(path: Path, _: Checkpoint, image_shape: tuple[int, int, int]) -> Fou
         )
     side = config.get("sample_size")
     if side is not None and side not in (image_shape[-1], list(image_shape[1:])):
-        raise LinksimError(
-            f"{path} holds a prior for images of {side}, these are {pixels(image_shape)}: take another "
-            "prior, or another --image-size"
-        )
+        raise _of_other_images(f"{path} holds a prior", side, image_shape)
     if not isinstance(schedule, dict) or "num_train_timesteps" not in schedule:
         raise LinksimError(f"{path} has no scheduler/scheduler_config.json with num_train_timesteps")
     steps = schedule["num_train_timesteps"]
