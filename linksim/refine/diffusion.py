@@ -96,6 +96,7 @@ def sample(
     eta: float,
     sigma: Sigma,
     report: Steps = silent,
+    excess: float = 1.0,
 ) -> Tensor:
     """Refines images in one batch.
 
@@ -112,6 +113,7 @@ def sample(
         sigma: "ddim", eta sqrt((1-a_prev)/(1-a)) sqrt(1-a/a_prev) (Song et al. 2021); "paper", the root of eta in
             eta's place (eq. 21).
         report: called after each step.
+        excess: standard deviation of the noise at T', over the process's own there (S_noise of Karras et al. 2022).
 
     Returns:
         float32 [M, C, H, W] in [0, 1].
@@ -122,7 +124,9 @@ def sample(
     stride = start // steps
     scheduler.set_timesteps(scheduler.config.num_train_timesteps // stride)
     times = range(start - 1, -1, -stride)
-    x = scheduler.add_noise(2 * images.clamp(0, 1) - 1, noise(), torch.tensor([start - 1], device=images.device))
+    x = scheduler.add_noise(
+        2 * images.clamp(0, 1) - 1, excess * noise(), torch.tensor([start - 1], device=images.device)
+    )
     for done, time in enumerate(times, 1):
         told = prior.predict(x, time)
         x = scheduler.step(

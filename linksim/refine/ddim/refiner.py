@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PAPER_START = 200
 PAPER_SIZE = (256, 256)
 
+#: Strength of the noise at T' unless the paper's own is asked for (`results/README.md`, T').
+EXCESS = 1.1
+
 
 class DdimParams(Params):
     """Parameters of the refinement."""
@@ -40,9 +43,12 @@ class DdimParams(Params):
         "auto", description="T' in original steps; auto: at each SNR the one that validated best (linksim tune), 0 "
         "where none was better than the first stage; paper: one for all SNRs, 200 on 256x256",
     )  # fmt: skip
-    steps: int | Literal["auto", "half", "quarter"] = Field(
-        "auto", description="steps from T' to 0; half: T'/2; quarter: T'/4, as in the paper; auto: a quarter with "
-        "start=paper, else half",
+    steps: int | Literal["half", "quarter"] = Field(
+        "quarter", description="steps from T' to 0; half: T'/2; quarter: T'/4, as in the paper",
+    )  # fmt: skip
+    excess: Annotated[float, Field(gt=0, le=4)] | Literal["auto"] = Field(
+        "auto", description="strength of the noise at T', 1 as in the paper; a first stage lacks detail, and stronger "
+        f"noise makes up for it; auto: 1 with start=paper, else {EXCESS}",
     )  # fmt: skip
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
@@ -78,15 +84,14 @@ class Ddim(Refiner):
         total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
             if start or isinstance(params.start, int):
-                step_count(start, self._steps, total)
+                step_count(start, self.params.steps, total)
 
     @property
-    def _steps(self) -> int | Literal["half", "quarter"]:
-        """`steps`, as `step_count` takes it."""
-        steps: int | Literal["auto", "half", "quarter"] = self.params.steps
-        if steps == "auto":
-            return "quarter" if self.params.start == "paper" else "half"
-        return steps
+    def _excess(self) -> float:
+        """`excess` as a number."""
+        if self.params.excess == "auto":
+            return 1.0 if self.params.start == "paper" else EXCESS
+        return float(self.params.excess)
 
     @property
     def stages(self) -> Stages:
@@ -115,9 +120,11 @@ class Ddim(Refiner):
         return {PriorSpec.kind: OwnPrior}
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the prior, T' at every SNR that it is known for, and the steps from there."""
+        """Hash of the prior, T' at every SNR that it is known for, the steps from there, and the noise's strength."""
         starts = "/".join(f"{snr:g}dB:{start}" for snr, start in self._starts.items())
-        return {"prior": self._found.sha256, "start": starts, "steps": str(self._steps)}
+        return {
+            "prior": self._found.sha256, "start": starts, "steps": str(self.params.steps), "excess": f"{self._excess:g}"
+        }  # fmt: skip
 
     def start(self, snr_db: float) -> int:
         """T' at an SNR: that of the nearest in the validation table, 0 above its highest; 0 leaves images alone."""
@@ -129,7 +136,7 @@ class Ddim(Refiner):
         """See `Refiner`."""
         start = self.start(snr_db)
         total = int(self._found.schedule["num_train_timesteps"])
-        return step_count(start, self._steps, total) if start else 0
+        return step_count(start, self.params.steps, total) if start else 0
 
     def facts(self, snr_db: float) -> Mapping[str, float]:
         """T' (`refine_start`), wherever it came from."""
@@ -158,5 +165,5 @@ class Ddim(Refiner):
 
         return sample(
             self._prior, images, noise, self.start(snr_db), self.evaluations(snr_db), self.params.eta,
-            self.params.sigma, report,
+            self.params.sigma, report, self._excess,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import linksim
 from linksim.errors import LinksimError
 from linksim.refine.ddim.priors import Prior
 from linksim.refine.ddim.refiner import sample, step_count
@@ -111,6 +112,35 @@ def test_the_first_stages_error_stands_in_the_noisy_image_scaled(start: int, mon
     error = 2 * (original - shown)
     root = math.sqrt(cumulative("squaredcos_cap_v2")[start])
     torch.testing.assert_close(seen[1] - seen[0], -root * error, rtol=0, atol=1e-5)
+
+
+def test_the_noise_at_the_start_has_the_strength_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def predict(self: Prior, x: Tensor, time: int) -> Tensor:
+        seen.append(x)
+        raise Stop
+
+    monkeypatch.setattr(Prior, "predict", predict)
+    images, noise = torch.rand(1, 3, 8, 8), torch.randn(1, 3, 8, 8)
+    for excess in (1.0, 1.1):
+        with pytest.raises(Stop):
+            sample(Prior(Told(), OWN_SCHEDULE), images, lambda: noise, 40, 10, 0.5, "ddim", excess=excess)
+    spread = math.sqrt(1 - cumulative("squaredcos_cap_v2")[40])
+    torch.testing.assert_close(seen[1] - seen[0], 0.1 * spread * noise, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "excess", "steps"),
+    [("", "1.1", "quarter"), (":start=paper", "1", "quarter"), (":start=40,excess=1.25,steps=half", "1.25", "half")],
+)
+def test_what_a_result_depends_on_says_noise_and_steps(words: str, excess: str, steps: str) -> None:
+    model = linksim.load_model("kd", channel="rayleigh", rho="1/6")
+    told = linksim.refiner(f"ddim{words}", behind=model).refiner.provenance()
+    assert (told["excess"], told["steps"]) == (excess, steps)
 
 
 def test_steps_are_counted_and_refused() -> None:
