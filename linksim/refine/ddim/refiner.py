@@ -48,7 +48,7 @@ class DdimParams(Params):
     )  # fmt: skip
     excess: Annotated[float, Field(gt=0, le=4)] | Literal["auto"] = Field(
         "auto", description="strength of the noise at T', 1 as in the paper; a first stage lacks detail, and stronger "
-        f"noise makes up for it; auto: 1 with start=paper, else {EXCESS}",
+        f"noise makes up for it; auto: {EXCESS}, 1 with start=paper on 256x256",
     )  # fmt: skip
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
@@ -76,7 +76,7 @@ class Ddim(Refiner):
         self._found = find_prior(params.prior, how, setting.image_shape)
         if isinstance(params.start, int):
             self._starts: Mapping[float, int] = {0.0: params.start}
-        elif params.start == "paper" and setting.image_shape[1:] == PAPER_SIZE:
+        elif self._is_papers:
             self._starts = {0.0: PAPER_START}
         else:
             table = validated_starts(self.stages, first, params.prior)
@@ -87,10 +87,15 @@ class Ddim(Refiner):
                 step_count(start, self.params.steps, total)
 
     @property
+    def _is_papers(self) -> bool:
+        """Whether T' is the one that the paper gives, for its images."""
+        return bool(self.params.start == "paper" and self.setting.image_shape[1:] == PAPER_SIZE)
+
+    @property
     def _excess(self) -> float:
         """`excess` as a number."""
         if self.params.excess == "auto":
-            return 1.0 if self.params.start == "paper" else EXCESS
+            return 1.0 if self._is_papers else EXCESS
         return float(self.params.excess)
 
     @property

@@ -135,7 +135,7 @@ def test_the_noise_at_the_start_has_the_strength_that_is_asked_for(monkeypatch: 
 
 @pytest.mark.parametrize(
     ("words", "excess", "steps"),
-    [("", "1.1", "quarter"), (":start=paper", "1", "quarter"), (":start=40,excess=1.25,steps=half", "1.25", "half")],
+    [("", "1.1", "quarter"), (":start=paper", "1.1", "quarter"), (":start=40,excess=1,steps=half", "1", "half")],
 )
 def test_what_a_result_depends_on_says_noise_and_steps(words: str, excess: str, steps: str) -> None:
     model = linksim.load_model("kd", channel="rayleigh", rho="1/6")
