@@ -40,7 +40,7 @@ def test_every_refiner_with_shipped_weights_stands_behind_its_scheme(channel: st
     starts = [by_snr.refiner.start(snr) for snr in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)]
     assert starts == sorted(starts, reverse=True)
     # SNRs rise, whatever the order in the file.
-    assert re.fullmatch("-5dB:[0-9]+/0dB:90/5dB:[0-9]+/10dB:[0-9]+", by_snr.refiner.provenance()["start"])
+    assert re.fullmatch("-5dB:120/0dB:(76|60)/5dB:[0-9]+/10dB:[0-9]+", by_snr.refiner.provenance()["start"])
     # 10 dB is the highest that was validated.
     assert starts[0] > 0 == starts[-1] == by_snr.refiner.start(10.5)
 
