@@ -124,7 +124,7 @@ def test_figures_10_and_11_run_on_a_folder_of_faces_with_networks_of_their_size(
     assert list(zip(table["scheme"], table["stage"], strict=True)) == [
         ("kdd", "first"), ("kdd", "ddim"), ("kd+cgan", "first"), ("kd+cgan", "cgan"), ("kd", "first")
     ]  # fmt: skip
-    assert table["refine_steps"].tolist()[1] == 6
+    assert table["refine_steps"].tolist()[1] == 3
     grid = here("gallery", str(ROOT / "sweeps" / "fig11.yaml"), *words, "--groups", "0")
     assert grid.returncode == 0, grid.stderr
     assert (tmp_path / "runs" / "gallery" / "gallery_awgn.png").stat().st_size > 10_000

@@ -95,7 +95,7 @@ def test_every_kind_is_trained_and_its_card_verifies_and_the_harness_runs_it(
         snr="10", groups=2, metrics="psnr", progress=False,
     )  # fmt: skip
     assert list(table["stage"]) == ["first", "ddim", "first", "cgan", "first", "diffbir-mini"]
-    assert table["refine_steps"].dropna().tolist() == [4, 1, 2]
+    assert table["refine_steps"].dropna().tolist() == [2, 1, 2]
     with pytest.raises(LinksimError, match=r"no T' was validated .*linksim tune --scheme semnoma\+ddim"):
         linksim.sweep(folder / "other", scheme="semnoma+ddim", rho="1/24", snr="10", groups=2, progress=False)
     # Behind other weights of its first stage a generator is refused, and one to start from.
