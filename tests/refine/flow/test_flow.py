@@ -168,7 +168,7 @@ def test_strengths_are_those_that_raise_no_lpips() -> None:
     pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db)]
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
         left = iter([sign * (sent - shown) / 0.1 for sent, shown in pairs for _ in range(STEPS)])
-        measured = task.measured(Told(lambda x, time, left=left: next(left)))  # type: ignore[misc]
+        measured = task.measured(Told(lambda x, time, left=left: next(left)), 0)  # type: ignore[misc]
         assert {share for _, share in measured["strengths"]} == {wanted}
 
 
