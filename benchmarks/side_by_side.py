@@ -99,7 +99,7 @@ class Training:
         frozen = {name: part.build() for name, part in self.model.parts.items()}
         task = self.model.task(recipe, self.images, 0, device, None, frozen)
         assert isinstance(task, ConvNextTask)
-        self.task, self.state = task, State(embedded=bool(first))
+        self.task, self.state = task, State(embedded=bool(first), ema=task.recipe.ema)
         network = task.network().to(device).to(memory_format=torch.channels_last)
         assert isinstance(network, Transceiver)
         self.network = network
