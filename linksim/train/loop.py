@@ -102,8 +102,9 @@ def train(
     half = trains_in_bfloat16(device)
     told = False
 
-    def new_optimizer() -> Optimizer:
-        return Optimizer(model, recipe.optimizer, recipe.learning_rate, recipe.weight_decay)
+    def at_the_start() -> tuple[Optimizer, list[AveragedModel]]:
+        optimizer = Optimizer(model, recipe.optimizer, recipe.learning_rate, recipe.weight_decay)
+        return optimizer, [averaged(model, decay) for decay in task.decays]
 
     def one_step(step: int) -> dict[str, Tensor]:
         """One step; nothing in it waits for a GPU."""
@@ -170,7 +171,7 @@ def train(
         save()
 
     if saved is not None or steps is None:
-        optimizer, averages = new_optimizer(), [averaged(model, decay) for decay in task.decays]
+        optimizer, averages = at_the_start()
     if saved is not None:
         try:
             model.load_state_dict(saved["model"])
@@ -194,7 +195,7 @@ def train(
         state.seconds = time.perf_counter() - begin
         state.steps = steps or _steps_in(seconds or 0.0, one_step, model, team)
         # What was prepared, or tried out, is behind them.
-        optimizer, averages = new_optimizer(), [averaged(model, decay) for decay in task.decays]
+        optimizer, averages = at_the_start()
         save()
     interval = max(1, min(_INTERVAL, state.steps // 10))
     window: list[dict[str, Tensor]] = []

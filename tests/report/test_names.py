@@ -71,6 +71,8 @@ def test_variants_that_share_a_figure_of_linksims_differ_in_how_they_look() -> N
         schemes = YAML(typ="safe").load(path.read_text()).get("scheme", [])
         schemes = [schemes] if isinstance(schemes, str) else schemes
         assert len({look(name) for name in schemes}) == len(schemes), path.name
+    tried = {look(f"kd+ddim:start={start}").colour for start in (8, 16, 24, 40, 60, 80, 120)}
+    assert len(tried) == 7
     # In the figure of T' by colour alone: its curves lie close.
     starts = set(pd.read_csv(ROOT / "results" / "starts" / "table.csv")["variant"])
     assert len({look(name).colour for name in (*starts, "kd")}) == len(starts) + 1 > 4
