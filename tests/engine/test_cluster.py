@@ -498,11 +498,11 @@ def test_the_distance_of_a_set_needs_no_shared_disk(
 ) -> None:
     """Its network's weights travel there, features of images back."""
     install("inception-fid")
-    monkeypatch.setattr("linksim.metrics.Fid.MIN_IMAGES", 8)
-    asked = settings(scheme="bpg-capacity-oma", users=1, snr="0", groups=12, metrics="fid,psnr")
+    monkeypatch.setattr("linksim.metrics.Kid.MIN_IMAGES", 8)
+    asked = settings(scheme="bpg-capacity-oma", users=1, snr="0", groups=12, metrics="kid,psnr")
     alone = here(tmp_path / "alone", **asked)
     same(alone, linksim.sweep(tmp_path / "away", cluster=running.place, progress=False, **asked))
-    assert alone["fid"].iloc[0] > 0
+    assert alone["kid"].iloc[0] > 0
     assert list(running.cache.rglob("inception-fid.safetensors"))
 
 

@@ -186,6 +186,7 @@ def test_the_generator_begins_by_changing_nothing_and_the_discriminator_sees_pat
     assert Generator()(torch.rand(1, 3, 256, 256)).shape == (1, 3, 256, 256)
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_a_prior_learns_to_tell_the_noise() -> None:
     from linksim.refine.ddim.training import denoising_psnr
     from linksim.train.loop import train as run

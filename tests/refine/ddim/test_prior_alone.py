@@ -1,6 +1,7 @@
 """Images of a prior alone."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,13 +43,15 @@ def test_steps_that_do_not_divide_the_process_are_refused() -> None:
 
 
 def test_the_card_of_a_long_training_tells_how_far_its_images_are(
-    install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    install: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(training, "_DRAWN", 4)
     monkeypatch.setattr(training, "_SEEN_FOR_ONE", 10)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), np.uint8)
     task = PriorTask(PriorSpec("small"), lambda _: Gaussian(), PriorRecipe(), training_set_of(images, 8))
-    assert task.measured(Gaussian(), 40) == {}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("LINKSIM_ASSETS", str(tmp_path))
+        assert task.measured(Gaussian(), 40) == {}
     install("inception-fid")
     assert task.measured(Gaussian(), 39) == {}
     said = task.measured(Gaussian(), 40)["drawn"]

@@ -56,6 +56,7 @@ def test_its_decoders_show_what_the_source_shows_when_the_orthogonal_symbols_are
     torch.testing.assert_close(model.receive(superposed, side), source.receive(heard, side), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_the_encoder_learns_to_leave_the_other_users_maps_empty() -> None:
     """From random numbers, which takes no more than 150 steps; a source that was trained for long takes many more."""
     model, source = embedded(SPEC, shipped=False)
