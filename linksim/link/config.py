@@ -108,6 +108,18 @@ class SideInfo:
         return self.h.shape[1] == self.h.shape[3] == 1
 
     @property
+    def received_db(self) -> Tensor:
+        """SNR at which each user is received in dB, [B, N]: gamma |h|^2, over all antennas, the mean over symbols.
+
+        Example:
+            >>> import torch
+            >>> SideInfo(torch.tensor([10.0]), torch.tensor([0.1]), torch.tensor([[[[1 + 0j], [0.1j]]]])).received_db
+            tensor([[ 10., -10.]])
+        """
+        gain = self.h.abs().square().sum(1).mean(-1)
+        return self.snr_db.to(gain.device)[:, None] + 10 * gain.clamp_min(1e-30).log10()
+
+    @property
     def h_flat(self) -> Tensor:
         """h of every user where the channel is flat, complex64 [B, N]; all ones over AWGN.
 

@@ -123,6 +123,17 @@ class Refiner(ABC):
             float32 [M, C, H, W] in [0, 1].
         """
 
+    def refine_each(
+        self,
+        images: Tensor,
+        snr_db: float,
+        received_db: Sequence[float],
+        draws: Sequence[np.random.Generator],
+        report: Steps,
+    ) -> Tensor:
+        """Refines images received at SNRs of their own, dB [M]; unless overridden, all alike (see `refine`)."""
+        return self.refine(images, snr_db, draws, report)
+
     def __call__(self, images: Tensor, side: SideInfo, report: Steps = silent) -> Tensor:
         """Refines the images [B, N, C, H, W] of all users as one batch.
 
@@ -139,7 +150,7 @@ class Refiner(ABC):
         flat = images.flatten(0, 1)
         seed, groups = side.draws
         keys = [(group, user) for group in groups for user in range(images.shape[1])]
-        snr_db = float(side.snr_db[0])
+        snr_db, received_db = float(side.snr_db[0]), side.received_db.flatten().tolist()
         size = min(self._at_once or len(flat), len(flat))
         parts: list[Tensor] = []
         start = 0
@@ -149,7 +160,7 @@ class Refiner(ABC):
                 draws = [generator(seed, Stream.REFINER, group, user) for group, user in keys[part]]
                 # A copy: what ran out of memory half-way may have changed its images, and they are taken once more.
                 with evaluated_in(self.setting.precision, self.setting.device):
-                    refined = self.refine(flat[part].clone(), snr_db, draws, report)
+                    refined = self.refine_each(flat[part].clone(), snr_db, received_db[part], draws, report)
                 parts.append(self._checked(refined, flat[part]).clone())
             except torch.OutOfMemoryError:
                 if size == 1:

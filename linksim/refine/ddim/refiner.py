@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from linksim.refine.base import Refiner, Steps
 from linksim.refine.ddim.model import PRIOR_SIZES, OwnPrior, prior
 from linksim.refine.ddim.priors import PUBLISHED, Checkpoint, find_prior
 from linksim.refine.ddim.starts import Stages, stages, validated_starts
-from linksim.refine.diffusion import Prior, Sigma, sample, step_count
+from linksim.refine.diffusion import STRIDES, Prior, Sigma, sample, step_count
 from linksim.schemes.base import Params, Scheme
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 #: T' of the paper, for images of 256x256 (section V-B).
 PAPER_START = 200
 PAPER_SIZE = (256, 256)
+
+#: dB by which an image is to be received better for half the T', and how often T' is doubled at most
+#: (`results/README.md`, T'). T' of an image is one of some steps between, so that many go through the network at once.
+HALVING_DB = 5.0
+_MOST_DOUBLINGS = 1.0
+_A_DOUBLING = 2
 
 #: Strength of the noise at T' unless the paper's own is asked for (`results/README.md`, T').
 EXCESS = 1.1
@@ -49,6 +56,11 @@ class DdimParams(Params):
     excess: Annotated[float, Field(gt=0, le=4)] | Literal["auto"] = Field(
         "auto", description="strength of the noise at T', 1 as in the paper; a first stage lacks detail, and stronger "
         f"noise makes up for it; auto: {EXCESS}, 1 with start=paper on 256x256",
+    )  # fmt: skip
+    halving: Annotated[float, Field(ge=0, le=100)] | Literal["auto"] = Field(
+        "auto", description="T' is of an image received at the channel's mean SNR; over fading it halves for every so "
+        f"many dB that one is received better; 0: one T' for all; auto: {HALVING_DB:g}, 0 with start=paper or a number "
+        "of steps",
     )  # fmt: skip
     eta: float = Field(0.5, ge=0, le=1, description="randomness: 0 none, 1 as DDPM")
     sigma: Sigma = Field("ddim", description="ddim: sigma = eta times DDPM's; paper: sigma^2 is (eq. 21)")
@@ -81,6 +93,11 @@ class Ddim(Refiner):
         else:
             table = validated_starts(self.stages, first, params.prior)
             self._starts = table.by_snr if params.start == "auto" else {0.0: table.one}
+        if self._halving_db and isinstance(params.steps, int):
+            raise LinksimError(
+                f"halving={params.halving:g},steps={params.steps}: images of another T' take another number of steps: "
+                "steps=quarter or half, or halving=0"
+            )
         total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
             if start or isinstance(params.start, int):
@@ -97,6 +114,13 @@ class Ddim(Refiner):
         if self.params.excess == "auto":
             return 1.0 if self._is_papers else EXCESS
         return float(self.params.excess)
+
+    @property
+    def _halving_db(self) -> float:
+        """`halving` as a number."""
+        if self.params.halving == "auto":
+            return 0.0 if self.params.start == "paper" or isinstance(self.params.steps, int) else HALVING_DB
+        return float(self.params.halving)
 
     @property
     def stages(self) -> Stages:
@@ -125,26 +149,44 @@ class Ddim(Refiner):
         return {PriorSpec.kind: OwnPrior}
 
     def provenance(self) -> dict[str, str]:
-        """Hash of the prior, T' at every SNR that it is known for, the steps from there, and the noise's strength."""
+        """Hash of the prior, T' by SNR and how it differs over fading, the steps from there, the noise's strength."""
         starts = "/".join(f"{snr:g}dB:{start}" for snr, start in self._starts.items())
-        return {
+        found = {
             "prior": self._found.sha256, "start": starts, "steps": str(self.params.steps), "excess": f"{self._excess:g}"
         }  # fmt: skip
+        return found | ({"halving": f"{self._halving_db:g}"} if self.setting.link.channel != "awgn" else {})
 
     def start(self, snr_db: float) -> int:
-        """T' at an SNR: that of the nearest in the validation table, 0 above its highest; 0 leaves images alone."""
+        """T' at an SNR of the channel: that of the nearest in the validation table, 0 above its highest.
+
+        0 leaves images alone.
+        """
         if self.params.start == "auto" and snr_db > max(self._starts):
             return 0
         return self._starts[min(self._starts, key=lambda known: (abs(known - snr_db), known))]
 
-    def evaluations(self, snr_db: float) -> int:
-        """See `Refiner`."""
+    def start_of(self, snr_db: float, received_db: float) -> int:
+        """T' of an image that is received at an SNR of its own, where the channel's is `snr_db`."""
         start = self.start(snr_db)
+        if not start or not self._halving_db:
+            return start
+        doublings = min((snr_db - received_db) / self._halving_db, _MOST_DOUBLINGS)
+        doublings = round(doublings * _A_DOUBLING) / _A_DOUBLING
+        if not doublings:
+            return start
+        stride, total = STRIDES[str(self.params.steps)], int(self._found.schedule["num_train_timesteps"])
+        return min(max(1, round(start * 2**doublings / stride)), total // stride) * stride
+
+    def evaluations(self, snr_db: float) -> int:
+        """See `Refiner`; of an image received at `snr_db`."""
+        return self._steps_from(self.start(snr_db))
+
+    def _steps_from(self, start: int) -> int:
         total = int(self._found.schedule["num_train_timesteps"])
         return step_count(start, self.params.steps, total) if start else 0
 
     def facts(self, snr_db: float) -> Mapping[str, float]:
-        """T' (`refine_start`), wherever it came from."""
+        """T' (`refine_start`) of an image received at `snr_db`, wherever it came from."""
         return {"start": self.start(snr_db)}
 
     def load(self) -> None:
@@ -157,18 +199,42 @@ class Ddim(Refiner):
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
+        return self.refine_each(images, snr_db, [snr_db] * len(images), draws, report)
+
+    def refine_each(
+        self,
+        images: Tensor,
+        snr_db: float,
+        received_db: Sequence[float],
+        draws: Sequence[np.random.Generator],
+        report: Steps,
+    ) -> Tensor:
+        """See `Refiner.refine_each`: images of the same T' go through the network together."""
+        if not self.start(snr_db):
+            return images
+        together: dict[int, list[int]] = {}
+        for index, received in enumerate(received_db):
+            together.setdefault(self.start_of(snr_db, received), []).append(index)
+        steps = {start: self._steps_from(start) for start in sorted(together)}
+        done = itertools.count(1)
+        refined = images.clone()
+        for start, count in steps.items():
+            chosen = together[start]
+            refined[chosen] = sample(
+                self._prior, images[chosen], _noise([draws[index] for index in chosen], images), start, count,
+                self.params.eta, self.params.sigma, lambda *_: report(next(done), sum(steps.values())), self._excess,
+            )  # fmt: skip
+        return refined
+
+
+def _noise(draws: Sequence[np.random.Generator], like: Tensor) -> Callable[[], Tensor]:
+    """Draws from N(0, 1) for as many images [M, C, H, W] as there are generators, each from its own."""
+
+    def draw() -> Tensor:
         import numpy as np
         import torch
 
-        shape = images.shape[1:]
-        if not self.start(snr_db):
-            return images
+        drawn = np.stack([one.standard_normal(like.shape[1:], dtype=np.float32) for one in draws])
+        return torch.from_numpy(drawn).to(like)
 
-        def noise() -> Tensor:
-            drawn = np.stack([draw.standard_normal(shape, dtype=np.float32) for draw in draws])
-            return torch.from_numpy(drawn).to(images)
-
-        return sample(
-            self._prior, images, noise, self.start(snr_db), self.evaluations(snr_db), self.params.eta,
-            self.params.sigma, report, self._excess,
-        )  # fmt: skip
+    return draw

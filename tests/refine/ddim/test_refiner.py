@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import linksim
 from linksim.errors import LinksimError
+from linksim.link.config import SideInfo
 from linksim.refine.ddim.priors import Prior
-from linksim.refine.ddim.refiner import sample, step_count
+from linksim.refine.ddim.refiner import Ddim, sample, step_count
 from linksim.refine.diffusion import OWN_SCHEDULE, make_scheduler
 
 
@@ -156,3 +157,36 @@ def test_steps_are_counted_and_refused() -> None:
 def test_the_schedule_is_the_cosine_one() -> None:
     scheduler = make_scheduler(OWN_SCHEDULE)
     np.testing.assert_allclose(scheduler.alphas_cumprod.numpy(), cumulative("cosine")[1:], atol=1e-5)
+
+
+def test_over_fading_each_image_has_the_t_of_its_own_snr(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = linksim.load_model("kd", channel="rayleigh", rho="1/6")
+    refiner = linksim.refiner("ddim:start=60", behind=model).refiner
+    assert isinstance(refiner, Ddim)
+    # Half for 5 dB better, twice at most, in steps of a root of two, whole quarters.
+    heard = {0.0: 60, 1.0: 60, -2.0: 84, 2.0: 44, -5.0: 120, 5.0: 32, -20.0: 120, 300.0: 4}
+    assert {own: refiner.start_of(0.0, own) for own in heard} == heard
+    assert refiner.start_of(10.0, 5.0) == 120
+    for words in ("ddim:start=60,halving=0", "ddim:start=paper", "ddim:start=60,steps=15"):
+        alike = linksim.refiner(words, behind=model).refiner
+        assert isinstance(alike, Ddim)
+        assert alike.start_of(0.0, -5.0) == alike.start(0.0)
+    with pytest.raises(LinksimError, match="halving=5,steps=15: .*steps=quarter or half, or halving=0"):
+        linksim.refiner("ddim:start=60,halving=5,steps=15", behind=model)
+    taken: list[tuple[int, int, int]] = []
+
+    def kept(prior: Prior, images: Tensor, noise: Any, start: int, steps: int, *more: Any) -> Tensor:
+        taken.append((len(images), start, steps))
+        for _ in range(steps):
+            more[2](0, 0)
+        return images * start / 1000 + 0 * noise()
+
+    monkeypatch.setattr("linksim.refine.ddim.refiner.sample", kept)
+    side = SideInfo(
+        torch.zeros(2), torch.ones(2), torch.tensor([[1.0, 10**-0.25], [10**0.25, 1.0]])[:, None, :, None] + 0j
+    )
+    told: list[tuple[int, int]] = []
+    found = refiner(torch.ones(2, 2, 3, 32, 32), side, lambda done, steps: told.append((done, steps)))
+    torch.testing.assert_close(found[:, :, 0, 0, 0], torch.tensor([[0.06, 0.12], [0.032, 0.06]]))
+    assert taken == [(1, 32, 8), (2, 60, 15), (1, 120, 30)]
+    assert told == [(done, 53) for done in range(1, 54)]
