@@ -171,7 +171,7 @@ def test_over_fading_each_image_has_the_t_of_its_own_snr(monkeypatch: pytest.Mon
         alike = linksim.refiner(words, behind=model).refiner
         assert isinstance(alike, Ddim)
         assert alike.start_of(0.0, -5.0) == alike.start(0.0)
-    with pytest.raises(LinksimError, match="halving=5,steps=15: .*steps=quarter or half, or halving=0"):
+    with pytest.raises(LinksimError, match=r"halving=5,steps=15: .*steps=quarter or half, or halving=0"):
         linksim.refiner("ddim:start=60,halving=5,steps=15", behind=model)
     taken: list[tuple[int, int, int]] = []
 
@@ -182,9 +182,8 @@ def test_over_fading_each_image_has_the_t_of_its_own_snr(monkeypatch: pytest.Mon
         return images * start / 1000 + 0 * noise()
 
     monkeypatch.setattr("linksim.refine.ddim.refiner.sample", kept)
-    side = SideInfo(
-        torch.zeros(2), torch.ones(2), torch.tensor([[1.0, 10**-0.25], [10**0.25, 1.0]])[:, None, :, None] + 0j
-    )
+    h = torch.tensor([[1.0, 10**-0.25], [10**0.25, 1.0]])[:, None, :, None] + 0j
+    side = SideInfo(torch.zeros(2), torch.ones(2), h, (0, (0, 1)))
     told: list[tuple[int, int]] = []
     found = refiner(torch.ones(2, 2, 3, 32, 32), side, lambda done, steps: told.append((done, steps)))
     torch.testing.assert_close(found[:, :, 0, 0, 0], torch.tensor([[0.06, 0.12], [0.032, 0.06]]))
