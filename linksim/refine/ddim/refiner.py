@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 PAPER_START = 200
 PAPER_SIZE = (256, 256)
 
-#: dB by which an image is to be received better for half the T', and how often T' is doubled at most
-#: (`results/README.md`, T'). T' of an image is one of some steps between, so that many go through the network at once.
+#: dB by which an image is to be received better for half the T' (`results/README.md`, T').
 HALVING_DB = 5.0
+#: T' of an image is at most twice that at the mean SNR. It goes up and down by roots of two, so that many images share
+#: one T' and go through the network at once.
 _MOST_DOUBLINGS = 1.0
-_A_DOUBLING = 2
+_STEPS_A_DOUBLING = 2
 
 #: Strength of the noise at T' unless the paper's own is asked for (`results/README.md`, T').
 EXCESS = 1.1
@@ -171,7 +172,7 @@ class Ddim(Refiner):
         if not start or not self._halving_db:
             return start
         doublings = min((snr_db - received_db) / self._halving_db, _MOST_DOUBLINGS)
-        doublings = round(doublings * _A_DOUBLING) / _A_DOUBLING
+        doublings = round(doublings * _STEPS_A_DOUBLING) / _STEPS_A_DOUBLING
         if not doublings:
             return start
         stride, total = STRIDES[str(self.params.steps)], int(self._found.schedule["num_train_timesteps"])
