@@ -496,7 +496,8 @@ def _card(args: argparse.Namespace) -> int:
     ]
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
     lost = sum(run["pairs"] for run in runs if not run["command"])
-    behind = "; ".join(part.name for part in model.parts.values())
+    parts = model.parts
+    behind = "; ".join(parts[key].name if key in parts else key for key in found.get("parts", {}))
     if behind and before:
         behind += ", the trainings before the command behind those of their time"
     rows = {
@@ -508,7 +509,7 @@ def _card(args: argparse.Namespace) -> int:
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
         "trained": f"{found.get('steps')} steps, {found.get('pairs')} {model.spec.unit}, {found.get('seconds')} s on "
         f"{found.get('device')}",
-        "started": _started(name, known, whole=not lost and not model.parts),
+        "started": _started(name, known, whole=not lost and not parts),
         "in all": f"{lineage_pairs(found)} {model.spec.unit}, what it started from included"
         + (f"; of the first {lost} no command is left" if lost else ""),
         "behind": behind,

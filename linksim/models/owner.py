@@ -26,9 +26,12 @@ class Owner(ABC):
 
     Class attributes:
         recipe: the kind of recipe that its trainings take.
+        bound: whether its networks work only with those weights of `parts` that they were trained with, as a generator
+            behind its first stage; else the parts are of the training alone, as a teacher.
     """
 
     recipe: ClassVar[type[BaseRecipe]] = BaseRecipe
+    bound: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

@@ -141,7 +141,7 @@ def card(model: Model) -> dict[str, Any]:
         raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; train them: {model.command}")
     for _ in contents(model, found):
         pass
-    if not isinstance(model.spec, ModelSpec):
+    if model.owner.bound:
         _check_parts(model, found)
     return found
 

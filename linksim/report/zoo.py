@@ -90,8 +90,12 @@ def _models(file: Path, known: Mapping[str, Mapping[str, Any]]) -> Iterator[Mode
 
 
 def _behind_others(card: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is to be said of a refiner whose first stage has other weights now than those that it was trained behind."""
-    if "first" not in card.get("parts", {}):
+    """What is to be said of a refiner whose first stages have other weights than those that it was trained behind."""
+    parts = card.get("parts", {})
+    others = [name for name, files in parts.items() if name in known and list(known[name]["files"].values()) != files]
+    if others:
+        return f"trained behind weights of {', '.join(others)} that are no longer there"
+    if "first" not in parts:
         return ""
     from linksim.train.models import model_of_card
 
@@ -99,6 +103,6 @@ def _behind_others(card: Mapping[str, Any], known: Mapping[str, Mapping[str, Any
     with suppress(LinksimError):
         first = model_of_card(card).parts["first"]
         there = known.get(first.name)
-        if there is None or list(there["files"].values()) != card["parts"]["first"]:
+        if there is None or list(there["files"].values()) != parts["first"]:
             return f"trained behind weights of {first.name} that are no longer there"
     return ""

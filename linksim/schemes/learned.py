@@ -139,6 +139,7 @@ class Learned(Scheme, Owner):
     source: ClassVar[str | None] = None
     any_size: ClassVar[bool] = False
     separate: ClassVar[bool] = True
+    bound: ClassVar[bool] = False
     ablations: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     recipe: ClassVar[type[BaseRecipe]] = TransceiverRecipe
     Params: ClassVar[type[Params]] = LearnedParams

@@ -191,7 +191,7 @@ def test_large_models_are_cut_into_several_files(tmp_path: Path, monkeypatch: py
 
 
 def test_a_card_says_where_weights_come_from_and_how_to_make_them_again(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "kd_rayleigh_1-3_n2_own_sum_32px_compact"
+    name = "kd_rayleigh_1-6_n2_own_sum_32px_compact"
     assert main(["card", name]) == 0
     card = weights.cards()[name]
     said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())

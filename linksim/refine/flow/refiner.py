@@ -53,6 +53,7 @@ class Flow(Refiner, Owner):
     summary: ClassVar[str] = "posterior-mean rectified flow, one network behind any scheme (Ohayon et al. 2025)"
     Params: ClassVar[type[Params]] = FlowParams
     recipe: ClassVar[type[BaseRecipe]] = FlowRecipe
+    bound: ClassVar[bool] = False
 
     def __init__(self, setting: Setting, params: FlowParams, first: Scheme) -> None:
         super().__init__(setting, params, first)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import linksim
 from linksim import LinksimError
+from linksim.cli import main
 from linksim.data import cifar10
 from linksim.data.datasets import embedded_images
 from linksim.data.training import training_set_of
@@ -132,6 +133,28 @@ def test_it_is_trained_and_refines_behind_learned_schemes_and_the_digital_one(
     digital = by_stage.loc["bpg-ldpc-qam-sic+flow"]
     assert digital.loc["flow", "psnr_db"] == digital.loc["first", "psnr_db"]
     assert digital.loc["flow", "refine_steps"] == 0
+
+
+@pytest.mark.usefixtures("few_first_stages")
+def test_it_goes_on_behind_first_stages_that_were_trained_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
+    first = next(iter(Flow.apart().parts.values()))
+    card = weights.cards()[first.name]
+    facts = {key: value for key, value in card.items() if key not in ("files", "folder", "model")}
+    torch.manual_seed(1)
+    weights.install(first, first.build(), facts)
+    table = linksim.sweep(
+        tmp_path / "x", scheme="semoma+flow", rho="1/6", snr="10", groups=2, workers=1, progress=False,
+        metrics="psnr",
+    )  # fmt: skip
+    assert list(table["stage"]) == ["first", "flow"]
+    assert main(["verify", "flow_32px"]) == 0
+    assert main(["list", "weights"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("flow_32px"))
+    assert first.name in line
+    assert "that are no longer there" in line
 
 
 def test_each_image_goes_as_far_as_its_own_error_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
