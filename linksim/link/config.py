@@ -109,7 +109,9 @@ class SideInfo:
 
     @property
     def received_db(self) -> Tensor:
-        """SNR at which each user is received in dB, [B, N]: gamma |h|^2, over all antennas, the mean over symbols.
+        """SNR at which each user is received in dB, [B, N]: gamma times the power of h, over all antennas.
+
+        The mean over the symbols, where h changes.
 
         Example:
             >>> import torch
