@@ -93,16 +93,13 @@ def _behind_others(card: Mapping[str, Any], known: Mapping[str, Mapping[str, Any
     """What is to be said of a refiner whose first stages have other weights than those that it was trained behind."""
     parts = card.get("parts", {})
     others = [name for name, files in parts.items() if name in known and list(known[name]["files"].values()) != files]
-    if others:
-        return f"trained behind weights of {', '.join(others)} that are no longer there"
-    if "first" not in parts:
-        return ""
-    from linksim.train.models import model_of_card
+    if "first" in parts:
+        from linksim.train.models import model_of_card
 
-    # The refiner, or the first stage's scheme, may be of a plug-in that has gone.
-    with suppress(LinksimError):
-        first = model_of_card(card).parts["first"]
-        there = known.get(first.name)
-        if there is None or list(there["files"].values()) != parts["first"]:
-            return f"trained behind weights of {first.name} that are no longer there"
-    return ""
+        # The refiner, or the first stage's scheme, may be of a plug-in that has gone.
+        with suppress(LinksimError):
+            first = model_of_card(card).parts["first"]
+            there = known.get(first.name)
+            if there is None or list(there["files"].values()) != parts["first"]:
+                others.append(first.name)
+    return f"trained behind weights of {', '.join(others)} that are no longer there" if others else ""

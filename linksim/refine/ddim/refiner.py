@@ -99,10 +99,9 @@ class Ddim(Refiner):
                 f"halving={params.halving:g},steps={params.steps}: images of another T' take another number of steps: "
                 "steps=quarter or half, or halving=0"
             )
-        total = int(self._found.schedule["num_train_timesteps"])
         for start in self._starts.values():
             if start or isinstance(params.start, int):
-                step_count(start, self.params.steps, total)
+                step_count(start, self.params.steps, self._total)
 
     @property
     def _is_papers(self) -> bool:
@@ -115,6 +114,11 @@ class Ddim(Refiner):
         if self.params.excess == "auto":
             return 1.0 if self._is_papers else EXCESS
         return float(self.params.excess)
+
+    @property
+    def _total(self) -> int:
+        """Original steps of the prior's process."""
+        return int(self._found.schedule["num_train_timesteps"])
 
     @property
     def _halving_db(self) -> float:
@@ -175,16 +179,15 @@ class Ddim(Refiner):
         doublings = round(doublings * _STEPS_A_DOUBLING) / _STEPS_A_DOUBLING
         if not doublings:
             return start
-        stride, total = STRIDES[str(self.params.steps)], int(self._found.schedule["num_train_timesteps"])
-        return min(max(1, round(start * 2**doublings / stride)), total // stride) * stride
+        stride = STRIDES[str(self.params.steps)]
+        return min(max(1, round(start * 2**doublings / stride)), self._total // stride) * stride
 
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`; of an image received at `snr_db`."""
         return self._steps_from(self.start(snr_db))
 
     def _steps_from(self, start: int) -> int:
-        total = int(self._found.schedule["num_train_timesteps"])
-        return step_count(start, self.params.steps, total) if start else 0
+        return step_count(start, self.params.steps, self._total) if start else 0
 
     def facts(self, snr_db: float) -> Mapping[str, float]:
         """T' (`refine_start`) of an image received at `snr_db`, wherever it came from."""
