@@ -5,6 +5,7 @@ out of the repository; `linksim reproduce` writes them). Writes `claims.csv` bes
 the folder's README.md where that has the marks for it, with the curves that they are about. A gap is the mean, over
 image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so
 that the SNRs of a group are one observation. PSNR is the paper's, of the squared error pooled over a group's users.
+Variants that differ in `weights` alone are trainings of one scheme, and the chance in training is in the interval.
 `pairs` are those that both were trained on, with those of the weights that they were started from. A claim whose
 per-image table is not at hand keeps its line, unless the curves in the folder are of other weights than the line's:
 then it is measured on the first image groups, which `per_group.parquet` has.
@@ -21,15 +22,17 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import linksim
-from linksim.engine.stats import mean_and_half_width
+from linksim.engine.stats import difference_of_trainings
 from linksim.engine.sweep import PER_GROUP
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.link.units import parse_rho, ratio_of
 from linksim.metrics.fidelity import psnr_from_mse_array
+from linksim.report.compare import TRAINING, by_training
 from linksim.schemes.learned import TRAINED
 
 CSV = "claims.csv"
@@ -207,20 +210,21 @@ def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
         images: one row an image, or one a group (`linksim.load_groups`).
         claim: what is said.
     """
-    rows = _last_stage(_at(images, claim))
+    rows = by_training(_last_stage(_at(images, claim)))
     curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse) if name]
     needed = {"group", "mse" if claim.metric == PSNR and PSNR not in rows else claim.metric}
     if any(curve.empty for curve in curves) or not needed <= set(rows.columns):
         return None
     last = min(curve["group"].max() for curve in curves)
     curves = [curve[curve["group"] <= last] for curve in curves]
-    better, *others = (_values(curve, claim.metric) for curve in curves)
-    if claim.level:
-        return mean_and_half_width(better.groupby(level="group").mean().to_numpy())
-    (worse,) = others
-    if set(better.index) != set(worse.index):
+    values = [_values(curve, claim.metric).unstack(TRAINING) for curve in curves]
+    if any(one.isna().any(axis=None) or set(one.index) != set(values[0].index) for one in values):
         return None
-    mean, half = mean_and_half_width((claim.sign * (better - worse)).groupby(level="group").mean().to_numpy())
+    better, *others = (one.groupby(level="group").mean().to_numpy().T for one in values)
+    if claim.level:
+        return difference_of_trainings(better, np.zeros_like(better[:1]))
+    (worse,) = others
+    mean, half = difference_of_trainings(claim.sign * better, claim.sign * worse)
     # In percent of a mean that is taken for known: its own interval moves the share by little.
     scale = 100 / float(worse.mean()) if claim.share else 1.0
     return mean * scale, half * scale
@@ -233,8 +237,8 @@ def _last_stage(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric of every group at every SNR."""
-    groups = curve.groupby(["group", "snr_db"])
+    """A metric of every group at every SNR, of each training."""
+    groups = curve.groupby(["group", "snr_db", TRAINING])
     if metric != PSNR or PSNR in curve:
         return groups[metric].mean()
     pooled = groups["mse"].mean()
@@ -243,7 +247,7 @@ def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
 
 def budgets(table: pd.DataFrame, claim: Claim) -> tuple[float, float]:
     """Image pairs that the weights of `better` and of `worse` were trained on; NaN for no weights."""
-    here = _at(table, claim)
+    here = by_training(_at(table, claim))
     if TRAINED not in here:
         return math.nan, math.nan
     better, worse = (float(here.loc[here["variant"] == name, TRAINED].max()) for name in (claim.better, claim.worse))
@@ -256,12 +260,17 @@ def favoured(pairs: tuple[float, float]) -> bool:
 
 
 def weights(table: pd.DataFrame, claim: Claim) -> str | None:
-    """Eight digits of the hashes of both curves' weights; `-` for no weights, None where a curve is missing."""
-    here, facts = _at(table, claim), table.attrs["run"]["identity"]
-    names = (claim.better, claim.worse)
-    if not {name for name in names if name} <= set(here["variant"]):
+    """Eight digits of the hashes of both curves' weights; `-` for no weights, None where a curve is missing.
+
+    Those of several trainings are joined by `+`.
+    """
+    here, facts = by_training(_at(table, claim)), table.attrs["run"]["identity"]
+    names = [name for name in (claim.better, claim.worse) if name]
+    if not set(names) <= set(here["variant"]):
         return None
-    return " / ".join(facts.get(f"{name} {claim.channel} {claim.rho} weights", "-")[:8] for name in names)
+    trainings = [sorted(set(here.loc[here["variant"] == name, TRAINING])) for name in names]
+    hashes = [[facts.get(f"{one} {claim.channel} {claim.rho} weights", "-")[:8] for one in own] for own in trainings]
+    return " / ".join(["+".join(own) for own in hashes] + ["-"] * (2 - len(names)))
 
 
 def verdict(claim: Claim, found: tuple[float, float] | None, favour: bool = False) -> str:

@@ -165,6 +165,7 @@ def compare(
     metric: str = "psnr_db",
     stage: str | None = None,
     others: Sequence[str | Path] = (),
+    trainings: bool = False,
 ) -> pd.DataFrame:
     """Paired differences of every variant from `baseline`, with 95% intervals clustered by image group.
 
@@ -178,6 +179,8 @@ def compare(
         others: further results folders, of the same images and draws: a scheme of your own against a paper's figure.
             A variant that two folders have is called `variant (folder)` in the later one. Points of the curves that
             not every folder has are left out.
+        trainings: take variants that differ in `weights` alone for trainings of one scheme: means are over them, and
+            the chance in training is in the intervals. The baseline is called without its weights.
 
     Raises:
         LinksimError: unknown variant, metric or stage, or folders of other images or draws.
@@ -191,7 +194,7 @@ def compare(
         True
     """
     from linksim.engine import provenance
-    from linksim.report.compare import common, paired_differences, together
+    from linksim.report.compare import by_training, common, paired_differences, together
 
     for name, value in (("baseline", baseline), ("metric", metric), ("stage", stage or "")):
         if not isinstance(value, str):
@@ -201,7 +204,9 @@ def compare(
     folders = [_folder(folder) for folder in (path, *others)]
     if len({str(folder) for folder in folders}) < len(folders):
         raise LinksimError("a folder is given twice: name each once")
-    tables = {str(folder): (load_groups(folder), provenance.read_run(folder)) for folder in folders}
+    groups = {str(folder): load_groups(folder) for folder in folders}
+    told_apart = {place: by_training(rows) if trainings else rows for place, rows in groups.items()}
+    tables = {place: (rows, provenance.read_run(Path(place))) for place, rows in told_apart.items()}
     found = paired_differences(common(together(tables), tables), baseline, metric, stage)
     if found.empty:
         raise LinksimError(

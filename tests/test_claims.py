@@ -258,6 +258,31 @@ def test_the_committed_table_of_claims_is_that_of_claims_csv_and_complete() -> N
                                   if claim.paper == "KDD"]  # fmt: skip
 
 
+def test_several_trainings_are_one_curve_whose_chance_is_in_the_interval(tmp_path: Path) -> None:
+    rows = []
+    for seed, better in enumerate((0.2, 0.3, 0.4)):
+        more = images(0.0).assign(
+            mse=lambda rows, better=better: rows["mse"] * 10 ** (-better / 10 * (rows["variant"] == "kd"))
+        )
+        rows.append(more.assign(variant=more["variant"] + f":weights=runs/seed{seed}"))
+    mean, half = claims.measured(pd.concat(rows), CLAIM)
+    assert mean == pytest.approx(0.3, abs=0.02)
+    # Three trainings 0.1 dB apart, and of the other model three that are alike: t of 2 degrees of freedom.
+    assert half == pytest.approx(4.303 * 0.1 / np.sqrt(3), rel=0.1)
+    one = claims.measured(rows[0], CLAIM)
+    assert one is not None
+    assert one[1] < half / 10
+    table = pd.DataFrame(
+        {"variant": [f"{name}:weights=runs/seed{seed}" for name in ("kd", "semnoma") for seed in range(2)]}
+    )
+    table = table.assign(channel="awgn", rho=1 / 6, snr_db=0.0, trained_pairs=[10.0, 20.0, 15.0, 15.0])
+    table.attrs["run"] = {
+        "identity": {f"{one} awgn 1/6 weights": f"{number}" * 64 for number, one in enumerate(table["variant"])}
+    }
+    assert claims.budgets(table, CLAIM) == (20.0, 15.0)
+    assert claims.weights(table, CLAIM) == "00000000+11111111 / 22222222+33333333"
+
+
 @pytest.mark.parametrize("figure", claims.FIGURES)
 def test_the_committed_tables_of_curves_are_those_of_the_results(figure: str) -> None:
     folder = FILE.parent.parent / "results"

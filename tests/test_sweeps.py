@@ -166,6 +166,8 @@ def test_committed_results_are_of_the_shipped_weights(name: str) -> None:
     shipped = json.loads((weights.SHIPPED / weights.MANIFEST).read_text())
     hashes = {digest for card in shipped.values() for digest in card["files"].values()}
     identity = linksim.load(ROOT / "results" / name).attrs["run"]["identity"]
+    # Trainings of one's own are another matter: table V's are for the chance in them.
+    identity = {key: text for key, text in identity.items() if ":weights=" not in key and ",weights=" not in key}
     used = {digest for key, text in identity.items() if key.endswith(" weights") for digest in text.split()}
     assert used <= hashes
     pairs = {tuple(card["files"].values()): str(lineage_pairs(card)) for card in shipped.values()}

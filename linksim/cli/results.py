@@ -68,6 +68,10 @@ def add_commands(commands: Commands[Parser]) -> None:
     )  # fmt: skip
     compare.add_argument("--baseline", required=True, metavar="NAME", help="the variant that others are compared with")
     compare.add_argument("--curves", metavar="NAME,...", help="these schemes or variants alone")
+    compare.add_argument(
+        "--trainings", action="store_true",
+        help="variants that differ in weights alone are trainings of one: the chance in training is in the intervals",
+    )  # fmt: skip
     compare.add_argument("--stage", metavar="NAME", help="stage of the baseline: first, or a refiner's (default)")
     compare.add_argument("--metric", default="psnr_db", metavar="COLUMN", help="per-image or pooled (default psnr_db)")
 
@@ -252,7 +256,7 @@ def _limits(option: str, text: str | None) -> tuple[float, float] | None:
 def _compare(args: argparse.Namespace) -> int:
     from linksim.api import compare
 
-    differences = compare(args.folder, args.baseline, args.metric, args.stage, args.others)
+    differences = compare(args.folder, args.baseline, args.metric, args.stage, args.others, args.trainings)
     if args.curves is not None:
         there = list(dict.fromkeys(differences["variant"]))
         names = [chosen(there, name) for name in split_list(args.curves)]

@@ -75,13 +75,15 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
         np.save(content, np.ascontiguousarray(prepared.data.images[np.arange(count)]))
         files[_DATA] = content.getvalue()
         data = replace(prepared.data, images=np.empty((0, *shape), np.uint8))
-    models = models_of(config, shape)
-    own = own_weights(name for model in models for name in (model.name, weights.serving(model)) if name is not None)
+    values = {value for variant in config.variants for _, value in variant.params}
+    names = {name for model in models_of(config, shape) for name in (model.name, weights.serving(model))}
+    # A parameter may name a model.
+    own = own_weights(name for name in names | values if name is not None)
     files |= {f"{_WEIGHTS}/{file}": content for file, content in own.items()}
     for asset in assets_of(config):
         path = assets.path(asset)
         files[f"{_ASSETS}/{path.name}"] = path.read_bytes()
-    for value in {value for variant in config.variants for _, value in variant.params}:
+    for value in values:
         if found := _named_files(prepared.base, value):
             named[value] = f"{_NAMED}/{digest(value.encode())[:16]}"
             files |= {f"{named[value]}/{inside}".rstrip("/."): content for inside, content in found.items()}

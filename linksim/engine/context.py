@@ -15,7 +15,7 @@ from linksim.link.config import Setting
 from linksim.metrics import METRICS, ImageMetric
 from linksim.models.owner import Model
 from linksim.refine.behind import Refined
-from linksim.schemes.learned import Learned, transceiver
+from linksim.schemes.learned import Learned, WeightsParams, transceiver
 
 FEATURES_FOLDER = "features"
 FEATURES_SUFFIX = ".features"
@@ -92,7 +92,10 @@ def setting_of(config: SweepConfig, data: ImageSet, channel: str, rho: Fraction,
 
 
 def models_of(config: SweepConfig, shape: tuple[int, int, int]) -> set[Model]:
-    """The models that a sweep's learned schemes and refiners run on, for images of `shape` (C, H, W)."""
+    """The models that a sweep's learned schemes and refiners run on, for images of `shape` (C, H, W).
+
+    A scheme that is told which weights to take (`weights=MODEL`, a run, a file) runs on these, and on none of its own.
+    """
     found: set[Model] = set()
     for variant in config.variants:
         system = find(variant.name)
@@ -107,7 +110,8 @@ def models_of(config: SweepConfig, shape: tuple[int, int, int]) -> set[Model]:
         for channel in config.channel:
             for rho in config.rhos:
                 spec = system.model(Setting(config.link(channel), shape, rho), params)
-                found.add(transceiver(spec))
+                if not isinstance(params, WeightsParams) or params.weights in ("auto", "shipped"):
+                    found.add(transceiver(spec))
                 if refined is not None:
                     found |= set(refined.refiner_class.models(spec, refined.refiner_params(all_params)))
     return found

@@ -294,7 +294,8 @@ def choose(model: Model, text: str) -> Chosen:
     Args:
         model: a transceiver's.
         text: "auto", the user's own, else those shipped; "shipped"; the name of any model with a card, whatever it was
-            trained for; the folder of a run of `linksim train`; or a file of tensors, .safetensors or a run's best.pt.
+            trained for; the folder of a run of `linksim train`, or of its runs (--out), this model's among them; or a
+            file of tensors, .safetensors or a run's best.pt.
 
     Raises:
         NoWeights: there are none.
@@ -324,14 +325,15 @@ def choose(model: Model, text: str) -> Chosen:
 
 
 def _in_file(model: Model, path: Path) -> Chosen:
-    """Weights of a run's folder, or of a file."""
-    file = path / BEST if path.is_dir() else path
+    """Weights of a run's folder, of a folder of runs, or of a file."""
+    runs = path / model.name / BEST
+    file = (runs if runs.exists() else path / BEST) if path.is_dir() else path
     try:
         data = file.read_bytes()
     except OSError as error:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
         hint = f", like {near[0]}" if near else ""
-        raise LinksimError(
+        raise NoWeights(
             f"weights={path}: {file}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run "
             "of linksim train, or a file"
         ) from None

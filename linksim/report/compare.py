@@ -9,16 +9,18 @@ import numpy as np
 import pandas as pd
 
 from linksim.engine.provenance import USUAL
-from linksim.engine.stats import mean_and_half_width
+from linksim.engine.stats import difference_of_trainings
 from linksim.errors import LinksimError, chosen, shown, unknown
 
 _POINT = ["channel", "rho", "snr_db"]
+#: Column: which of a variant's trainings a row is of, where they are told apart.
+TRAINING = "training"
+_COUNTS = ["trainings", "baseline_trainings"]
 _COLUMNS = [
     "variant", "stage", "baseline", "baseline_stage", *_POINT, "metric", "difference", "difference_ci95", "groups",
     "clear",
 ]  # fmt: skip
-_NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image", "lost", "envelope_of"}
-
+_NOT_METRICS = {*_POINT, "stage", "variant", "scheme", "group", "user", "image", "lost", "envelope_of", TRAINING}
 
 #: Of a sweep's identity, what makes image groups, fading and noise the same: their draws are keyed by it.
 _DRAWS = ("dataset", "data_hash", "image_size", "users", "antennas", "power", "csi_error_var", "pixels", "seed")
@@ -80,6 +82,27 @@ def common(whole: pd.DataFrame, tables: Mapping[str, tuple[pd.DataFrame, Mapping
     return whole[shared] if shared.any() else whole
 
 
+def by_training(groups: pd.DataFrame) -> pd.DataFrame:
+    """The rows with variants that differ in `weights` alone as trainings of one, called by its other parameters.
+
+    Args:
+        groups: see `paired_differences`.
+
+    Example:
+        >>> rows = pd.DataFrame({"variant": ["kd:ablation=fa,weights=runs/a", "kd:weights=runs/b", "klt"]})
+        >>> by_training(rows)["variant"].tolist()
+        ['kd:ablation=fa', 'kd', 'klt']
+    """
+
+    def named(variant: str) -> str:
+        name, _, rest = variant.partition(":")
+        others = [part for part in rest.split(",") if part and not part.startswith("weights=")]
+        return ":".join(filter(None, [name, ",".join(others)]))
+
+    names = {variant: named(variant) for variant in groups["variant"].unique()}
+    return groups.assign(**{TRAINING: groups["variant"], "variant": groups["variant"].map(names)})
+
+
 def paired_differences(
     groups: pd.DataFrame, baseline: str, metric: str = "psnr_db", stage: str | None = None
 ) -> pd.DataFrame:
@@ -87,6 +110,8 @@ def paired_differences(
 
     Args:
         groups: one row a group, point and stage, as `linksim.load_groups` gives it; those of single images do too.
+            Those that `by_training` gives have trainings told apart: means are over them, and chance in them is in the
+            intervals (`difference_of_trainings`).
         baseline: the variant that the others are compared with.
         metric: its column.
         stage: of the baseline; None takes its last.
@@ -94,7 +119,7 @@ def paired_differences(
     Returns:
         One row a variant, stage and point: `difference` (variant - baseline), `difference_ci95` (half-width of the 95%
         interval, Student's t over groups), `groups`, and `clear` where the interval leaves zero out; none where no
-        group has a finite value of both.
+        group has a finite value of both. With trainings told apart, also how many there are of both.
 
     Raises:
         LinksimError: unknown variant or metric, or nothing to compare with.
@@ -113,14 +138,20 @@ def paired_differences(
         raise LinksimError(f"only {name} is in these results: sweep two schemes at once to compare them")
     if groups[metric].dtype.kind not in "iuf":
         raise LinksimError(f"{metric} is no number: take another column")
-    means = groups.groupby(["variant", "stage", *_POINT, "group"], sort=False)[metric].mean().sort_index()
-    base = means.loc[name, stage]
+    counted = TRAINING in groups
+    told = groups if counted else groups.assign(**{TRAINING: groups["variant"]})
+    means = told.groupby(["variant", "stage", TRAINING, *_POINT, "group"], sort=False)[metric].mean().sort_index()
+    base = means.loc[name, stage].unstack(TRAINING)
     rows = []
     for label, own in others:
-        paired = means.loc[label, own] - base
-        paired = paired[np.isfinite(paired)]
-        for point, values in paired.groupby(level=_POINT, sort=False):
-            mean, half = mean_and_half_width(values.to_numpy())
+        both = pd.concat({"one": means.loc[label, own].unstack(TRAINING), "base": base}, axis=1, join="inner")
+        for point, values in both.groupby(level=_POINT, sort=False):
+            there = values.dropna(axis=1, how="all")
+            there = there[np.isfinite(there).all(axis=1)]
+            if there.empty or set(there.columns.get_level_values(0)) != {"one", "base"}:
+                continue
+            mine, theirs = there["one"].to_numpy().T, there["base"].to_numpy().T
+            mean, half = difference_of_trainings(mine, theirs)
             facts = dict(zip(_POINT, point, strict=True))
             rows.append(
                 {
@@ -132,6 +163,7 @@ def paired_differences(
                     "metric": metric,
                     "difference": mean,
                 }
-                | {"difference_ci95": half, "groups": len(values), "clear": bool(abs(mean) > half)}
+                | {"difference_ci95": half, "groups": len(there), "clear": bool(abs(mean) > half)}
+                | dict(zip(_COUNTS, (len(mine), len(theirs)), strict=True))
             )
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=[*_COLUMNS, *(_COUNTS if counted else [])])

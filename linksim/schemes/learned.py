@@ -94,7 +94,7 @@ class WeightsParams(Params):
         "auto",
         min_length=1,
         description="auto: your own, else those shipped; shipped; a model's name (linksim list weights); the folder of "
-        "a run of linksim train; a file, .safetensors or best.pt",
+        "a run of linksim train, or of its runs (--out); a file, .safetensors or best.pt",
     )
     tile: int = Field(
         1024, ge=256, le=2**20, multiple_of=64,

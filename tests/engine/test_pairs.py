@@ -100,3 +100,70 @@ def test_a_damaged_table_of_groups_is_one_line_before_any_work(tmp_path: Path, c
         with pytest.raises(linksim.LinksimError, match=r"per_group\.parquet (lacks|has rows twice|has no numbers)"):
             act()
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+def trained(model: str, effects: list[float], noise: float = 0.1) -> pd.DataFrame:
+    """SSIM of 50 groups for several trainings of a model, each with an effect of its own."""
+    random = np.random.default_rng(len(model))
+    rows = [
+        images(50, f"{model}{',' if ':' in model else ':'}weights=runs/{seed}").assign(
+            ssim=lambda rows, effect=effect: effect + noise * random.standard_normal(len(rows))
+        )
+        for seed, effect in enumerate(effects)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_the_chance_in_training_is_in_the_interval_of_several_trainings() -> None:
+    from linksim.report.compare import by_training, paired_differences
+
+    both = pd.concat([trained("kd:ablation=fa", [1.0, 3.0, 5.0]), trained("semnoma", [0.0, 1.0])])
+    alone = paired_differences(both, "semnoma:weights=runs/0", "ssim")
+    assert "trainings" not in alone
+    (found,) = paired_differences(by_training(both), "semnoma", "ssim").to_dict("records")
+    assert found["variant"] == "kd:ablation=fa"
+    assert (found["trainings"], found["baseline_trainings"], found["groups"]) == (3, 2, 50)
+    assert found["difference"] == pytest.approx(2.5, abs=0.05)
+    # Welch's interval by hand: variances 4 / 3 and 0.5 / 2 with 2 and 1 degrees of freedom; groups add next to nothing.
+    from scipy.stats import t
+
+    degrees = (4 / 3 + 0.25) ** 2 / ((4 / 3) ** 2 / 2 + 0.25**2)
+    assert found["difference_ci95"] == pytest.approx(t.ppf(0.975, degrees) * (4 / 3 + 0.25) ** 0.5, rel=0.05)
+    assert not found["clear"]
+    assert alone[alone["variant"] == "kd:ablation=fa,weights=runs/2"]["clear"].item()
+    # Of one training each, nothing is known of chance: the interval is that of the groups.
+    once = pd.concat([trained("kd", [1.0]), trained("semnoma", [0.0])])
+    (known,) = paired_differences(by_training(once), "semnoma", "ssim").to_dict("records")
+    (plain,) = paired_differences(once, "semnoma:weights=runs/0", "ssim").to_dict("records")
+    assert known["difference_ci95"] == pytest.approx(plain["difference_ci95"])
+    assert (known["trainings"], known["baseline_trainings"]) == (1, 1)
+
+
+def test_trainings_that_a_point_lacks_and_groups_that_one_lacks_are_left_out() -> None:
+    from linksim.report.compare import by_training, paired_differences
+
+    both = pd.concat([trained("kd", [1.0, 2.0, 3.0]), trained("semnoma", [0.0, 0.0])])
+    both = both[(both["variant"] != "kd:weights=runs/1") | (both["group"] < 30)]
+    fading = both[~both["variant"].isin(["kd:weights=runs/2"])].assign(channel="rayleigh")
+    found = paired_differences(by_training(pd.concat([both, fading])), "semnoma", "ssim").set_index("channel")
+    assert found["trainings"].to_dict() == {"awgn": 3, "rayleigh": 2}
+    assert found["groups"].to_dict() == {"awgn": 30, "rayleigh": 30}
+    assert found["difference"].to_dict() == pytest.approx({"awgn": 2.0, "rayleigh": 1.5}, abs=0.05)
+
+
+def test_nine_in_ten_intervals_over_three_trainings_and_more_hold_the_difference() -> None:
+    """Effects of trainings of both models, of groups on both, and noise."""
+    from linksim.engine.stats import difference_of_trainings
+
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(2000):
+        of_groups = random.standard_normal(40)
+        ones, others = (
+            of_groups * scale + random.standard_normal((3, 1)) * spread + 0.3 * random.standard_normal((3, 40))
+            for scale, spread in ((1.2, 0.2), (1.0, 0.1))
+        )
+        mean, half = difference_of_trainings(ones, others)
+        held += abs(mean) <= half
+    # Student's t on few trainings: nominal, up to Satterthwaite's approximation.
+    assert 0.93 < held / 2000 < 0.985

@@ -306,6 +306,13 @@ def test_a_dry_run_names_what_lacks_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert main(["reproduce", str(file), "--only", "semnoma", "--set", "rho=1/48"]) == 2
     assert f"; train what lacks: linksim train --for {file} --budget 8h" in capsys.readouterr().err
+    # A curve that names its weights needs none of its model's own, and is not to be trained.
+    named = f"scheme=semoma:weights=semoma_rayleigh_1-24_n2_own_sum_32px_compact,semoma:weights={tmp_path}/none"
+    assert main(["reproduce", str(file), "--dry-run", "--set", named, "--set", "rho=1/12"]) == 0
+    out = capsys.readouterr().out
+    assert "ready  semoma_weights=semoma_rayleigh_1-24_n2_own_sum_32px_compact_rayleigh_1-12\n" in out
+    assert "none: No such file or directory: give auto" in out
+    assert "nothing of this figure is to be trained" in out
     # The file does not ask for what was asked for beside it.
     assert main(["reproduce", str(file), "--only", "semnoma", "--set", "rho=1/96"]) == 2
     assert "train what lacks" not in capsys.readouterr().err

@@ -291,6 +291,11 @@ def test_weights_are_a_parameter_so_that_several_stand_in_one_table(
     assert table["trained_pairs"].tolist() == pytest.approx([48, best, float("nan"), 48], nan_ok=True)
     identity = json.loads((tmp_path / "x" / "run.json").read_text())["identity"]
     assert digest((run / "best.pt").read_bytes()) in identity.values()
+    # So that one word serves for every channel and ratio of a sweep: the folder of several runs.
+    (tmp_path / "runs").mkdir()
+    run.rename(tmp_path / "runs" / SPEC.name)
+    runs = sweep(tmp_path / "again", scheme=f"semoma:weights={tmp_path / 'runs'}", snr="10")
+    assert runs["psnr_db"].tolist() == psnr[1:2]
 
 
 def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
