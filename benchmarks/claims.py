@@ -26,12 +26,12 @@ import numpy as np
 import pandas as pd
 
 import linksim
+from linksim.engine.pairs import per_group
 from linksim.engine.stats import difference_of_trainings
 from linksim.engine.sweep import PER_GROUP
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.link.units import parse_rho, ratio_of
-from linksim.metrics.fidelity import psnr_from_mse_array
 from linksim.report.compare import TRAINING, by_training
 from linksim.schemes.learned import TRAINED
 
@@ -200,24 +200,23 @@ def _at(table: pd.DataFrame, claim: Claim) -> pd.DataFrame:
     return table[alike & table["snr_db"].between(*claim.snr_db)]
 
 
-def measured(images: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
+def measured(groups: pd.DataFrame, claim: Claim) -> tuple[float, float] | None:
     """Mean gap and half of its 95% interval, in the unit of the claim's metric.
 
     None where a curve or the metric is missing, or where the two are not of the same groups at the same SNRs, but for
     groups behind the last one of the shorter curve.
 
     Args:
-        images: one row an image, or one a group (`linksim.load_groups`).
+        groups: one row a group, point and stage (`linksim.load_groups`).
         claim: what is said.
     """
-    rows = by_training(_last_stage(_at(images, claim)))
+    rows = by_training(_last_stage(_at(groups, claim)))
     curves = [rows[rows["variant"] == name] for name in (claim.better, claim.worse) if name]
-    needed = {"group", "mse" if claim.metric == PSNR and PSNR not in rows else claim.metric}
-    if any(curve.empty for curve in curves) or not needed <= set(rows.columns):
+    if any(curve.empty for curve in curves) or claim.metric not in rows:
         return None
     last = min(curve["group"].max() for curve in curves)
     curves = [curve[curve["group"] <= last] for curve in curves]
-    values = [_values(curve, claim.metric).unstack(TRAINING) for curve in curves]
+    values = [curve.set_index(["group", "snr_db", TRAINING])[claim.metric].unstack(TRAINING) for curve in curves]
     if any(one.isna().any(axis=None) or set(one.index) != set(values[0].index) for one in values):
         return None
     better, *others = (one.groupby(level="group").mean().to_numpy().T for one in values)
@@ -234,15 +233,6 @@ def _last_stage(rows: pd.DataFrame) -> pd.DataFrame:
     """Of every variant what it shows in the end: a refiner's images where it has one."""
     refined = set(rows.loc[rows["stage"] != "first", "variant"])
     return rows[(rows["stage"] != "first") | ~rows["variant"].isin(refined)]
-
-
-def _values(curve: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric of every group at every SNR, of each training."""
-    groups = curve.groupby(["group", "snr_db", TRAINING])
-    if metric != PSNR or PSNR in curve:
-        return groups[metric].mean()
-    pooled = groups["mse"].mean()
-    return pd.Series(psnr_from_mse_array(pooled.to_numpy()), pooled.index)
 
 
 def budgets(table: pd.DataFrame, claim: Claim) -> tuple[float, float]:
@@ -375,21 +365,21 @@ def _shown(claim: Claim, found: tuple[float, float] | None) -> str:
 def _line(
     claim: Claim,
     table: pd.DataFrame | None,
-    images: pd.DataFrame | None,
     groups: pd.DataFrame | None,
+    few: pd.DataFrame | None,
     before: list[dict[str, str]],
 ) -> dict[str, str]:
     """A claim's line of claims.csv: measured here, else earlier on the same weights, else on a few groups, or none."""
     line = {**claim.key, "source": claim.source, "said": claim.words}
     line |= {"gap": "nan", "gap_ci95": "nan", TRAINED: "", "weights": "", "verdict": UNKNOWN}
-    found = measured(images, claim) if images is not None else None
+    found = measured(groups, claim) if groups is not None else None
     old, here = kept(before, claim), weights(table, claim) if table is not None else None
     if table is None and old is not None:
         return {**line, **{key: old.get(key) or "" for key in line}}
     if found is None and old is not None and here is not None and old.get("weights") == here:
         found = float(old["gap"]), float(old["gap_ci95"])
-    if found is None and groups is not None:
-        found = measured(groups, claim)
+    if found is None and few is not None:
+        found = measured(few, claim)
     if found is None or table is None:
         return line
     pairs = budgets(table, claim)
@@ -410,8 +400,8 @@ def _cells(claim: Claim, line: dict[str, str]) -> list[str]:
 def write(folder: Path) -> list[str]:
     """Writes claims.csv and the tables of README.md in `folder`; returns the table of claims. Raises LinksimError."""
     tables: dict[str, pd.DataFrame] = {}
-    images: dict[str, pd.DataFrame] = {}
     groups: dict[str, pd.DataFrame] = {}
+    few: dict[str, pd.DataFrame] = {}
     before, readme = _lines(folder / CSV), folder / "README.md"
     for figure in dict.fromkeys(claim.figure for claim in CLAIMS):
         try:
@@ -420,18 +410,18 @@ def write(folder: Path) -> list[str]:
                 raise LinksimError("no run.json, or no PSNR in its table: linksim reproduce writes them")
             tables[figure] = table
             if (kept_groups := folder / figure / PER_GROUP).is_file():
-                groups[figure] = pd.read_parquet(kept_groups)
-            images[figure] = linksim.load_images(folder / figure)
+                few[figure] = pd.read_parquet(kept_groups)
+            groups[figure] = per_group(linksim.load_images(folder / figure))
         except LinksimError as error:
             print(f"{figure}: {error}; claims on it stay as they were", file=sys.stderr)
-    if not images and not groups and not before:
+    if not groups and not few and not before:
         raise LinksimError(
             f"{folder} holds no per-image table: linksim reproduce fig06 writes one; --help says which else"
         )
     rows = []
     for claim in CLAIMS:
-        of_points, of_images, of_groups = (found.get(claim.figure) for found in (tables, images, groups))
-        rows.append(_line(claim, of_points, of_images, of_groups, before))
+        of_points, of_groups, of_few = (found.get(claim.figure) for found in (tables, groups, few))
+        rows.append(_line(claim, of_points, of_groups, of_few, before))
     head = ["claim", "channel", "rho", "SNR [dB]", "source", "said", "measured", "pairs", "verdict"]
     lines = [*_head(head), *(_row(_cells(claim, row)) for claim, row in zip(CLAIMS, rows, strict=True))]
     try:

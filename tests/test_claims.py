@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import linksim
-from linksim.engine.pairs import kept
+from linksim.engine.pairs import kept, per_group
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "claims.py"
 spec = importlib.util.spec_from_file_location("claims", FILE)
@@ -37,11 +37,17 @@ def images(gap: float, spread: float = 0.05) -> pd.DataFrame:
                     psnr = quality + more + draws.normal(0, spread)
                     rows.append((variant, "first", "awgn", 1 / 6, snr, group, user, 10 ** (-psnr / 10), psnr / 50))
     columns = ["variant", "stage", "channel", "rho", "snr_db", "group", "user", "mse", "ssim"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(psnr_db=lambda rows: -10 * np.log10(rows["mse"]))
+
+
+def measured(table: pd.DataFrame, claim: "claims.Claim") -> tuple[float, float] | None:
+    """What a claim comes to by a table of images."""
+    found: tuple[float, float] | None = claims.measured(per_group(table), claim)
+    return found
 
 
 def test_a_gap_is_paired_within_groups_over_the_snrs_of_the_claim() -> None:
-    mean, half = claims.measured(images(0.25), CLAIM)
+    mean, half = measured(images(0.25), CLAIM)
     assert mean == pytest.approx(0.25, abs=0.02)
     # Images differ by 5 dB, differences of a pair of schemes by hundredths: 2 users, 2 SNRs, 2 schemes, 200 groups.
     assert half == pytest.approx(1.97 * 0.05 * np.sqrt(2 / 4 / 200), rel=0.2)
@@ -49,11 +55,11 @@ def test_a_gap_is_paired_within_groups_over_the_snrs_of_the_claim() -> None:
 
 def test_shuffled_groups_make_no_difference_and_missing_curves_no_verdict() -> None:
     shuffled = images(0.25).sample(frac=1, random_state=0)
-    assert claims.measured(shuffled, CLAIM) == pytest.approx(claims.measured(images(0.25), CLAIM))
+    assert measured(shuffled, CLAIM) == pytest.approx(measured(images(0.25), CLAIM))
     kd_alone, elsewhere = images(0.25).query("variant == 'kd'"), images(0.25).assign(channel="rayleigh")
     in_part = images(0.25).query("variant == 'kd' or snr_db > 0 or group > 0")
     for other in (kd_alone, elsewhere, in_part):
-        assert claims.measured(other, CLAIM) is None
+        assert measured(other, CLAIM) is None
     assert claims.verdict(CLAIM, None) == "not yet measurable"
 
 
@@ -71,42 +77,42 @@ def test_shuffled_groups_make_no_difference_and_missing_curves_no_verdict() -> N
 def test_a_claim_holds_where_the_interval_is_above_zero_and_reaches_the_stated_gap(
     gap: float, spread: float, verdict: str
 ) -> None:
-    assert claims.verdict(CLAIM, claims.measured(images(gap, spread), CLAIM)) == verdict
+    assert claims.verdict(CLAIM, measured(images(gap, spread), CLAIM)) == verdict
 
 
 def test_an_order_needs_no_gap_and_what_is_comparable_has_none() -> None:
     order, equal = replace(CLAIM, said=None), replace(CLAIM, said=None, equal=True)
     for gap, verdicts in ((0.05, ("holds", "holds")), (1.0, ("holds", "fails")), (-1.0, ("fails", "fails"))):
-        found = claims.measured(images(gap), order)
+        found = measured(images(gap), order)
         assert (claims.verdict(order, found), claims.verdict(equal, found)) == verdicts
-    mean, _ = claims.measured(images(0.25), replace(CLAIM, metric="ssim"))
+    mean, _ = measured(images(0.25), replace(CLAIM, metric="ssim"))
     assert mean == pytest.approx(0.25 / 50, abs=0.001)
 
 
 def test_psnr_is_of_the_error_pooled_over_a_groups_users() -> None:
     table = images(0.0, 0.0)
     table.loc[(table["variant"] == "kd") & (table["user"] == 0), "mse"] *= 3
-    mean, half = claims.measured(table, CLAIM)
+    mean, half = measured(table, CLAIM)
     assert mean == pytest.approx(-10 * np.log10(2))
     assert half == pytest.approx(0, abs=1e-9)
 
 
 def test_a_level_is_a_mean_of_its_own_and_a_share_is_in_percent_of_the_other() -> None:
-    table = images(0.25).assign(psnr_db=lambda rows: -10 * np.log10(rows["mse"]))
+    table = images(0.25)
     mean = table.query("variant == 'kd' and snr_db <= 10")["psnr_db"].mean()
     level = replace(CLAIM, worse="", said=(20.0, 30.0), metric="psnr_db", level=True)
-    found = claims.measured(table, level)
+    found = measured(table, level)
     assert found[0] == pytest.approx(mean)
     assert claims.verdict(level, found) == "holds"
     assert claims.verdict(replace(level, said=(40.0, 41.0)), found).startswith("fails")
     share = replace(CLAIM, said=(0.5, 0.5), metric="psnr_db", share=True)
-    assert claims.measured(table, share)[0] == pytest.approx(100 * 0.25 / (mean - 0.25), rel=0.1)
+    assert measured(table, share)[0] == pytest.approx(100 * 0.25 / (mean - 0.25), rel=0.1)
 
 
 def test_of_lpips_less_is_better() -> None:
     table = images(0.25).assign(lpips_vgg=lambda rows: rows["mse"])
     assert claims.verdict(replace(CLAIM, said=None, metric="lpips_vgg"),
-                          claims.measured(table, replace(CLAIM, said=None, metric="lpips_vgg"))) == "holds"  # fmt: skip
+                          measured(table, replace(CLAIM, said=None, metric="lpips_vgg"))) == "holds"  # fmt: skip
 
 
 def test_a_claim_names_the_budgets_of_both_sides() -> None:
@@ -125,8 +131,8 @@ def test_a_gap_of_the_one_that_was_trained_longer_says_nothing_unless_it_is_belo
     assert not claims.favoured((105, 100))
     assert not claims.favoured((100, 120))
     order = replace(CLAIM, said=None)
-    assert claims.verdict(order, claims.measured(images(0.25), order), True) == "not yet measurable: unequal budgets"
-    assert claims.verdict(order, claims.measured(images(-0.25), order), True) == "fails"
+    assert claims.verdict(order, measured(images(0.25), order), True) == "not yet measurable: unequal budgets"
+    assert claims.verdict(order, measured(images(-0.25), order), True) == "fails"
 
 
 def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
@@ -201,7 +207,7 @@ def test_curves_of_other_weights_are_measured_on_the_groups_that_are_kept(
     hashes = {"kd": "0123456789abcdef", "semnoma": "fedcba9876543210"}
     results(tmp_path, hashes, per_image=True)
     line = run(tmp_path, monkeypatch)
-    rows = images(0.3).assign(psnr_db=lambda rows: -10 * np.log10(rows["mse"]))
+    rows = images(0.3)
     short = kept(rows.query("group < 60 or variant == 'kd'"))
     short.to_parquet(tmp_path / "fig06" / "per_group.parquet")
     results(tmp_path, hashes, per_image=False)
@@ -265,11 +271,11 @@ def test_several_trainings_are_one_curve_whose_chance_is_in_the_interval(tmp_pat
             mse=lambda rows, better=better: rows["mse"] * 10 ** (-better / 10 * (rows["variant"] == "kd"))
         )
         rows.append(more.assign(variant=more["variant"] + f":weights=runs/seed{seed}"))
-    mean, half = claims.measured(pd.concat(rows), CLAIM)
+    mean, half = measured(pd.concat(rows), CLAIM)
     assert mean == pytest.approx(0.3, abs=0.02)
     # Three trainings 0.1 dB apart, and of the other model three that are alike: t of 2 degrees of freedom.
     assert half == pytest.approx(4.303 * 0.1 / np.sqrt(3), rel=0.1)
-    one = claims.measured(rows[0], CLAIM)
+    one = measured(rows[0], CLAIM)
     assert one is not None
     assert one[1] < half / 10
     table = pd.DataFrame(
