@@ -37,6 +37,7 @@ from linksim.models import weights
 from linksim.models.checkpoint import State, save_atomic
 from linksim.models.owner import Model
 from linksim.models.recipe import changed
+from linksim.models.task import draw_seed
 from linksim.nets.optimizers import Optimizer
 from linksim.nets.precision import laid_out
 from linksim.schemes.semnoma.embedding import embedding_step
@@ -164,7 +165,7 @@ class Training:
         optimizer = Optimizer(network, "muon", 2e-3, 1e-4)
         network.train()
         while (share := clock(step)) < 1 or not step:
-            torch.manual_seed(2**31 + step)
+            torch.manual_seed(draw_seed(0, step, stream=1))
             rate = 2e-3 * min(1.0, (step + 1) / 60, max(0.01, (1 - share) / 0.3))
             embedding_step(network, source, task.transmission, task.recipe, task.pool, optimizer, rate)
             step += 1
@@ -180,7 +181,7 @@ class Training:
     def _step(self, optimizer: Optimizer, average: Any, step: int, rate: float) -> Tensor:
         self.network.train()
         optimizer.zero_grad()
-        torch.manual_seed(step)
+        torch.manual_seed(draw_seed(0, step))
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=trains_in_bfloat16(self.device)):
             total = self.task.losses(self.network)["total"]
         total.backward()

@@ -5,12 +5,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from linksim.models.recipe import BaseRecipe
+
+#: Of the 32 bits of a seed that torch's generator on a CPU reads, the half that numbers the steps of a stream.
+_HALF = 2**31
+#: The odd number next to the golden section of 2^32: its multiples are far apart, so that no two seeds share a step.
+_GOLDEN = 0x9E3779B1
+
+
+def draw_seed(seed: int, step: int, stream: Literal[0, 1] = 0) -> int:
+    """What torch's generator is seeded with for the draws of a step; that of the next step is one more.
+
+    A CPU's generator reads the low 32 bits alone, so a run's own seed has to be in them.
+
+    Args:
+        seed: of the run.
+        step: its number.
+        stream: 0: the steps of the training, 1: those of what is prepared before.
+
+    Example:
+        >>> draw_seed(0, 7), draw_seed(0, 7, stream=1) - 2**31
+        (7, 7)
+        >>> draw_seed(1, 0)
+        506952113
+    """
+    return (seed * _GOLDEN + step) % _HALF + stream * _HALF
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class Share:
     def begin(self) -> None:
         """Has what is drawn from here on, dropout say, differ from part to part."""
         if self.index:
-            torch.manual_seed(torch.initial_seed() ^ (self.index << 55))
+            torch.manual_seed((torch.initial_seed() + self.index * _GOLDEN) % (2 * _HALF))
 
 
 class Task(ABC):

@@ -20,7 +20,7 @@ from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint, save_atomic
 from linksim.models.recipe import BaseRecipe, recipe_of
-from linksim.models.task import Share, Task
+from linksim.models.task import Share, Task, draw_seed
 from linksim.nets.optimizers import Optimizer
 from linksim.stopping import Stopped, held, is_told, stop_if_told
 from linksim.train.logs import Logs
@@ -115,7 +115,7 @@ def train(
         found: list[dict[str, Tensor]] = []
         for part in range(recipe.accumulate):
             # Whatever a step draws, images, noise and dropout alike, is of (seed, step) alone.
-            torch.manual_seed((task.seed << 32) + step)
+            torch.manual_seed(draw_seed(task.seed, step))
             task.share = Share(team.index * recipe.accumulate + part, shares)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
                 losses = task.losses(model)

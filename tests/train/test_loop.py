@@ -9,7 +9,7 @@ import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,12 +18,13 @@ import torch
 from linksim import stopping
 from linksim.data.training import training_set_of
 from linksim.errors import LinksimError
+from linksim.models.batch import Batch
 from linksim.models.checkpoint import State
 from linksim.models.fidelity import fidelity
 from linksim.models.pool import Pool
 from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import ModelSpec
-from linksim.models.task import Task
+from linksim.models.task import Share, Task, draw_seed
 from linksim.nets.depthwise import DepthwiseConv2d
 from linksim.schemes.learned import learned, transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
@@ -82,6 +83,43 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
     for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "averages"), ("best.pt", "model")):
         whole, cut = (torch.load(tmp_path / run / file, weights_only=True)[key] for run in ("whole", "cut"))
         torch.testing.assert_close(cut, whole, rtol=0, atol=0)
+
+
+def test_runs_of_different_seeds_draw_differently(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU's generator reads 32 bits of a seed, so that one kept in the others changes nothing."""
+    drawn: dict[int, list[Batch]] = {}
+    real = ConvNextTask.draw
+
+    def kept(self: ConvNextTask) -> Batch:
+        drawn.setdefault(self.seed, []).append(batch := real(self))
+        return batch
+
+    monkeypatch.setattr(ConvNextTask, "draw", kept)
+    for seed in (0, 1, 2):
+        train(SPEC, TINY, images, tmp_path / str(seed), steps=3, seed=seed)
+    batches = [batch for own in drawn.values() for batch in own]
+    assert len(batches) == 9
+    for one, other in itertools.combinations(batches, 2):
+        assert not torch.equal(one.snr_db, other.snr_db)
+        assert not torch.equal(one.images, other.images)
+
+
+def test_every_step_of_every_run_has_draws_of_its_own() -> None:
+    streams: tuple[Literal[0], Literal[1]] = (0, 1)
+    seeds = {draw_seed(seed, step, stream) for seed in range(20) for step in (0, 1, 10**6) for stream in streams}
+    assert len({seed % 2**32 for seed in seeds}) == 20 * 3 * 2
+    assert draw_seed(999_999_999, 10**9, stream=1) < 2**32
+    # Runs of neighbouring seeds are far from each other's steps.
+    begins = sorted(draw_seed(seed, 0) for seed in range(100))
+    assert min(after - before for before, after in itertools.pairwise(begins)) > 10**6
+    parts = []
+    for index in range(4):
+        torch.manual_seed(5)
+        Share(index, 4).begin()
+        parts.append(torch.rand(3))
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(parts, 2))
 
 
 def test_a_checkpoint_is_saved_between_validations(

@@ -21,14 +21,12 @@ from linksim.devices import trains_in_bfloat16
 from linksim.link.power import normalise
 from linksim.models.batch import Transmission
 from linksim.models.pool import Pool
+from linksim.models.task import draw_seed
 from linksim.nets.network import side_information, to_features, to_symbols
 from linksim.nets.optimizers import Optimizer
 from linksim.nets.precision import laid_out
 from linksim.schemes.semnoma.network import Transceiver, own_maps
 from linksim.schemes.semnoma.recipe import Recipe
-
-#: Draws of the embedding are not those of the steps that follow.
-_STREAM = 2**31
 
 
 def orthogonal_symbols(
@@ -78,7 +76,8 @@ def train_embedding(
     optimizer = Optimizer(model, "muon", 2e-3, 1e-4)
     model.train()
     for step in range(recipe.embed_steps):
-        torch.manual_seed((seed << 32) + _STREAM + step)
+        # Not the draws of the steps that follow.
+        torch.manual_seed(draw_seed(seed, step, stream=1))
         embedding_step(model, source, transmission, recipe, pool, optimizer, 2e-3 * _share(step, recipe.embed_steps))
         if report is not None:
             report(step + 1, recipe.embed_steps)
