@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from linksim.devices import trains_in_bfloat16
+
 Name = Literal["adamw", "muon"]
 
 #: Sides of a matrix that Muon takes, at the least: below, there is little to orthogonalise.
@@ -98,8 +100,9 @@ def matrices(model: nn.Module) -> Iterator[nn.Parameter]:
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay, for matrices and for convolutions seen as matrices.
 
-    The same update as `torch.optim.Muon`, which takes no convolutions and computes in bfloat16, sixty times slower on a
-    CPU without it. Here a CPU computes in float32, and matrices of one shape are orthogonalised as one batch.
+    The same update as `torch.optim.Muon`, which takes no convolutions and computes in bfloat16 everywhere. Here
+    matrices of one shape are orthogonalised as one batch, in bfloat16 where the device computes in it natively: a CPU
+    that does takes a third of the time, one that does not thirty times as long.
 
     Args:
         parameters: tensors of two dimensions and more; the first is the outputs'.
@@ -153,7 +156,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     a, b, c = _NEWTON_SCHULZ
     kept = matrices.dtype
-    x = matrices.to(torch.bfloat16) if matrices.device.type == "cuda" else matrices
+    x = matrices.to(torch.bfloat16) if trains_in_bfloat16(matrices.device.type) else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_STEPS):
         gram = x @ x.mT

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from linksim.models.spec import ModelSpec
+from linksim.nets import optimizers
 from linksim.nets.optimizers import Muon, Optimizer, matrices, orthogonalised
 from tests.models.build import build
 
@@ -65,11 +66,21 @@ def test_a_convolution_moves_as_the_matrix_of_its_outputs() -> None:
     torch.testing.assert_close(conv.weight.flatten(1), flat.weight)
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+def test_orthogonalised_matrices_have_singular_values_near_one_in_the_precision_that_is_native(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalised(torch.randn(3, 24, 96)))
-    assert float(values.min()) > 0.6
-    assert float(values.max()) < 1.3
+    drawn = torch.randn(3, 24, 96)
+    found = []
+    for native in (False, True):
+        monkeypatch.setattr(optimizers, "trains_in_bfloat16", lambda device, native=native: native)
+        found.append(orthogonalised(drawn))
+        values = torch.linalg.svdvals(found[-1])
+        assert float(values.min()) > 0.6
+        assert float(values.max()) < 1.3
+        assert found[-1].dtype == torch.float32
+    apart = float((found[0] - found[1]).norm() / found[0].norm())
+    assert 1e-3 < apart < 0.03
 
 
 def test_the_state_of_both_parts_comes_back_and_that_of_another_optimiser_is_refused() -> None:
