@@ -1,6 +1,6 @@
 """Both papers' claims on CIFAR-10, one by one: `python benchmarks/claims.py [RESULTS]`.
 
-Reads the per-image tables of `fig06`, `fig07`, `equal-pairs`, `table5` and `gsc-*` in a folder of results (they stay
+Reads the per-image tables of `fig06`, `fig07`, `equal-pairs`, `trainings` and `gsc-*` in a folder of results (they stay
 out of the repository; `linksim reproduce` writes them). Writes `claims.csv` beside them, and the same as tables into
 the folder's README.md where that has the marks for it, with the curves that they are about. A gap is the mean, over
 image groups, of the paired difference, averaged over the SNRs of the claim first: draws are keyed by image group, so
@@ -143,7 +143,7 @@ def _claims() -> list[Claim]:
         "rayleigh": {"kd:ablation=crosskd": 0.12, "kd:ablation=fa": 0.25, "kd": 0.47},
     }
     for channel, said in gaps.items():
-        place = ("table5", channel, "1/3", (10.0, 10.0))
+        place = ("trainings", channel, "1/3", (10.0, 10.0))
         found += [Claim(*place, variant, "semnoma", TABLE, (gap, gap)) for variant, gap in said.items()]
         # The text: best where both are applied.
         for alone in ("kd:ablation=crosskd", "kd:ablation=fa"):

@@ -333,9 +333,10 @@ def _in_file(model: Model, path: Path) -> Chosen:
     except OSError as error:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
         hint = f", like {near[0]}" if near else ""
+        lacks = f"it has no {BEST}, and no run of {model.name}" if path.is_dir() else error.strerror
         raise NoWeights(
-            f"weights={path}: {file}: {error.strerror}: give auto, shipped, a model's name{hint}, the folder of a run "
-            "of linksim train, or a file"
+            f"weights={path}: {lacks}: give auto, shipped, a model's name{hint}, the folder of a run of linksim train, "
+            "or of its runs, or a file"
         ) from None
     facts: dict[str, Any] = {"pairs": None}
     if file.suffix == ".safetensors":

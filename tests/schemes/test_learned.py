@@ -309,13 +309,13 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("nothing-there", "nothing-there: No such file or directory: give auto, shipped, a model's name"),
+        ("nothing-there", "weights=nothing-there: No such file or directory: give auto, shipped, a model's name"),
         ("semoma_awgn_1-3_n2_own_sum_32px_compac", "like semoma_awgn_1-3_n2_own_sum_32px_compact"),
         ("semoma_awgn_1-3_n2_own_sum_32px_compact", "not of the network of semoma_awgn_1-24"),
         ("shipped", "none are shipped"),
         ("{folder}/garbage.safetensors", "no safetensors file"),
         ("{folder}/garbage.pt", "is damaged"),
-        ("{folder}", "No such file"),
+        ("{folder}", "it has no best.pt, and no run of semoma_awgn_1-24_n2_own_sum_32px_compact: give auto"),
     ],
 )
 def test_weights_that_are_none_or_of_another_network_are_refused(
