@@ -333,7 +333,8 @@ def _in_file(model: Model, path: Path) -> Chosen:
     except OSError as error:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
         hint = f", like {near[0]}" if near else ""
-        lacks = f"it has no {BEST}, and no run of {model.name}" if path.is_dir() else error.strerror
+        none = path.is_dir() and isinstance(error, FileNotFoundError)
+        lacks = f"it has no {BEST}, and no run of {model.name}" if none else error.strerror
         raise NoWeights(
             f"weights={path}: {lacks}: give auto, shipped, a model's name{hint}, the folder of a run of linksim train, "
             "or of its runs, or a file"
