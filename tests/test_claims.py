@@ -14,6 +14,7 @@ import pytest
 
 import linksim
 from linksim.engine.pairs import kept, per_group
+from linksim.report.compare import by_training
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "claims.py"
 spec = importlib.util.spec_from_file_location("claims", FILE)
@@ -140,7 +141,8 @@ def test_every_claim_is_of_a_sweep_file_that_asks_for_its_curves() -> None:
 
     for claim in claims.CLAIMS:
         config = make_config(read_sweep_file(FILE.parent.parent / "sweeps" / f"{claim.figure}.yaml"))
-        assert {claim.better, claim.worse} - {""} <= set(config.scheme), claim
+        curves = by_training(pd.DataFrame({"variant": config.scheme}))["variant"]
+        assert {claim.better, claim.worse} - {""} <= set(curves), claim
         assert (claim.worse == "") == claim.level
         assert claim.channel in config.channel
         assert claim.rho in config.rho
