@@ -27,6 +27,7 @@ from linksim.engine.workers import Answer, evaluate
 from linksim.errors import LinksimError
 from linksim.files import digest, write_atomic
 from linksim.models import weights
+from linksim.models.checkpoint import CHECKPOINT
 from linksim.paths import cache_dir
 from linksim.version import code_version, numeric_versions
 
@@ -120,6 +121,8 @@ def _named_files(base: Path, value: str) -> dict[str, bytes]:
     place = base / Path(value).expanduser()
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         inside = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
+        # Of a run its weights, and not the four times as much with which its training goes on.
+        inside = [path for path in inside if path == place or path.name != CHECKPOINT]
         if sum(path.stat().st_size for path in inside) <= MOST_BYTES:
             return {path.relative_to(place).as_posix(): path.read_bytes() for path in inside}
     return {}

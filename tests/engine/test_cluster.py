@@ -27,6 +27,7 @@ from linksim import LinksimError
 from linksim.cli import main
 from linksim.data import cifar10
 from linksim.engine import journal
+from linksim.engine.away import _named_files
 from linksim.engine.cluster import parse_cluster
 from linksim.engine.queues import _clear
 from linksim.models import weights
@@ -395,6 +396,17 @@ def test_workers_that_share_nothing_give_the_rows_of_one_process(
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "none"))
     shipped = here(tmp_path / "shipped", **asked)
     same(shipped, linksim.sweep(tmp_path / "again", cluster=running.place, progress=False, **asked))
+
+
+def test_of_runs_that_a_parameter_names_the_weights_travel_and_the_checkpoints_do_not(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "semoma_awgn"
+    run.mkdir(parents=True)
+    for name in ("best.pt", "checkpoint.pt", "train.csv"):
+        (run / name).write_bytes(name.encode())
+    assert _named_files(tmp_path, "./runs") == {
+        "semoma_awgn/best.pt": b"best.pt", "semoma_awgn/train.csv": b"train.csv"
+    }  # fmt: skip
+    assert _named_files(tmp_path, "runs/semoma_awgn/checkpoint.pt") == {".": b"checkpoint.pt"}
 
 
 @pytest.mark.usefixtures("small_units")
