@@ -23,6 +23,7 @@ from linksim.data.images import ImageSet
 from linksim.devices import check_device
 from linksim.engine.context import Context, assets_of, models_of
 from linksim.engine.plan import Unit
+from linksim.engine.variants import Variant, find
 from linksim.engine.workers import Answer, evaluate
 from linksim.errors import LinksimError
 from linksim.files import digest, write_atomic
@@ -84,7 +85,7 @@ def pack(prepared: Prepared, versions: Mapping[str, str] | None) -> Delivery:
     for asset in assets_of(config):
         path = assets.path(asset)
         files[f"{_ASSETS}/{path.name}"] = path.read_bytes()
-    for value in values:
+    for value in _free_texts(config.variants):
         if found := _named_files(prepared.base, value):
             named[value] = f"{_NAMED}/{digest(value.encode())[:16]}"
             files |= {f"{named[value]}/{inside}".rstrip("/."): content for inside, content in found.items()}
@@ -113,11 +114,21 @@ def delivery_of(
     return Delivery(digest(hashes.encode()), files, data, named or {}, versions, code_version())
 
 
+def _free_texts(variants: Iterable[Variant]) -> set[str]:
+    """The values that can name a file: of the parameters that were asked for those that take any text.
+
+    A word among a few, as `own` of `csi`, names none, whatever folders there are.
+    """
+    return {
+        value
+        for variant in variants
+        for key, value in variant.params
+        if key in variant.given and find(variant.name).Params.model_fields[key].annotation is str
+    }
+
+
 def _named_files(base: Path, value: str) -> dict[str, bytes]:
     """The files that a parameter's value names, by their place in it: a file itself, or all of a folder."""
-    # A word like `own` is no path, whatever folders there are.
-    if os.sep not in value and "." not in value:
-        return {}
     place = base / Path(value).expanduser()
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         inside = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]

@@ -27,9 +27,10 @@ from linksim import LinksimError
 from linksim.cli import main
 from linksim.data import cifar10
 from linksim.engine import journal
-from linksim.engine.away import _named_files
+from linksim.engine.away import _free_texts, _named_files
 from linksim.engine.cluster import parse_cluster
 from linksim.engine.queues import _clear
+from linksim.engine.variants import parse
 from linksim.models import weights
 from linksim.models.checkpoint import load_checkpoint
 from linksim.train.models import model_of_card
@@ -403,10 +404,13 @@ def test_of_runs_that_a_parameter_names_the_weights_travel_and_the_checkpoints_d
     run.mkdir(parents=True)
     for name in ("best.pt", "checkpoint.pt", "train.csv"):
         (run / name).write_bytes(name.encode())
-    assert _named_files(tmp_path, "./runs") == {
+    assert _named_files(tmp_path, "runs") == {
         "semoma_awgn/best.pt": b"best.pt", "semoma_awgn/train.csv": b"train.csv"
     }  # fmt: skip
     assert _named_files(tmp_path, "runs/semoma_awgn/checkpoint.pt") == {".": b"checkpoint.pt"}
+    # Whatever a folder is called; a word among a few, and what nobody asked for, is none.
+    asked = "semoma:weights=runs,csi=own", "kd+diffbir:caption=words", "bpg-ldpc-qam-sic"
+    assert _free_texts(map(parse, asked)) == {"runs", "words"}
 
 
 @pytest.mark.usefixtures("small_units")
