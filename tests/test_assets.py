@@ -291,7 +291,8 @@ def test_the_listing_says_what_is_installed(vgg16: Any, tmp_path: Path) -> None:
     torch.save(FULL, tmp_path / "a.pth")
     path = assets.get("vgg16", tmp_path / "a.pth")
     rows = {row.name: row for row in assets.listing()}
-    assert list(rows) == ["vgg16", "inception-fid", "cifar10", "prior-ddpm-cifar10", "prior-ffhq256"]
+    priors = ["prior-ddpm-cifar10", "prior-cifar10-50m", "prior-ffhq256"]
+    assert list(rows) == ["vgg16", "inception-fid", "cifar10", *priors]
     assert (rows["vgg16"].state, rows["vgg16"].size) == ("installed", path.stat().st_size)
     assert (rows["inception-fid"].state, rows["inception-fid"].size) == ("missing", None)
     assert all(row.licence and row.purpose and "://" in row.source for row in rows.values())

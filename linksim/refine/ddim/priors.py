@@ -70,6 +70,8 @@ class Published:
 PUBLISHED: Mapping[str, Published] = {
     # Ho, Jain, Abbeel 2020: FID 3.17; averaged weights.
     "ddpm-cifar10": Published("prior-ddpm-cifar10", (3, 32, 32), Checkpoint(heads="1")),
+    # Nichol, Dhariwal 2021: L_hybrid, 4,000 steps, cosine; half of its outputs are of the variance, which is not used.
+    "cifar10-50m": Published("prior-cifar10-50m", (3, 32, 32), Checkpoint("cosine", 4000)),
     # Chung et al. 2023 (DPS): guided-diffusion's network for 256x256, of half the width and one block a level.
     "ffhq256": Published("prior-ffhq256", (3, 256, 256), Checkpoint(heads="64c")),
 }

@@ -45,8 +45,10 @@ EXCESS = 1.1
 class DdimParams(Params):
     """Parameters of the refinement."""
 
-    prior: str = Field("small", description="small or large (trained here, 32x32), ddpm-cifar10 or ffhq256 (assets), a "
-                       "checkpoint of improved-diffusion, guided-diffusion or DDPM, or a diffusers folder")  # fmt: skip
+    prior: str = Field(
+        "small", description="small or large (trained here, 32x32), ddpm-cifar10, cifar10-50m or ffhq256 (assets), a "
+        "checkpoint of improved-diffusion, guided-diffusion or DDPM, or a diffusers folder",
+    )  # fmt: skip
     start: int | Literal["auto", "paper"] = Field(
         "auto", description="T' in original steps; auto: at each SNR the one that validated best (linksim tune), 0 "
         "where none was better than the first stage; paper: one for all SNRs, 200 on 256x256",

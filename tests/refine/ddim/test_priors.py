@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from linksim.errors import LinksimError
 from linksim.refine.ddim.ddpm import convert_ddpm
 from linksim.refine.ddim.openai import convert
 from linksim.refine.ddim.priors import PUBLISHED, Checkpoint, find_prior
+from linksim.refine.diffusion import make_scheduler
 from linksim.refine.files import read_checkpoint
 from tests.refine.ddim.ddpm_unet import DdpmUNet
 from tests.refine.ddim.openai_unet import UNet
@@ -114,6 +116,43 @@ def test_the_published_priors_have_the_sizes_of_their_papers() -> None:
     # The file holds a name and a header beside each tensor.
     assert 4 * sum(value.numel() for value in faces.parameters()) == pytest.approx(374_417_833, rel=1e-3)
     assert PUBLISHED["ffhq256"].how == Checkpoint(heads="64c")
+
+
+def test_a_prior_without_a_published_hash_is_held_to_its_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINKSIM_ASSETS", str(tmp_path / "assets"))
+    asset = assets.ASSETS["prior-cifar10-50m"]
+    assert isinstance(asset, assets.Unhashed)
+    with torch.device("meta"):
+        tensors = UNet(**{**CIFAR, "base": 128}).state_dict()
+    # The 50M of its name.
+    assert sum(value.numel() for value in tensors.values()) == pytest.approx(52.5e6, rel=0.01)
+    assert asset.tensors == {name: tuple(tensors[name].shape) for name in asset.tensors}
+    theirs = network()
+    torch.save(theirs.state_dict(), tmp_path / "small.pt")
+    with pytest.raises(LinksimError, match=r"is not prior-cifar10-50m: its time_embed.0.weight is \(128, 32\)"):
+        assets.get("prior-cifar10-50m", tmp_path / "small.pt")
+    (tmp_path / "page.html").write_text("no such file")
+    torch.save({"epoch": 3}, tmp_path / "other.pt")
+    for name in ("page.html", "other.pt"):
+        with pytest.raises(LinksimError, match=f"{name} does not hold the tensors of prior-cifar10-50m"):
+            assets.get("prior-cifar10-50m", tmp_path / name)
+    assert not (tmp_path / "assets").exists()
+    shapes = {name: tuple(theirs.state_dict()[name].shape) for name in asset.tensors}
+    monkeypatch.setitem(assets.ASSETS, asset.name, dataclasses.replace(asset, tensors=shapes))
+    assets.get(asset.name, tmp_path / "small.pt")
+    found = find_prior("cifar10-50m", Checkpoint(), SHAPE)
+    assert assets.digest(asset.name) == found.sha256 == hashlib.sha256((tmp_path / "small.pt").read_bytes()).hexdigest()
+    # Cosine over 4,000 steps, and the network is told thousandths: step 2,000 is its 500.
+    x = torch.randn(2, 3, 32, 32)
+    told = theirs(x, torch.tensor([500, 500]))[:, :3]
+    prior = found.load("cpu", "float32", SHAPE)
+    torch.testing.assert_close(prior.predict(x, 2000), told, rtol=1e-3, atol=1e-3)
+    # Improved DDPM, eq. 17: half-way little is left of the image.
+    kept = make_scheduler(found.schedule).alphas_cumprod
+    expected = [math.cos((step / 4000 + 0.008) / 1.008 * math.pi / 2) ** 2 for step in (1, 2000, 3000)]
+    assert [float(kept[step - 1]) for step in (1, 2000, 3000)] == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_published_prior_runs_once_its_asset_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
