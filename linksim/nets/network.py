@@ -190,7 +190,8 @@ def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:
     Args:
         snr_db: gamma, [B]; or [B, N] where every user has its own.
         h: coefficients, complex [B, N].
-        side_dim: 1: gamma alone (AWGN); 3: gamma, |h_i|, angle(h_i) of the user itself; 1 + 2N: gamma and every user's.
+        side_dim: 1: gamma alone (AWGN); 3: gamma, |h_i|, angle(h_i) of the user itself; 1 + 2N: then those of the other
+            users in turn, from the next one on.
 
     gamma is given in units of 20 dB and the angle in units of pi: the first layer is followed by a LayerNorm, which
     would see little of numbers that are large beside its bias.
@@ -202,4 +203,5 @@ def side_information(snr_db: Tensor, h: Tensor, side_dim: int) -> Tensor:
     polar = torch.stack([h.abs(), h.angle() / torch.pi], dim=-1).float()
     if side_dim == 3:
         return torch.cat([gamma, polar], dim=-1)
-    return torch.cat([gamma, polar.flatten(1)[:, None].expand(-1, users, -1)], dim=-1)
+    turned = [polar.roll(-place, dims=1) for place in range(users)]
+    return torch.cat([gamma, *turned], dim=-1)

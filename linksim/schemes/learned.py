@@ -87,6 +87,11 @@ def trained_note(
     return f"trained {' and '.join(found)}" if found else ""
 
 
+def _apart(spec: ModelSpec) -> ModelSpec:
+    """A spec of users in separate channel uses: the others' h are nothing to them."""
+    return replace(spec, ablation=NO_ABLATION, csi="own" if spec.csi == "all" else spec.csi)
+
+
 class WeightsParams(Params):
     """Parameters of every scheme with weights; each has `size` and `csi` beside them, with values of its own."""
 
@@ -209,17 +214,17 @@ class Learned(Scheme, Owner):
 
     @classmethod
     def parts(cls, spec: ModelSpec) -> dict[str, Model]:
-        """Its teacher: the model of the same symbols a user."""
+        """Its teacher: the orthogonal model of the same symbols a user."""
         if cls.teacher is None:
             return {}
-        return {"teacher": transceiver(replace(spec, method=cls.teacher, ablation=NO_ABLATION))}
+        return {"teacher": transceiver(_apart(replace(spec, method=cls.teacher)))}
 
     @classmethod
     def begins_as(cls, spec: ModelSpec) -> Model | None:
         """The orthogonal model that users can start as: 1/N of the symbols a user, all else the same."""
         if cls.source is None or spec.ablation == SCRATCH:
             return None
-        return transceiver(replace(spec, method=cls.source, rho=spec.rho / spec.users, ablation=NO_ABLATION))
+        return transceiver(_apart(replace(spec, method=cls.source, rho=spec.rho / spec.users)))
 
     @classmethod
     def check_images(cls, spec: ModelSpec, image_shape: tuple[int, int, int]) -> None:

@@ -203,8 +203,10 @@ def test_side_information_is_of_the_user_itself_or_of_all() -> None:
     own = side_information(gamma, h, 3)
     torch.testing.assert_close(own[0], torch.tensor([[0.5, 2**0.5, 0.25], [0.5, 2.0, 1.0]]))
     everyone = side_information(gamma, h, 5)
-    assert everyone.shape == (1, 2, 5)
-    torch.testing.assert_close(everyone[0, 0, 1:], everyone[0, 1, 1:])
+    # The user's own first, then the others' in turn: what a network for `own` is told comes before the rest.
+    torch.testing.assert_close(everyone[0], torch.cat([own[0], own[0, [1, 0], 1:]], dim=1))
+    three = side_information(gamma, torch.tensor([[1 + 0j, 2 + 0j, 3 + 0j]]), 7)
+    assert three[0, :, 1::2].tolist() == [[1, 2, 3], [2, 3, 1], [3, 1, 2]]
 
 
 def test_users_are_told_apart_and_every_codeword_has_its_power() -> None:

@@ -52,7 +52,8 @@ class Transceiver(Network):
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...], corners: Tensor | None = None) -> Tensor:
         """See `Network.encode`; `corners`: see `with_planes`."""
         shown = with_planes(images, self.planes, corners)
-        features = in_tiles(self.encoder, shown, side.flatten(0, 1), self.tile, OVERLAP, Fraction(1, self._stride))
+        told = side[..., : self.side_dim].flatten(0, 1)
+        features = in_tiles(self.encoder, shown, told, self.tile, OVERLAP, Fraction(1, self._stride))
         return normalise(to_symbols(features.unflatten(0, images.shape[:2])), powers)
 
     @property
@@ -84,11 +85,12 @@ class Transceiver(Network):
 
         Args:
             features: what layer `start` takes, [B, N, C', H', W'].
-            side: side information, [B, N, D].
+            side: side information, [B, N, D] or more, of which the first D are read.
 
         Returns:
             what layer `stop - 1` gives, [B, N, C'', H'', W'']; images [B, N, C, H, W] at the end.
         """
+        side = side[..., : self.side_dim]
         if self.shared_decoder:
             out = self.decoders[0](features.flatten(0, 1), side.flatten(0, 1), start, stop)
             found: Tensor = out.unflatten(0, features.shape[:2])
@@ -101,7 +103,7 @@ class Transceiver(Network):
 
         Where M is smaller here, the maps are taken half from the real and half from the imaginary part; where it is
         larger, the layers at the channel start anew. Side information that `source` did not have starts without
-        influence; every user's h ("all") does so as a whole. A shared decoder becomes every user's. Users that `source`
+        influence. A shared decoder becomes every user's. Users that `source`
         does not have begin with fresh planes or, where a shared decoder serves all, with those of its users again.
 
         Raises:
@@ -127,7 +129,7 @@ class Transceiver(Network):
             if name.startswith("decoders.") and source.shared_decoder:
                 origin = "decoders.0." + name.split(".", 2)[2]
             if origin in learned:
-                own[name] = _fit(learned[origin], value, kept=1 if max(self.side_dim, source.side_dim) > 3 else 3)
+                own[name] = _fit(learned[origin], value)
         self.load_state_dict(own)
 
     def embed(self, source: Network) -> None:
@@ -163,7 +165,7 @@ class Transceiver(Network):
             elif name.startswith("decoders.") and name.endswith(first):
                 value.zero_()[:, own_maps(int(name.split(".")[1]), users, maps)] = origin
             else:
-                value.copy_(origin)
+                value.copy_(_fit(origin, value))
         self.load_state_dict(own)
 
 
@@ -179,8 +181,8 @@ def own_maps(user: int, users: int, maps: int) -> Tensor:
     return torch.cat([real, half + real])
 
 
-def _fit(source: Tensor, target: Tensor, kept: int) -> Tensor:
-    """`source` in the shape of `target`; of columns for side information the first `kept` stay, the rest are zero."""
+def _fit(source: Tensor, target: Tensor) -> Tensor:
+    """`source` in the shape of `target`; columns for side information that it has not are zero."""
     if source.shape == target.shape:
         return source.clone()
     if source.dim() != target.dim():
@@ -190,7 +192,7 @@ def _fit(source: Tensor, target: Tensor, kept: int) -> Tensor:
         if have == want:
             continue
         if source.dim() == 2 and axis == 1:
-            stay = min(have, want, kept)
+            stay = min(have, want)
             fitted = torch.cat([fitted[:, :stay], fitted.new_zeros(len(fitted), want - stay)], dim=1)
             continue
         if want > have:

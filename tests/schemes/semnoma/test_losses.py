@@ -8,6 +8,9 @@ import torch
 
 from linksim.models.batch import Transmission
 from linksim.models.spec import ModelSpec
+from linksim.nets.network import side_information
+from linksim.schemes.learned import transceiver
+from linksim.schemes.semnoma.embedding import orthogonal_symbols
 from linksim.schemes.semnoma.losses import affinity, feature_affinity_loss
 from linksim.schemes.semnoma.recipe import RECIPES
 from linksim.schemes.semnoma.training import taught_losses
@@ -152,10 +155,25 @@ def test_crosskd_crosses_over_where_table_iv_says() -> None:
     assert RECIPE.j(True, 2) == 4
 
 
-def test_side_information_of_every_user_starts_without_influence() -> None:
-    own = build(ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12)))
-    everyone = build(ModelSpec("semnoma", "compact", "rayleigh", Fraction(1, 12), csi="all"))
+def test_users_that_are_told_of_all_start_as_those_that_are_told_of_themselves() -> None:
+    spec = ModelSpec("kd", "compact", "rayleigh", Fraction(1, 6))
+    own, everyone = (build(replace(spec, csi=csi)).eval() for csi in ("own", "all"))
     everyone.adopt(own)
-    weight = everyone.decoders[1].layers[2].encode_side[0].weight
-    torch.testing.assert_close(weight[:, :1], own.decoders[1].layers[2].encode_side[0].weight[:, :1])
-    assert not weight[:, 1:].any()
+    h = torch.randn(2, 2, dtype=torch.complex64)
+    images, side = torch.rand(2, 2, 3, 32, 32), side_information(torch.tensor([3.0, 12.0]), h, 5)
+    sent = own.encode(images, side[..., :3], (0.5, 0.5))
+    torch.testing.assert_close(everyone.encode(images, side, (0.5, 0.5)), sent)
+    torch.testing.assert_close(everyone.receive(sent.sum(1), side), own.receive(sent.sum(1), side[..., :3]))
+    # So do those in separate channel uses, which have no use for the others' h.
+    orthogonal = transceiver(replace(spec, csi="all")).begins_as
+    assert orthogonal is not None
+    assert orthogonal.name == "semoma_rayleigh_1-12_n2_own_sum_32px_compact"
+    source = build(orthogonal.spec).eval()
+    everyone.embed(source)
+    own.embed(source)
+    wanted = orthogonal_symbols(own, source, images, side[..., :3])
+    torch.testing.assert_close(orthogonal_symbols(everyone, source, images, side), wanted)
+    torch.testing.assert_close(everyone.receive(wanted.sum(1), side), own.receive(wanted.sum(1), side[..., :3]))
+    assert [model.name for model in transceiver(replace(spec, csi="all")).parts.values()] == [
+        "semoma_rayleigh_1-6_n2_own_sum_32px_compact"
+    ]
