@@ -9,16 +9,20 @@ if TYPE_CHECKING:
 
 ImageLoss = Literal["mae", "mse", "log-mse"]
 
-#: Added to an image's MSE in "log-mse": from 50 dB on, an image is as good as it need be.
+#: Where the images of users that send together are known as such.
+GroupLoss = Literal["mae", "mse", "log-mse", "log-pooled-mse"]
+
+#: Added to an MSE before its logarithm: from 50 dB on, an image is as good as it need be.
 _LEAST_MSE = 1e-5
 
 
-def fidelity(loss: ImageLoss, shown: Tensor, images: Tensor) -> Tensor:
+def fidelity(loss: GroupLoss, shown: Tensor, images: Tensor) -> Tensor:
     """The error of shown images [..., C, H, W], a scalar.
 
     Args:
-        loss: "mae", "mse", or "log-mse", which is 0.1 mean log(MSE + 1e-5) over images: what a mean of PSNRs asks for.
-        shown: images.
+        loss: "mae", "mse"; "log-mse", which is 0.1 mean log(MSE + 1e-5) over images: what a mean of PSNRs asks for; or
+            "log-pooled-mse", the same with the MSE of a group's users together, as `psnr_pooled_db` has it.
+        shown: images; for "log-pooled-mse" [..., N, C, H, W].
         images: the originals.
 
     Example:
@@ -31,4 +35,5 @@ def fidelity(loss: ImageLoss, shown: Tensor, images: Tensor) -> Tensor:
         return error.abs().mean()
     if loss == "mse":
         return error.square().mean()
-    return 0.1 * (error.square().flatten(-3).mean(-1) + _LEAST_MSE).log().mean()
+    first = -4 if loss == "log-pooled-mse" else -3
+    return 0.1 * (error.square().flatten(first).mean(-1) + _LEAST_MSE).log().mean()

@@ -23,9 +23,9 @@ from linksim.version import code_version, package_versions
 
 #: Columns of a training log, with their titles, in the order of the paper's figure.
 LOSSES = {
-    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "log-mse": "log MSE", "lpips": "LPIPS",
-    "adversarial": "Adversarial", "discriminator": "Discriminator", "kl": "KL", "latent": "Latent (Z)",
-    "first": "First stage", "total": "Total loss",
+    "fa": "FA", "crosskd": "CrossKD", "mae": "MAE", "mse": "MSE", "log-mse": "log MSE",
+    "log-pooled-mse": "log pooled MSE", "lpips": "LPIPS", "adversarial": "Adversarial",
+    "discriminator": "Discriminator", "kl": "KL", "latent": "Latent (Z)", "first": "First stage", "total": "Total loss",
 }  # fmt: skip
 
 

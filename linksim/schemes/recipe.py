@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from linksim.models.fidelity import ImageLoss
+from linksim.models.fidelity import GroupLoss
 from linksim.models.recipe import LinkRecipe
 
 
@@ -25,7 +25,7 @@ class TransceiverRecipe(LinkRecipe):
         'muon'
     """
 
-    loss: ImageLoss = "mae"
+    loss: GroupLoss = "mae"
     dropout: bool = True
 
     @classmethod

@@ -104,8 +104,8 @@ def taught_losses(
     The teacher sees the same images and h, with noise of its own, and sends orthogonally at P_avg (eq. 11).
 
     Returns:
-        scalars: "mae", "mse" or "log-mse"; "fa" (eqs. 13, 14) and "crosskd" (eq. 15), as far as they are trained for;
-        "total", which is minimised (eq. 17).
+        scalars: the images' error by its name; "fa" (eqs. 13, 14) and "crosskd" (eq. 15), as far as they are trained
+        for; "total", which is minimised (eq. 17).
     """
     spec, side = transmission.spec, transmission.side(batch)
     j = recipe.j(spec.fades, len(model.shape.widths))
