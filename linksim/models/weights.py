@@ -22,7 +22,7 @@ from linksim.errors import LinksimError, NoWeights
 from linksim.files import digest, write_atomic
 from linksim.models.checkpoint import BEST, load_checkpoint
 from linksim.models.owner import Model
-from linksim.models.spec import ModelSpec, lineage_pairs, size_words, spec_from_json
+from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, lineage_pairs, size_words, spec_from_json
 from linksim.paths import here, weights_dir
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def load(model: Model, found: Card | None = None) -> nn.Module:
     tensors: dict[str, Tensor] = {}
     for data in contents(model, found):
         tensors |= read_tensors(data, found["folder"])
-    return fitted(model, tensors, found["folder"])
+    return fitted(model, tensors, spec_from_json(found["model"]).name)
 
 
 def load_all(parts: Mapping[str, Model]) -> dict[str, nn.Module]:
@@ -299,7 +299,7 @@ def choose(model: Model, text: str) -> Chosen:
 
     Raises:
         NoWeights: there are none.
-        LinksimError: no such model or file, or it does not hold this network's tensors.
+        LinksimError: no such model or file, of another scheme or ablation, or it does not hold this network's tensors.
     """
     if text == "auto":
         other = None if model.name in cards() else serving(model)
@@ -311,6 +311,7 @@ def choose(model: Model, text: str) -> Chosen:
         found = there[model.name]
     elif text in cards():
         found = cards()[text]
+        _check_method(model, spec_from_json(found["model"]), text)
     else:
         return _in_file(model, here(Path(text)))
     snr_db, shape = found.get("settings", {}).get("snr_db"), spec_from_json(found["model"]).image_shape
@@ -322,6 +323,18 @@ def choose(model: Model, text: str) -> Chosen:
     if text != "auto" or chosen.images is not None:
         chosen.network()
     return chosen
+
+
+def _check_method(model: Model, there: Spec, text: object) -> None:
+    """Raises LinksimError for weights of another scheme: their networks may be alike, and no table would tell."""
+
+    def asked(spec: Spec) -> str:
+        if not isinstance(spec, ModelSpec):
+            return spec.name
+        return spec.method if spec.ablation == NO_ABLATION else f"{spec.method}:ablation={spec.ablation}"
+
+    if (other := asked(there)) != (own := asked(model.spec)):
+        raise LinksimError(f"weights={text}: these are of {other}, not of {own}: name them under their own scheme")
 
 
 def _in_file(model: Model, path: Path) -> Chosen:
@@ -347,6 +360,7 @@ def _in_file(model: Model, path: Path) -> Chosen:
         tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
         before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
         spec = content["identity"]["spec"]
+        _check_method(model, spec_from_json(spec), path)
         shape = tuple(spec.get("image_shape", model.spec.image_shape))
         facts = {"pairs": before + state["step"] * recipe["batch"],
                  "channel": spec.get("channel"), "snr_db": tuple(recipe["snr_db"]),
@@ -359,11 +373,18 @@ def _in_file(model: Model, path: Path) -> Chosen:
 def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network with these weights, ready to evaluate. Raises LinksimError where they are of another."""
     network = model.build()
-    try:
-        network.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:120]
-        raise LinksimError(f"{source}: these weights are not of the network of {model.name} ({said})") from None
+    own = network.state_dict()
+    for name in {**own, **tensors}:
+        if name not in own:
+            why = f"that has no {name}"
+        elif name not in tensors:
+            why = f"they lack {name}"
+        elif (found := tuple(tensors[name].shape)) != (wanted := tuple(own[name].shape)):
+            why = f"{name} is {found} and not {wanted}"
+        else:
+            continue
+        raise LinksimError(f"{source}: these weights are not of the network of {model.name}: {why}")
+    network.load_state_dict({name: value.float() for name, value in tensors.items()})
     return network.eval().requires_grad_(False)
 
 

@@ -311,7 +311,16 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
     [
         ("nothing-there", "weights=nothing-there: No such file or directory: give auto, shipped, a model's name"),
         ("semoma_awgn_1-3_n2_own_sum_32px_compac", "like semoma_awgn_1-3_n2_own_sum_32px_compact"),
-        ("semoma_awgn_1-3_n2_own_sum_32px_compact", "not of the network of semoma_awgn_1-24"),
+        (
+            "semoma_awgn_1-3_n2_own_sum_32px_compact",
+            "32px_compact: these weights are not of the network of semoma_awgn_1-24"
+            "_n2_own_sum_32px_compact: encoder.layers.8.1.weight is (32, 96, 1, 1) and not (4, 96, 1, 1)",
+        ),
+        # The same network: no table would tell.
+        ("semnoma_awgn_1-6_n2_own_sum_32px_compact", "these are of semnoma, not of semoma: name them"),
+        ("kd_awgn_1-3_n2_own_sum_32px_compact_fa", "these are of kd:ablation=fa, not of semoma"),
+        ("cgan_kd_awgn_1-6_n2_own_sum_32px_compact", "these are of cgan_kd_awgn_1-6_n2_own_sum_32px_compact, not of"),
+        ("{folder}/run", "these are of semnoma, not of semoma"),
         ("shipped", "none are shipped"),
         ("{folder}/garbage.safetensors", "no safetensors file"),
         ("{folder}/garbage.pt", "is damaged"),
@@ -321,8 +330,17 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
 def test_weights_that_are_none_or_of_another_network_are_refused(
     untrained: Path, tmp_path: Path, text: str, hint: str
 ) -> None:
+    from linksim.data.training import training_set_of
+    from linksim.schemes.semnoma.recipe import RECIPES
+    from linksim.train import loop
+
     for name in ("garbage.safetensors", "garbage.pt"):
         (tmp_path / name).write_bytes(b"garbage")
+    if text.endswith("run"):
+        other = transceiver(replace(SPEC, method="semnoma"))
+        images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8).numpy()
+        task = other.task(replace(RECIPES["scratch"], batch=2), training_set_of(images, 4), 0, "cpu", None)
+        loop.train(task, tmp_path / "run", steps=1)
     with pytest.raises(LinksimError, match=re.escape(hint)):
         sweep(tmp_path, scheme=f"semoma:weights={text.format(folder=tmp_path)}")
     assert not (tmp_path / "x").exists()
