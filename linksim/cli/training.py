@@ -188,6 +188,8 @@ def _train(args: argparse.Namespace) -> int:
         if args.dry_run:
             raise LinksimError("--dry-run is of a training from its start: leave --more out")
         seconds = parse_budget(args.more, "--more") if args.more else None
+    if seconds is not None and steps is not None:
+        raise LinksimError("a time and --steps are two lengths of one training: leave one of them out")
     if args.sweep:
         return _train_for(args)
     for option in ("jobs", "cluster"):
@@ -207,6 +209,7 @@ def _train(args: argparse.Namespace) -> int:
         start, recipe, more_seed = go_on_from(model, out)
         recipe = changed(recipe, _of_recipe(args))
         seed = seed if args.seed is not None else more_seed
+        print(f"{model.name}: goes on from the best weights of {start.run}, by seed {seed}", file=sys.stderr)
     else:
         if (out / CHECKPOINT).exists() and not args.resume:
             raise LinksimError(

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from linksim.errors import LinksimError
 from linksim.models.owner import Model
-from linksim.train.estimate import GPUS, LAUNCHES_S, UTILISATION, Cost, cost_of, starts_warm
+from linksim.train.estimate import CORE, CORE_FLOPS, GPUS, LAUNCHES_S, UTILISATION, Cost, cost_of, starts_warm
 
-#: Steps that hours are of, where neither steps nor a time are asked for.
+#: Steps that are told of where neither steps nor a time are asked for.
 STEPS = 10_000
+
+_DEVICES = (CORE, *GPUS)
 
 
 def cost_lines(
     models: Sequence[Model], recipe: str, changes: Mapping[str, str], warm: str | None = None, devices: int = 1,
     steps: int | None = None, seconds: float | None = None,
 ) -> Iterator[str]:  # fmt: skip
-    """A table of models and GPUs, line by line as it is found, and what it is of.
+    """A table of models and devices, line by line as it is found, and what it is of.
 
     A model whose cost cannot be told is named with the reason.
 
@@ -31,7 +33,7 @@ def cost_lines(
     fitting = seconds if steps is None else None
     steps = steps or STEPS
     width = max(map(len, [_all(len(models)), *(model.name for model in models)]))
-    yield _line(width, "model", ["parameters", "batch", "TFLOP/step", "GPU memory", *GPUS])
+    yield _line(width, "model", ["parameters", "batch", "TFLOP/step", "GPU memory", *_DEVICES])
     done: list[Cost] = []
     failed = ""
     for model in models:
@@ -44,23 +46,25 @@ def cost_lines(
         done.append(cost)
         what = [f"{cost.parameters / 1e6:.2f} M", f"{cost.batch}", _number(cost.flops / 1e12)]
         what.append(f"{cost.memory / 2**30:.1f} GiB")
-        yield _line(width, model.name, [*what, *(_told(cost, gpu, steps, fitting) for gpu in GPUS)])
+        yield _line(width, model.name, [*what, *(_told(cost, device, steps, fitting) for device in _DEVICES)])
     if not done:
         raise LinksimError(failed)
-    hours = {gpu: sum(cost.seconds(gpu) for cost in done) * steps / 3600 for gpu in GPUS}
+    hours = {device: sum(cost.seconds(device) for cost in done) * steps / 3600 for device in _DEVICES}
     if fitting:
-        hours = dict.fromkeys(GPUS, len(done) * fitting / 3600)
+        hours = dict.fromkeys(_DEVICES, len(done) * fitting / 3600)
     parameters = f"{sum(cost.parameters for cost in done) / 1e6:.2f} M"
-    yield _line(width, _all(len(done)), [parameters, "", "", "", *map(_hours, hours.values())])
+    if len(models) > 1:
+        yield _line(width, _all(len(done)), [parameters, "", "", "", *map(_hours, hours.values())])
     peaks = ", ".join(f"{gpu} {peak / 1e12:g}" for gpu, peak in GPUS.items())
-    told = f"steps in {_hours(fitting / 3600)}" if fitting else f"hours for {steps:,} steps"
+    told = f"steps in {_hours(fitting / 3600)}" if fitting else f"time for {steps:,} steps"
     yield (
-        f"{told} a model{f' on {devices} GPUs together' if devices > 1 else ''}, an estimate: "
-        f"{UTILISATION:.0%} of the dense bf16 peak is assumed, as measured on 32x32 images ({peaks} TFLOP/s)"
+        f"{told} a model{f' on {devices} together' if devices > 1 else ''}, an estimate: a core is taken to do "
+        f"{CORE_FLOPS / 1e9:g} GFLOP/s, a GPU {UTILISATION:.0%} of its dense bf16 peak ({peaks} TFLOP/s), both as "
+        "measured on 32x32 images"
     )
     yield (
-        f"{1000 * LAUNCHES_S:.0f} ms a step at the least, for the launch of kernels; left out: validation, the reading "
-        "of images, and the embedding before the first step (embed_steps, the encoder alone); memory falls with "
+        f"{1000 * LAUNCHES_S:.0f} ms a step of a GPU at the least, for the launch of kernels; left out: validation, the "
+        "reading of images, and the embedding before the first step (embed_steps, the encoder alone); memory falls with "
         "--set accumulate=N"
     )
 
@@ -73,10 +77,10 @@ def _line(width: int, name: str, cells: Sequence[str]) -> str:
     return "  ".join([f"{name:{width}}", *(f"{cell:>10}" for cell in cells)])
 
 
-def _told(cost: Cost, gpu: str, steps: int, seconds: float | None) -> str:
+def _told(cost: Cost, device: str, steps: int, seconds: float | None) -> str:
     if seconds is not None:
-        return f"{int(seconds / cost.seconds(gpu)):,}"
-    return _hours(steps * cost.seconds(gpu) / 3600)
+        return f"{int(seconds / cost.seconds(device)):,}"
+    return _hours(steps * cost.seconds(device) / 3600)
 
 
 def _hours(value: float) -> str:

@@ -28,6 +28,10 @@ from linksim.train.run import check_crop, check_shares
 #: Peak of GPUs in bfloat16, dense, with sums in float32 (NVIDIA's data sheets), in FLOP/s.
 GPUS = {"RTX 4090": 165e12, "A100": 312e12, "H100": 989e12}
 
+#: FLOP/s of one CPU core in training: SemNOMA for 32x32 images reached 28e9 in float32 on AVX2, 54e9 to 58e9 in
+#: bfloat16 where a core computes in it natively; DeepJSCC-NOMA, wide convolutions alone, up to 190e9.
+CORE, CORE_FLOPS = "CPU core", 50e9
+
 #: Share of the peak that a training is taken to reach: thirteen of 32x32 images, side by side on an H200, reached 1.9%.
 #: Their layers move bytes more than they multiply. Larger images were not measured.
 UTILISATION = 0.02
@@ -57,7 +61,7 @@ class Cost:
         parameters: values that are trained.
         flops: operations of a step: of matrix products and convolutions, forward and backward, of the whole batch.
         memory: bytes on each GPU.
-        devices: GPUs that share a step.
+        devices: that share a step.
     """
 
     batch: int
@@ -66,14 +70,17 @@ class Cost:
     memory: float
     devices: int = 1
 
-    def seconds(self, gpu: str) -> float:
-        """Seconds of a step on one of `GPUS`, or on `devices` of them together.
+    def seconds(self, device: str) -> float:
+        """Seconds of a step on one of `GPUS` or a `CORE` of a CPU, or on `devices` of them together.
 
         Example:
-            >>> Cost(32, 10**6, 6.24e12, 2e9).seconds("A100")
-            1.0
+            >>> cost = Cost(32, 10**6, 6.24e12, 2e9)
+            >>> cost.seconds("A100"), cost.seconds("CPU core")
+            (1.0, 124.8)
         """
-        return max(self.flops / (GPUS[gpu] * UTILISATION * self.devices), LAUNCHES_S)
+        if device == CORE:
+            return self.flops / (CORE_FLOPS * self.devices)
+        return max(self.flops / (GPUS[device] * UTILISATION * self.devices), LAUNCHES_S)
 
 
 def cost_of(model: Model, recipe: BaseRecipe, devices: int = 1) -> Cost:

@@ -69,7 +69,7 @@ def train(
         data: fingerprint of what is trained on; empty for CIFAR-10.
         seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
             short and gone on with equals one that was not.
-        steps: number of steps, in place of `seconds`; for a run that is gone on with, its new length.
+        steps: number of steps, in place of `seconds`; a run that is gone on with has its own.
         lineage: of a new run that starts warm: the trainings that made what it starts from.
         embedded: of a new run: whether it starts as users in separate channel uses.
         team: processes that train together; None is this one alone.
@@ -77,8 +77,8 @@ def train(
         preparing: told the steps that come before the first one of a new run, done and in all.
 
     Raises:
-        LinksimError: no budget, a checkpoint of another run, or a loss that is not finite (the last good weights are
-            kept).
+        LinksimError: no budget, a checkpoint of another run or length, or a loss that is not finite (the last good
+            weights are kept).
     """
     recipe, device = task.recipe, task.device
     team = team or Team(device)
@@ -96,6 +96,12 @@ def train(
     saved = load_checkpoint(checkpoint, device, ("optimizer", "averages")) if checkpoint.exists() else None
     if saved is not None and _as_known(saved["identity"], recipe) != identity:
         raise LinksimError(f"{checkpoint} is of another run, or of other images: take another --out")
+    if saved is not None and steps not in (None, saved["state"]["steps"]):
+        # The rate goes by the length: half of a run and half of a longer one are no run that could be made again.
+        raise LinksimError(
+            f"the run in {folder} is of {saved['state']['steps']} steps, not {steps}: leave --steps out; after its end "
+            "--more goes on"
+        )
     if saved is None and steps is None and seconds is None:
         raise LinksimError("no budget given: --budget 40m, or --steps")
 
@@ -183,7 +189,6 @@ def train(
         state = State(**saved["state"])
         for average in averages:
             average.n_averaged.fill_(_BEFORE + state.step)
-        state.steps = max(steps or state.steps, state.step)
     else:
         if team.leads:
             write_atomic(folder / SETTINGS, (json.dumps(identity, indent=1) + "\n").encode())

@@ -16,7 +16,7 @@ from linksim.models.spec import ModelSpec
 from linksim.models.task import Task
 from linksim.nets.optimizers import matrices
 from linksim.schemes.learned import transceiver
-from linksim.train.estimate import GPUS, Cost, cost_of, count
+from linksim.train.estimate import CORE, GPUS, Cost, cost_of, count
 from linksim.train.models import behind, priors
 
 COMPACT = transceiver(ModelSpec("deepjscc-noma", "compact", "rayleigh", Fraction(1, 12)))
@@ -107,15 +107,16 @@ def test_the_command_line_tells_and_leaves_nothing(
     assert main([*words, "--steps", "1000"]) == 0
     out = capsys.readouterr().out
     assert "lacks  semoma_awgn_1-96" in out
-    assert "hours for 1,000 steps a model, an estimate: 2%" in out
-    assert all(gpu in out for gpu in GPUS)
+    assert "time for 1,000 steps a model, an estimate: a core is taken to do 50 GFLOP/s, a GPU 2% of" in out
+    assert all(device in out for device in (CORE, *GPUS))
+    assert "all 1" not in out
     assert main([*words, "--budget", "2h"]) == 0
     assert "steps in 2.00 h a model" in capsys.readouterr().out
     Path("mine.yaml").write_text("scheme: [deepjscc-noma, semoma]\nchannel: awgn\nrho: 1/24\n")
     assert main(["train", "--dry-run", "--for", "mine.yaml", "--set", "batch=12"]) == 0
     out = capsys.readouterr().out
     assert "all 2 models" in out
-    assert "hours for 10,000 steps" in out
+    assert "time for 10,000 steps" in out
     Path("list.yaml").write_text("models: []\n")
     assert main(["train", "--dry-run", "--for", "list.yaml"]) == 2
     assert "give a sweep file" in capsys.readouterr().err
