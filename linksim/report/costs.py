@@ -63,9 +63,9 @@ def cost_lines(
         "measured on 32x32 images"
     )
     yield (
-        f"{1000 * LAUNCHES_S:.0f} ms a step of a GPU at the least, for the launch of kernels; left out: validation, the "
-        "reading of images, and the embedding before the first step (embed_steps, the encoder alone); memory falls with "
-        "--set accumulate=N"
+        f"{1000 * LAUNCHES_S:.0f} ms a step of a GPU at the least, for the launch of kernels; left out: validation, "
+        "the reading of images, and the embedding before the first step (embed_steps, the encoder alone); memory falls "
+        "with --set accumulate=N"
     )
 
 
