@@ -205,8 +205,9 @@ def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:
     parts = parts_of(config)
     wanted = dict.fromkeys(model for name in curves for model in models_for(parts[name], shape))
     models = with_prerequisites(unserved(wanted)) if any(curves.values()) else []
-    if not models:
+    if not models and not any(curves.values()):
         print("nothing of this figure is to be trained")
+    if not models:
         return 0
     for model in models:
         print(f"needed  {model.name}")

@@ -324,6 +324,7 @@ def _train_for(args: argparse.Namespace) -> int:
     from linksim.data.training import name_of
     from linksim.engine.cluster import parse_cluster
     from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.reproduce import what_lacks
     from linksim.models.spec import size_words
     from linksim.models.weights import cards, is_shipped
     from linksim.train.models import image_shape, models_for, trained_on_others, waves, with_prerequisites
@@ -369,8 +370,12 @@ def _train_for(args: argparse.Namespace) -> int:
     for model in dict.fromkeys([*lacking, *needed]):
         others = " (what is there is of other images)" if model.name in foreign else ""
         print(f"{'needed' if model in lacking else 'there '}  {model.name}{others}")
+    # Those that `weights=` names are of the user's own runs, which no sweep says how to train.
+    named = {name: why for name, why in what_lacks(config, shape).items() if why.startswith("weights=")}
+    for name, why in named.items():
+        print(f"lacks   {name}: {why}")
     if not lacking:
-        print("every model of this sweep has its weights")
+        print("all that --for trains has its weights" if named else "every model of this sweep has its weights")
         return 0
     if args.dry_run:
         return _dry_run(args, lacking)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -345,13 +346,15 @@ def _in_file(model: Model, path: Path) -> Chosen:
         data = file.read_bytes()
     except OSError as error:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
-        hint = f", like {near[0]}" if near else ""
-        none = path.is_dir() and isinstance(error, FileNotFoundError)
-        lacks = f"it has no {BEST}, and no run of {model.name}" if none else error.strerror
-        raise NoWeights(
-            f"weights={path}: {lacks}: give auto, shipped, a model's name{hint}, the folder of a run of linksim train, "
-            "or of its runs, or a file"
-        ) from None
+        if not isinstance(error, FileNotFoundError):
+            why = f"{error.strerror}: give another file, or auto"
+        elif near:
+            why = f"there is no such model, folder or file: did you mean {near[0]}?"
+        elif path.suffix in (".pt", ".safetensors"):
+            why = "there is no such file: give one that is there, the folder of a run of linksim train, or auto"
+        else:
+            why = f"no run of {model.name} is there: {model.command} --out {shlex.quote(str(path))}"
+        raise NoWeights(f"weights={path}: {why}") from None
     facts: dict[str, Any] = {"pairs": None}
     if file.suffix == ".safetensors":
         tensors = read_tensors(data, f"weights={path}")

@@ -311,8 +311,9 @@ def test_a_dry_run_names_what_lacks_and_writes_nothing(
     assert main(["reproduce", str(file), "--dry-run", "--set", named, "--set", "rho=1/12"]) == 0
     out = capsys.readouterr().out
     assert "ready  semoma_weights=semoma_rayleigh_1-24_n2_own_sum_32px_compact_rayleigh_1-12\n" in out
-    assert "none: No such file or directory: give auto" in out
-    assert "nothing of this figure is to be trained" in out
+    command = "linksim train --scheme semoma --channel rayleigh --rho 1/12 --size compact --budget 40m --out"
+    assert f"none: no run of semoma_rayleigh_1-24_n2_own_sum_32px_compact is there: {command} {tmp_path}/none\n" in out
+    assert "nothing of this figure" not in out
     # The file does not ask for what was asked for beside it.
     assert main(["reproduce", str(file), "--only", "semnoma", "--set", "rho=1/96"]) == 2
     assert "train what lacks" not in capsys.readouterr().err

@@ -309,8 +309,13 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("nothing-there", "weights=nothing-there: No such file or directory: give auto, shipped, a model's name"),
-        ("semoma_awgn_1-3_n2_own_sum_32px_compac", "like semoma_awgn_1-3_n2_own_sum_32px_compact"),
+        (
+            "nothing-there",
+            "weights=nothing-there: no run of semoma_awgn_1-24_n2_own_sum_32px_compact is there: linksim train"
+            " --scheme semoma --channel awgn --rho 1/12 --size compact --budget 40m --out nothing-there",
+        ),
+        ("gone.pt", "weights=gone.pt: there is no such file: give one that is there"),
+        ("semoma_awgn_1-3_n2_own_sum_32px_compac", "did you mean semoma_awgn_1-3_n2_own_sum_32px_compact?"),
         (
             "semoma_awgn_1-3_n2_own_sum_32px_compact",
             "32px_compact: these weights are not of the network of semoma_awgn_1-24"
@@ -324,7 +329,7 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
         ("shipped", "none are shipped"),
         ("{folder}/garbage.safetensors", "no safetensors file"),
         ("{folder}/garbage.pt", "is damaged"),
-        ("{folder}", "it has no best.pt, and no run of semoma_awgn_1-24_n2_own_sum_32px_compact: give auto"),
+        ("{folder}", "no run of semoma_awgn_1-24_n2_own_sum_32px_compact is there: linksim train --scheme semoma"),
     ],
 )
 def test_weights_that_are_none_or_of_another_network_are_refused(
