@@ -91,8 +91,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> LinksimError:
     return LinksimError(f"unknown {kind} {shown(name)}: {hint}{listed}")
 
 
-def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> str:
-    """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError."""
+def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant", trainings: bool = False) -> str:
+    """The one of `labels` that `label` names, whole or by its bare scheme name. Raises LinksimError.
+
+    Args:
+        trainings: whether `--trainings` is a way out where several differ in their weights.
+    """
     if not isinstance(label, str):
         raise LinksimError(f"{shown(label)} names no scheme: give its name")
     matches = [known for known in labels if known == label] or [
@@ -101,5 +105,6 @@ def chosen(labels: Sequence[str], label: str, kind: str = "scheme variant") -> s
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise LinksimError(f"{shown(label)} names several variants: {', '.join(matches)}: give one in full")
+        together = ", or --trainings" if trainings and all("weights=" in known for known in matches) else ""
+        raise LinksimError(f"{shown(label)} names several variants: {', '.join(matches)}: give one in full{together}")
     raise unknown(kind, label, labels)

@@ -254,7 +254,9 @@ def _limits(option: str, text: str | None) -> tuple[float, float] | None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from linksim.api import compare
+    from linksim.api import compare, load, load_groups
+    from linksim.engine.sweep import PER_IMAGE
+    from linksim.paths import shipped
 
     differences = compare(args.folder, args.baseline, args.metric, args.stage, args.others, args.trainings)
     if args.curves is not None:
@@ -262,6 +264,9 @@ def _compare(args: argparse.Namespace) -> int:
         names = [chosen(there, name) for name in split_list(args.curves)]
         differences = differences[differences["variant"].isin(names)]
     print(differences.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    there, used = int(load(args.folder)["n_groups"].max()), load_groups(args.folder)["group"].nunique()
+    if used < there and not (shipped(args.folder) / PER_IMAGE).exists():
+        print(f"{used:,} of {there:,} groups, the first ones: {args.folder} has no {PER_IMAGE}")
     return 0
 
 

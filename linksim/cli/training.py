@@ -505,9 +505,11 @@ def _card(args: argparse.Namespace) -> int:
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
     lost = sum(run["pairs"] for run in runs if not run["command"])
     parts = model.parts
-    behind = "; ".join(parts[key].name if key in parts else key for key in found.get("parts", {}))
+    behind = "; ".join(f"{key} {parts[key].name}" if key in parts else key for key in found.get("parts", {}))
+    behind += f": linksim card {next(iter(parts.values())).name}" if len(parts) == 1 and behind else ""
     if behind and before:
-        behind += ", the trainings before the command behind those of their time"
+        behind += "; earlier commands ran with what was there then"
+    embedded = found.get("pairs", 0) - found.get("steps", 0) * found.get("settings", {}).get("batch", 0)
     rows = {
         "model": name,
         "where": place(found),
@@ -515,8 +517,9 @@ def _card(args: argparse.Namespace) -> int:
         "cite": found.get("citation"),
         "recipe": found.get("recipe"),
         "settings": " ".join(f"{key}={value}" for key, value in found.get("settings", {}).items() if key != "name"),
-        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {model.spec.unit}, {found.get('seconds')} s on "
-        f"{found.get('device')}",
+        "trained": f"{found.get('steps')} steps, {found.get('pairs')} {model.spec.unit}"
+        + (f" ({embedded} of them in the embedding)" if found.get("embedded") and embedded > 0 else "")
+        + f", {found.get('seconds')} s on {found.get('device')}",
         "started": _started(name, known, whole=not lost and not parts),
         "in all": f"{lineage_pairs(found)} {model.spec.unit}, what it started from included"
         + (f"; of the first {lost} no command is left" if lost else ""),

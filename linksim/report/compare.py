@@ -82,6 +82,18 @@ def common(whole: pd.DataFrame, tables: Mapping[str, tuple[pd.DataFrame, Mapping
     return whole[shared] if shared.any() else whole
 
 
+def without_weights(variant: str) -> str:
+    """A variant by its other parameters.
+
+    Example:
+        >>> without_weights("kd:ablation=fa,weights=runs/a"), without_weights("klt")
+        ('kd:ablation=fa', 'klt')
+    """
+    name, _, rest = variant.partition(":")
+    others = [part for part in rest.split(",") if part and not part.startswith("weights=")]
+    return ":".join(filter(None, [name, ",".join(others)]))
+
+
 def by_training(groups: pd.DataFrame) -> pd.DataFrame:
     """The rows with variants that differ in `weights` alone as trainings of one, called by its other parameters.
 
@@ -93,13 +105,7 @@ def by_training(groups: pd.DataFrame) -> pd.DataFrame:
         >>> by_training(rows)["variant"].tolist()
         ['kd:ablation=fa', 'kd', 'klt']
     """
-
-    def named(variant: str) -> str:
-        name, _, rest = variant.partition(":")
-        others = [part for part in rest.split(",") if part and not part.startswith("weights=")]
-        return ":".join(filter(None, [name, ",".join(others)]))
-
-    names = {variant: named(variant) for variant in groups["variant"].unique()}
+    names = {variant: without_weights(variant) for variant in groups["variant"].unique()}
     return groups.assign(**{TRAINING: groups["variant"], "variant": groups["variant"].map(names)})
 
 
@@ -128,7 +134,8 @@ def paired_differences(
     if metric not in columns:
         raise unknown("metric column", metric, columns)
     labels = list(dict.fromkeys(groups["variant"]))
-    name = chosen(labels, baseline)
+    counted = TRAINING in groups
+    name = chosen(labels, without_weights(baseline) if counted else baseline, trainings=not counted)
     stages = {label: list(dict.fromkeys(rows["stage"])) for label, rows in groups.groupby("variant", sort=False)}
     stage = stages[name][-1] if stage is None else stage
     if stage not in stages[name]:
@@ -138,7 +145,6 @@ def paired_differences(
         raise LinksimError(f"only {name} is in these results: sweep two schemes at once to compare them")
     if groups[metric].dtype.kind not in "iuf":
         raise LinksimError(f"{metric} is no number: take another column")
-    counted = TRAINING in groups
     told = groups if counted else groups.assign(**{TRAINING: groups["variant"]})
     means = told.groupby(["variant", "stage", TRAINING, *_POINT, "group"], sort=False)[metric].mean().sort_index()
     base = means.loc[name, stage].unstack(TRAINING)

@@ -60,7 +60,9 @@ def test_curves_that_are_not_run_again_keep_their_rows() -> None:
     assert counts == {("kd", 1 / 6): 5, ("kd", 1 / 3): 4, ("semoma", 1 / 6): 4}
 
 
-def test_results_are_paired_with_where_the_table_of_images_is_gone(tmp_path: Path) -> None:
+def test_results_are_paired_with_where_the_table_of_images_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = {"channel": "rayleigh", "snr": "0,10", "groups": 6, "metrics": "psnr,ssim", "progress": False}
     linksim.sweep(tmp_path / "paper", scheme="bpg-capacity", **given)
     linksim.sweep(tmp_path / "mine", scheme="klt", **given | {"groups": 4})
@@ -73,6 +75,13 @@ def test_results_are_paired_with_where_the_table_of_images_is_gone(tmp_path: Pat
     assert main([*words, "--curves", "klt"]) == 0
     assert main([*words, "--curves", "klr"]) == 2
     (tmp_path / "paper" / "per_image.parquet").unlink()
+    capsys.readouterr()
+    assert main([*words, "--curves", "klt"]) == 0
+    assert "of 6 groups" not in capsys.readouterr().out
+    few = pd.read_parquet(tmp_path / "paper" / "per_group.parquet").query("group < 4")
+    few.to_parquet(tmp_path / "paper" / "per_group.parquet")
+    assert main([*words, "--curves", "klt"]) == 0
+    assert "4 of 6 groups, the first ones" in capsys.readouterr().out
     short = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "mine"])
     assert list(short["groups"]) == list(whole["groups"]) == [4, 4]
     assert list(short["difference"]) == pytest.approx(list(whole["difference"]), abs=0.008)
@@ -120,6 +129,13 @@ def test_the_chance_in_training_is_in_the_interval_of_several_trainings() -> Non
     both = pd.concat([trained("kd:ablation=fa", [1.0, 3.0, 5.0]), trained("semnoma", [0.0, 1.0])])
     alone = paired_differences(both, "semnoma:weights=runs/0", "ssim")
     assert "trainings" not in alone
+    with pytest.raises(linksim.LinksimError, match=r"names several variants: .*: give one in full, or --trainings"):
+        paired_differences(both, "semnoma", "ssim")
+    # By the name of one of them too.
+    pd.testing.assert_frame_equal(
+        paired_differences(by_training(both), "semnoma:weights=runs/1", "ssim"),
+        paired_differences(by_training(both), "semnoma", "ssim"),
+    )
     (found,) = paired_differences(by_training(both), "semnoma", "ssim").to_dict("records")
     assert found["variant"] == "kd:ablation=fa"
     assert (found["trainings"], found["baseline_trainings"], found["groups"]) == (3, 2, 50)

@@ -60,3 +60,8 @@ def test_cards_of_shipped_weights_print_the_systems_rho(capsys: pytest.CaptureFi
         assert main(["card", name]) == 0
         shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
         assert shown["command"].startswith(" ".join(["linksim", *model.words]))
+        for key, part in model.parts.items():
+            assert f"{key} {part.name}" in shown["behind"]
+        if card.get("embedded"):
+            embedded = card["pairs"] - card["steps"] * card["settings"]["batch"]
+            assert f"pairs ({embedded} of them in the embedding)" in shown["trained"]
