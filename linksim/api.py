@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,8 @@ def compare(
     groups = {str(folder): load_groups(folder) for folder in folders}
     told_apart = {place: by_training(rows) if trainings else rows for place, rows in groups.items()}
     tables = {place: (rows, provenance.read_run(Path(place))) for place, rows in told_apart.items()}
+    if trainings:
+        _check_told_apart(run["identity"] for _, run in tables.values() if run is not None)
     found = paired_differences(common(together(tables), tables), baseline, metric, stage)
     if found.empty:
         raise LinksimError(
@@ -214,6 +216,22 @@ def compare(
             "another column, or sweep again"
         )
     return found
+
+
+def _check_told_apart(identities: Iterable[Mapping[str, Any]]) -> None:
+    """Raises LinksimError where trainings of one scheme have the same weights: one would be counted twice."""
+    from linksim.report.compare import without_weights
+
+    seen: dict[tuple[str, str, str], str] = {}
+    for facts in identities:
+        for key, digest in facts.items():
+            if not key.endswith(" weights"):
+                continue
+            # Behind a variant, which may have spaces in it, stand channel and rho.
+            variant, *point = key.removesuffix(" weights").rsplit(" ", 2)
+            other = seen.setdefault((without_weights(variant), " ".join(point), str(digest)), variant)
+            if other != variant:
+                raise LinksimError(f"{other} and {variant} have the same weights, those of one training: leave one out")
 
 
 def gallery(

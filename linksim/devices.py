@@ -37,6 +37,8 @@ def keep_freed_memory() -> bool:
 
 def check_device(name: str) -> None:
     """Raises LinksimError for a device that is not there, or that linksim does not know."""
+    if not isinstance(name, str):
+        raise LinksimError(f"device {shown(name)}: give a name, cpu or cuda")
     if name == "cpu":
         return
     if name.partition(":")[0] != "cuda":

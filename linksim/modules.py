@@ -97,8 +97,16 @@ class Link:
             seed: of draws that are those of a sweep with this seed; None draws new ones from torch's generator.
 
         Raises:
-            LinksimError: numbers of groups without a seed.
+            LinksimError: numbers of groups without a seed, or what is no number of them, of symbols or SNR.
         """
+        count = _count("groups", len(groups) if isinstance(groups, Sequence) else groups)
+        _count("symbols", symbols)
+        try:
+            gamma = torch.as_tensor(snr_db, dtype=torch.float32, device=self.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise LinksimError(f"snr_db = {shown(snr_db)}: give a number, or one for each group") from None
+        if gamma.shape not in ((), (1,), (count,)) or not bool(gamma.isfinite().all()):
+            raise LinksimError(f"snr_db = {shown(snr_db)}: give a finite number, or one for each of {count} groups")
         draws: Draws
         if seed is not None:
             numbers = range(groups) if isinstance(groups, int) else groups
@@ -109,10 +117,16 @@ class Link:
         else:
             raise LinksimError("groups by number have draws of a seed: give seed=0, or how many groups there are")
         drawn = realise(self.config, draws, symbols, self.access)
-        gamma = torch.as_tensor(snr_db, dtype=torch.float32, device=self.device).expand(len(numbers))
+        gamma = gamma.expand(len(numbers))
         estimate = drawn.estimate(self.config.csi_error_var)
         side = SideInfo(gamma, 10 ** (-gamma / 10), estimate, (seed or 0, tuple(numbers)))
         return Use(side, drawn)
+
+
+def _count(what: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise LinksimError(f"{what} = {shown(value)}: give a whole number from 1")
+    return value
 
 
 class Transceiver(nn.Module):
@@ -147,7 +161,19 @@ class Transceiver(nn.Module):
         self.link = Link(link, scheme.access, scheme.setting.device)
 
     def encode(self, images: Tensor, side: SideInfo) -> Tensor:
-        """Images float32 [B, N, C, H, W] in [0, 1] to symbols complex64 [B, N, S], of each user's power."""
+        """Images to symbols complex64 [B, N, S], of each user's power.
+
+        Args:
+            images: float32 [B, N, C, H, W] in [0, 1], of the B groups of `side`.
+            side: as a `Use` has it.
+
+        Raises:
+            LinksimError: images of another shape or type.
+        """
+        wanted = (len(side.snr_db), self.users, *self.image_shape)
+        if not isinstance(images, Tensor) or not images.is_floating_point() or tuple(images.shape) != wanted:
+            found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise LinksimError(f"images are {found}: give float32 {wanted}, in [0, 1]")
         return self.scheme.transmit(images, side)
 
     def receive(self, received: Tensor, side: SideInfo) -> Tensor:

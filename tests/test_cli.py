@@ -85,6 +85,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ([*SWEEP, "--device", "cuda:99"], "device cuda:99: there"),
         ([*SWEEP, "--set", "seed"], "key=value"),
         ([*SWEEP, "--set", "sede=1"], "did you mean 'seed'"),
+        ([*SWEEP, "--set", "seed=1", "--set", "seed=2"], "'seed' is given twice"),
+        ([*SWEEP, "--seed", "1", "--set", "seed=2"], "--set seed and --seed ask for the same"),
         ([*SWEEP, "--grops", "3"], "did you mean '--groups'"),
         (["sweep", "nowhere.yaml"], "No such file"),
         (["swep"], "sweep"),

@@ -95,6 +95,11 @@ def test_a_channel_is_drawn_anew_or_by_seed() -> None:
     torch.testing.assert_close(quiet(symbols), torch.einsum("bmn,bnk->bmk", quiet.side.h[..., 0], symbols))
 
 
+def encoded(images: Any) -> torch.Tensor:
+    model = linksim.load_model("semoma")
+    return model.encode(images, model.link.draw(2, 0.0, model.symbols).side)
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -106,6 +111,19 @@ def test_a_channel_is_drawn_anew_or_by_seed() -> None:
         (lambda: linksim.load_model("kd", users=5), "no weights kd_"),
         (lambda: linksim.load_model("kd", rho=-1), "must be positive"),
         (lambda: linksim.channel().draw([1], 0.0, 8), "give seed=0"),
+        (lambda: linksim.channel(device=5), "device 5: give a name"),
+        (lambda: linksim.channel().draw(-1, 0.0, 8), "groups = -1"),
+        (lambda: linksim.channel().draw([], 0.0, 8, seed=0), "groups = 0"),
+        (lambda: linksim.channel().draw(1, 0.0, None), "symbols = None"),
+        (lambda: linksim.channel().draw(1, "x", 8), "snr_db = 'x'"),
+        (lambda: linksim.channel().draw(1, float("nan"), 8), "give a finite number"),
+        (lambda: linksim.channel().draw(2, torch.zeros(3), 8), "one for each of 2 groups"),
+        (
+            lambda: encoded(torch.zeros(2, 2, 3, 31, 31)),
+            "torch.float32 (2, 2, 3, 31, 31): give float32 (2, 2, 3, 32, 32)",
+        ),
+        (lambda: encoded(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)), "images are torch.uint8"),
+        (lambda: encoded([0.0]), "images are list"),
         (lambda: linksim.refiner("cgn", behind=linksim.load_model("kd")), "did you mean 'cgan'"),
     ],
 )

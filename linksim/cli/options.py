@@ -155,6 +155,8 @@ def changes(args: argparse.Namespace) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals:
             raise LinksimError(f"--set {shown(text)}: write key=value")
+        if key.strip() in values:
+            raise LinksimError(f"--set {shown(key.strip())} is given twice: leave one out")
         values[key.strip()] = value
     return values
 
@@ -166,6 +168,8 @@ def sweep_values(args: argparse.Namespace, names: Iterable[str] = SETTINGS) -> d
     overrides = changes(args)
     values: dict[str, Any] = read_sweep_file(args.file, overrides) if args.file else dict(overrides)
     given = given_settings(args, names)
+    if twice := sorted(given.keys() & overrides.keys()):
+        raise LinksimError(f"--set {twice[0]} and --{twice[0].replace('_', '-')} ask for the same: leave one out")
     if "scheme" in given:
         # Schemes named on the command line replace the file's, and with them what the file asked of those.
         values = {key: value for key, value in values.items() if key not in SHARED}

@@ -22,6 +22,7 @@ from linksim.cli.options import (
     command,
     decibels,
     given_settings,
+    own_folder,
     parsed,
     print_costs,
     print_rows,
@@ -165,7 +166,7 @@ def train_model(out: str | Path = "runs/train", **words: Any) -> Path:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
+    from linksim.models.checkpoint import BEST, CHECKPOINT, load_checkpoint
     from linksim.models.recipe import changed
     from linksim.models.spec import lineage_pairs
     from linksim.models.weights import ships
@@ -190,6 +191,7 @@ def _train(args: argparse.Namespace) -> int:
         seconds = parse_budget(args.more, "--more") if args.more else None
     if seconds is not None and steps is not None:
         raise LinksimError("a time and --steps are two lengths of one training: leave one of them out")
+    own_folder(args.out, "runs/x")
     if args.sweep:
         return _train_for(args)
     for option in ("jobs", "cluster"):
@@ -215,6 +217,10 @@ def _train(args: argparse.Namespace) -> int:
             raise LinksimError(
                 f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out"
             )
+        if (out / BEST).exists() and not (out / CHECKPOINT).exists():
+            raise LinksimError(
+                f"{out} holds the weights of a run whose {CHECKPOINT} is gone: take another --out, so that they stay"
+            )
         start = find_start(model, args.warm, out)
         known, run_seed = begun_with(model, out)
         if known is None or args.recipe is not None or args.set:
@@ -231,8 +237,8 @@ def _train(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         kept = out / CHECKPOINT
         step = load_checkpoint(kept)["state"]["step"] if kept.exists() else None
-        how = "--resume" if args.more is None else "--resume in place of --more"
-        words = f"{out} is kept as after step {step}; the same command with {how} goes on from there"
+        how = "" if args.resume else " with --resume" if args.more is None else " with --resume in place of --more"
+        words = f"{out} is kept as after step {step}; the same command{how} goes on from there"
         print(f"\nstopped: {words if step is not None else 'nothing yet'}", file=sys.stderr)
         return 130
     except LinksimError:

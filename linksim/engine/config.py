@@ -384,4 +384,8 @@ def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> d
         raise LinksimError(f"sweep file {path} is no YAML: {_problem(error)}") from None
     if not isinstance(values, dict):
         raise LinksimError(f"sweep file {path} holds no settings: write lines like `scheme: bpg-ldpc-qam-sic`")
+    for key, value in values.items():
+        field = SweepConfig.model_fields.get(str(key))
+        if value is None and field is not None and field.default is not None:
+            raise LinksimError(f"sweep file {path}: {key} has no value: give one, or take the line away")
     return {**values, **(overrides or {})}

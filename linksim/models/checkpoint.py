@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import pickle
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, said
 from linksim.files import write_atomic
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
@@ -44,18 +43,29 @@ class State:
     prepared: int = 0
 
 
-def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, device: str = "cpu", also: Iterable[str] = (), way_out: str = "take it away, or take another --out"
+) -> dict[str, Any]:
     """What `save_atomic` wrote.
 
     Args:
         also: what it must hold beside `identity`, `model` and `state`.
+        way_out: what to do about one that cannot be read.
 
     Raises:
         LinksimError: a file that it did not write, or that another version wrote.
     """
     import torch
 
+    if not path.exists():
+        raise LinksimError(f"{path} is gone: train again into another --out")
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise LinksimError(f"{path} is no checkpoint of linksim train, or damaged: {way_out}")
     try:
+        # PyTorch reads past what the sums of the file's parts would tell.
+        with zipfile.ZipFile(path) as archive:
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"{part} is not what was written")
         content = torch.load(path, map_location=device, weights_only=True)
         # What another version wrote lacks nothing there, and is not damaged.
         if set(content["state"]) != {known.name for known in fields(State)}:
@@ -63,22 +73,17 @@ def load_checkpoint(path: Path, device: str = "cpu", also: Iterable[str] = ()) -
         missing = {"identity", "model", *also} - set(content)
         if missing:
             raise ValueError(f"no {min(missing)} in it")
-    except FileNotFoundError:
-        raise LinksimError(f"{path} is gone: train again into another --out") from None
-    except OSError as error:
-        # What PyTorch makes of a file that was cut short.
-        if error.errno == errno.EINVAL:
-            raise damaged(path, error) from None
+    except (LinksimError, PermissionError, MemoryError):
         raise
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        raise damaged(path, error) from None
+    # Of a damaged file three libraries raise almost any type.
+    except Exception as error:
+        raise damaged(path, error, way_out) from None
     return dict(content)
 
 
-def damaged(path: Path, error: Exception) -> LinksimError:
+def damaged(path: Path, error: Exception, way_out: str = "take it away, or take another --out") -> LinksimError:
     """The error for a checkpoint that is not what was written."""
-    said = " ".join(str(error).split())[:80]
-    return LinksimError(f"{path} is damaged ({said}): take it away, or take another --out")
+    return LinksimError(f"{path} is damaged ({said(error, 80)}): {way_out}")
 
 
 def save_atomic(path: Path, content: dict[str, Any]) -> None:

@@ -115,8 +115,6 @@ def install(model: Model, facts: Mapping[str, Any], folder: Path, replace: bool)
         where = ".".join(map(str, first["loc"]))
         raise LinksimError(f"{folder / CONFIG}: its card is none ({where}: {shown(first['msg'])})") from None
     network = fitted(model, folder)
-    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-        raise LinksimError(f"{folder / WEIGHTS} holds values that are not finite")
     weights.ready_to_install()
     weights.install(model, network, facts)
 

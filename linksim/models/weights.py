@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from linksim.errors import LinksimError, NoWeights
 from linksim.files import digest, write_atomic
-from linksim.models.checkpoint import BEST, load_checkpoint
+from linksim.models.checkpoint import BEST, damaged, load_checkpoint
 from linksim.models.owner import Model
 from linksim.models.spec import NO_ABLATION, ModelSpec, Spec, lineage_pairs, size_words, spec_from_json
 from linksim.paths import here, weights_dir
@@ -343,6 +343,8 @@ def _in_file(model: Model, path: Path) -> Chosen:
     runs = path / model.name / BEST
     file = (runs if runs.exists() else path / BEST) if path.is_dir() else path
     try:
+        if file.exists() and not file.is_file():
+            raise NoWeights(f"weights={path} is no file: give one, the folder of a run of linksim train, or auto")
         data = file.read_bytes()
     except OSError as error:
         near = difflib.get_close_matches(str(path), transceivers(), n=1)
@@ -359,22 +361,28 @@ def _in_file(model: Model, path: Path) -> Chosen:
     if file.suffix == ".safetensors":
         tensors = read_tensors(data, f"weights={path}")
     else:
-        content = load_checkpoint(file)
-        tensors, state, recipe = content["model"], content["state"], content["identity"]["recipe"]
-        before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
-        spec = content["identity"]["spec"]
-        _check_method(model, spec_from_json(spec), path)
-        shape = tuple(spec.get("image_shape", model.spec.image_shape))
-        facts = {"pairs": before + state["step"] * recipe["batch"],
-                 "channel": spec.get("channel"), "snr_db": tuple(recipe["snr_db"]),
-                 "images": None if shape == model.spec.image_shape else size_words(shape)}  # fmt: skip
+        way_out = "give another file, the folder of a run of linksim train, or auto"
+        content = load_checkpoint(file, way_out=way_out)
+        state = content["state"]
+        try:
+            tensors = {name: value.float() for name, value in content["model"].items()}
+            spec, recipe = spec_from_json(content["identity"]["spec"]), content["identity"]["recipe"]
+            before = sum(run["pairs"] for run in state["lineage"]) + state["prepared"]
+            facts["pairs"] = int(before + state["step"] * recipe["batch"])
+            low, high = map(float, recipe.get("snr_db", (-math.inf, math.inf)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(file, error, way_out) from None
+        _check_method(model, spec, path)
+        assert isinstance(spec, ModelSpec)
+        facts |= {"channel": spec.channel, "snr_db": (low, high)}
+        facts["images"] = None if spec.image_shape == model.spec.image_shape else size_words(spec.image_shape)
     chosen = Chosen(digest(data), network=lambda: fitted(model, tensors, f"weights={path}"), **facts)
     chosen.network()
     return chosen
 
 
 def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The network with these weights, ready to evaluate. Raises LinksimError where they are of another."""
+    """The network with these weights, ready to evaluate. Raises LinksimError for those of another, or not finite."""
     network = model.build()
     own = network.state_dict()
     for name in {**own, **tensors}:
@@ -384,6 +392,8 @@ def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Modul
             why = f"they lack {name}"
         elif (found := tuple(tensors[name].shape)) != (wanted := tuple(own[name].shape)):
             why = f"{name} is {found} and not {wanted}"
+        elif not bool(tensors[name].isfinite().all()):
+            raise LinksimError(f"{source} has weights that are not finite, {name}: give others")
         else:
             continue
         raise LinksimError(f"{source}: these weights are not of the network of {model.name}: {why}")

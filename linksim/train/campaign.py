@@ -44,12 +44,12 @@ class _Entry(BaseModel):
     channel: str = "awgn"
     rho: str = "1/6"
     size: str | None = None
-    users: int = 2
+    users: Annotated[int, Field(strict=True)] = 2
     csi: str | None = None
     power: str = "sum"
     ablation: str = "none"
-    bar: Annotated[float, Field(allow_inf_nan=False)]
-    pairs: int | None = Field(None, ge=1)
+    bar: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    pairs: Annotated[int, Field(strict=True, ge=1)] | None = None
     recipe: str = "fast"
     warm: str | None = None
     set: dict[str, str] = {}

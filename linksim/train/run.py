@@ -21,7 +21,7 @@ from linksim.devices import check_device, trains_in_bfloat16
 from linksim.errors import LinksimError, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
 from linksim.models import weights
-from linksim.models.checkpoint import BEST, CHECKPOINT, State, load_checkpoint
+from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
 from linksim.models.spec import SCRATCH, ModelSpec, began_with, spec_from_json
@@ -90,10 +90,15 @@ class Start:
         """The network, None from scratch, and the trainings that made it, oldest first."""
         if self.run is not None:
             content = load_checkpoint(self.run / BEST)
-            network = model.build()
             # As they are installed, so that a card's command makes the same.
-            network.load_state_dict({name: value.half().float() for name, value in content["model"].items()})
-            return network, json.loads((self.run / HISTORY).read_text(encoding="utf-8"))
+            halves = {name: value.half() for name, value in content["model"].items()}
+            network = weights.fitted(model, halves, str(self.run / BEST))
+            try:
+                lineage = json.loads((self.run / HISTORY).read_text(encoding="utf-8"))
+                sum(run["pairs"] for run in lineage)
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise damaged(self.run / HISTORY, error, "take another --out") from None
+            return network, lineage
         if not self.model:
             return None, []
         card = weights.cards()[self.model]
@@ -157,6 +162,9 @@ def run_training(
         raise LinksimError(failed)
     if images is None:
         images = load()
+    if start.run is not None and team.leads:
+        # Before anything is moved.
+        start.load(model)
     start = start.begun(team.leads)
     team.wait()
     out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +172,10 @@ def run_training(
         if team.leads:
             remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
-        task = model.task(recipe, images, seed, device, network)
+        try:
+            task = model.task(recipe, images, seed, device, network)
+        except LinksimError as error:
+            raise LinksimError(f"--warm {start.model}: {error}" if start.model else str(error)) from None
         task.embedded = start.embedded and network is not None
         task.parts = parts
         if not task.validated:

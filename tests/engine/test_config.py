@@ -138,7 +138,7 @@ def test_rows_of_numbers_may_be_arrays_ranges_or_lists() -> None:
     assert make_config({"scheme": "bpg-capacity", "data_dir": Path("a"), "dataset": "cifar10"}).data_dir == "a"
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b", "scheme: [", "\x00", "a: " + "[" * 2000, "a: !!int b"])
+@pytest.mark.parametrize("text", ["", "- a\n- b", "scheme: [", "\x00", "a: " + "[" * 2000, "a: !!int b", "snr:"])
 def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(LinksimError, match=r"sweep file .*bad\.yaml"):

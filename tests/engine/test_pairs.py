@@ -123,6 +123,17 @@ def trained(model: str, effects: list[float], noise: float = 0.1) -> pd.DataFram
     return pd.concat(rows, ignore_index=True)
 
 
+def test_one_training_is_not_counted_as_two(tmp_path: Path) -> None:
+    name = "semoma_awgn_1-12_n2_own_sum_32px_compact"
+    linksim.sweep(
+        tmp_path / "x", scheme=f"semoma,semoma:weights={name},klt", rho="1/6", snr=10, groups=2, metrics="psnr",
+        progress=False,
+    )  # fmt: skip
+    assert len(linksim.compare(tmp_path / "x", "klt")) == 2
+    with pytest.raises(linksim.LinksimError, match=f"semoma and semoma:weights={name} have the same weights"):
+        linksim.compare(tmp_path / "x", "klt", trainings=True)
+
+
 def test_the_chance_in_training_is_in_the_interval_of_several_trainings() -> None:
     from linksim.report.compare import by_training, paired_differences
 

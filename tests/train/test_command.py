@@ -46,8 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None
 
 
 def train(folder: Path, *words: str) -> int:
-    given = ["train", "--data-dir", str(folder / "data"), "--out", str(folder / "runs"), "--set", "batch=2", *words]
-    return main(given)
+    given = [*words] if any(word.startswith("batch") for word in words) else ["--set", "batch=2", *words]
+    return main(["train", "--data-dir", str(folder / "data"), "--out", str(folder / "runs"), *given])
 
 
 def source(folder: Path) -> None:
@@ -143,6 +143,11 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "semoma", "--steps", "1", "--set", "los=mse"), "did you mean 'loss'"),
         (("--scheme", "semoma", "--steps", "1", "--set", "batch=0"), "greater than or equal to 1"),
         (("--scheme", "semoma", "--steps", "1", "--set", "batch"), "write key=value"),
+        (("--scheme", "semoma", "--steps", "1", "--set", "ema=0", "--set", "ema=0.9"), "'ema' is given twice"),
+        (("--scheme", "semoma", "--steps", "1", "--budget", "1h"), "two lengths of one training"),
+        (("--scheme", "semoma", "--steps", "1", "--out", ""), "--out names the current folder"),
+        (("--scheme", "semoma", "--steps", "1", "--warm", "ngf_awgn_1-6_n1_none_sum_32px_paper"),
+         "--warm ngf_awgn_1-6_n1_none_sum_32px_paper: a Transceiver cannot start from a NgfNetwork"),
         (("--scheme", "semoma", "--steps", "1", "--recipe", "quick"), "unknown recipe"),
         (("--scheme", "semoma", "--steps", "1", "--set", "cross_layer=9"), "less than or equal to 8"),
         (("--scheme", "bpg-capacity", "--steps", "1"), "there is nothing to train"),
@@ -162,6 +167,7 @@ def test_a_run_that_is_there_is_gone_on_with_only_when_told_so(
         (("--scheme", "semoma", "--more", "soon"), "--more 'soon': write a time"),
         (("--scheme", "semoma", "--more", "1m"), "no run to go on with"),
         (("--scheme", "semoma", "--more", "1m", "--resume"), "leave --resume out"),
+        (("--scheme", "semoma", "--more", "1m", "--steps", "1"), "two lengths of one training"),
         (("--scheme", "semoma", "--steps", "1", "--warm", "nosuch"), "unknown"),
         (("--for", "sweeps/fig06.yaml", "--steps", "1", "--size", "paper"), "leave it out with --for"),
         (("--for", "sweeps/fig08.yaml", "--steps", "1"), "images of 256x256"),
@@ -400,6 +406,42 @@ def test_a_run_goes_on_after_its_end_from_its_best_weights(folder: Path, capsys:
     checkpoint.unlink()
     assert train(folder, *words, "--more", "1m") == 2
     assert "has not ended: --resume goes on with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["history.json", "best.pt"])
+def test_a_run_whose_files_are_damaged_is_not_gone_on_with_and_stays_as_it_is(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/12")
+    assert train(folder, *words, "--steps", "1") == 0
+    run = folder / "runs" / BASE.name
+    if name == "best.pt":
+        # It can be read, and one of its tensors is gone.
+        content = torch.load(run / name, weights_only=True)
+        content["model"].popitem()
+        torch.save(content, run / name)
+    else:
+        (run / name).write_text('{"a":')
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    capsys.readouterr()
+    assert train(folder, *words, "--more", "--steps", "1") == 2
+    assert str(run / name) in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert [path.name for path in (folder / "runs").iterdir()] == [BASE.name]
+
+
+def test_weights_whose_checkpoint_is_gone_are_not_written_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--scheme", "semoma", "--rho", "1/12", "--steps", "1")
+    assert train(folder, *words) == 0
+    run = folder / "runs" / BASE.name
+    (run / "checkpoint.pt").unlink()
+    before = (run / "best.pt").read_bytes()
+    for more in ((), ("--resume",)):
+        assert train(folder, *words, *more) == 2
+        assert "holds the weights of a run whose checkpoint.pt is gone: take another --out" in capsys.readouterr().err
+    assert (run / "best.pt").read_bytes() == before
 
 
 def test_a_run_is_resumed_with_the_recipe_and_the_seed_that_it_began_with(
