@@ -264,9 +264,9 @@ def _compare(args: argparse.Namespace) -> int:
         names = [chosen(there, name) for name in split_list(args.curves)]
         differences = differences[differences["variant"].isin(names)]
     print(differences.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
-    there, used = int(load(args.folder)["n_groups"].max()), int(load_groups(args.folder)["group"].nunique())
-    if used < there and not (shipped(args.folder) / PER_IMAGE).exists():
-        print(f"{used:,} of {there:,} groups, the first ones: {args.folder} has no {PER_IMAGE}")
+    groups, used = int(load(args.folder)["n_groups"].max()), int(load_groups(args.folder)["group"].nunique())
+    if used < groups and not (shipped(args.folder) / PER_IMAGE).exists():
+        print(f"{used:,} of {groups:,} groups, the first ones: {args.folder} has no {PER_IMAGE}")
     return 0
 
 
