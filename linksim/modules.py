@@ -302,6 +302,8 @@ def channel(
 def _checked(link: LinkConfig, device: str) -> LinkConfig:
     """A link whose channel is written the one way. Raises LinksimError for what is none."""
     check_device(device)
+    if not isinstance(link.channel, str):
+        raise LinksimError(f"channel = {shown(link.channel)}: give its name (linksim list channels)")
     for what, value, most in (("users", link.users, MAX_USERS), ("antennas", link.antennas, MAX_ANTENNAS)):
         if not isinstance(value, int) or not 1 <= value <= most:
             raise LinksimError(f"{what} = {shown(value)}: give a whole number, 1 to {most}")

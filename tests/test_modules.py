@@ -112,6 +112,7 @@ def encoded(images: Any) -> torch.Tensor:
         (lambda: linksim.load_model("kd", rho=-1), "must be positive"),
         (lambda: linksim.channel().draw([1], 0.0, 8), "give seed=0"),
         (lambda: linksim.channel(device=5), "device 5: give a name"),
+        (lambda: linksim.load_model("kd", channel=3), "channel = 3: give its name"),
         (lambda: linksim.channel().draw(-1, 0.0, 8), "groups = -1"),
         (lambda: linksim.channel().draw([], 0.0, 8, seed=0), "groups = 0"),
         (lambda: linksim.channel().draw(1, 0.0, None), "symbols = None"),
