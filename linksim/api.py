@@ -220,7 +220,7 @@ def compare(
 
 def _check_told_apart(identities: Iterable[Mapping[str, Any]]) -> None:
     """Raises LinksimError where trainings of one scheme have the same weights: one would be counted twice."""
-    from linksim.report.compare import without_weights
+    from linksim.grammar import without_weights
 
     seen: dict[tuple[str, str, str], str] = {}
     for facts in identities:

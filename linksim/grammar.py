@@ -57,6 +57,18 @@ def written_params(kind: str, text: str, known: Collection[str]) -> dict[str, st
     return found
 
 
+def without_weights(variant: str) -> str:
+    """A variant by its other parameters: those that differ in `weights` alone are trainings of one scheme.
+
+    Example:
+        >>> without_weights("kd:ablation=fa,weights=runs/a"), without_weights("klt")
+        ('kd:ablation=fa', 'klt')
+    """
+    name, _, rest = variant.partition(":")
+    others = [part for part in rest.split(",") if part and not part.startswith("weights=")]
+    return ":".join(filter(None, [name, ",".join(others)]))
+
+
 def settled(kind: str, text: str, params: type[P], asked: Mapping[str, str]) -> P:
     """Parameters with their types and defaults. Raises LinksimError for a value out of range."""
     try:

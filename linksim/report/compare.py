@@ -11,6 +11,7 @@ import pandas as pd
 from linksim.engine.provenance import USUAL
 from linksim.engine.stats import difference_of_trainings
 from linksim.errors import LinksimError, chosen, shown, unknown
+from linksim.grammar import without_weights
 
 _POINT = ["channel", "rho", "snr_db"]
 #: Column: which of a variant's trainings a row is of, where they are told apart.
@@ -80,18 +81,6 @@ def common(whole: pd.DataFrame, tables: Mapping[str, tuple[pd.DataFrame, Mapping
         [point.isin(pd.MultiIndex.from_frame(table[_POINT])) for table, _ in tables.values()]
     )
     return whole[shared] if shared.any() else whole
-
-
-def without_weights(variant: str) -> str:
-    """A variant by its other parameters.
-
-    Example:
-        >>> without_weights("kd:ablation=fa,weights=runs/a"), without_weights("klt")
-        ('kd:ablation=fa', 'klt')
-    """
-    name, _, rest = variant.partition(":")
-    others = [part for part in rest.split(",") if part and not part.startswith("weights=")]
-    return ":".join(filter(None, [name, ",".join(others)]))
 
 
 def by_training(groups: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from linksim.errors import LinksimError, shown, unknown
+from linksim.grammar import without_weights
 from linksim.refine.registry import REFINERS
 from linksim.schemes.registry import SCHEMES
 
@@ -99,7 +100,7 @@ _SALT = "3166 "
 
 
 def look(variant: str) -> Look:
-    """How a variant is drawn, by its name alone.
+    """How a variant is drawn, by its name alone; trainings of one scheme alike.
 
     Args:
         variant: as in the table's column: `name:key=value,...`.
@@ -108,6 +109,7 @@ def look(variant: str) -> Look:
         >>> look("kd"), look("kd") == look("my-scheme")
         (Look(colour='#0072B2', marker='o', filled=True), False)
     """
+    variant = without_weights(variant)
     if variant in KNOWN:
         return KNOWN[variant].look
     colour, marker, filled, *_ = sha256(f"{_SALT}{variant}".encode()).digest()
