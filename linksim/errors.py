@@ -24,6 +24,10 @@ class NoWeights(LinksimError):
     """Weights that are not there, or not whole."""
 
 
+class WrongStart(LinksimError):
+    """Weights that a training cannot start from."""
+
+
 #: Characters of a value that a message shows at the most.
 _SHOWN = 80
 

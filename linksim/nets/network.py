@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from linksim.data.images import pixels
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, WrongStart
 
 #: Pixels by which parts of large images go over each other's edges: what lies further away changes little.
 OVERLAP = 64
@@ -90,9 +90,9 @@ def check_sides(image_shape: tuple[int, int, int], stride: int) -> None:
         )
 
 
-def cannot_start(network: Network, source: Network) -> LinksimError:
+def cannot_start(network: Network, source: Network) -> WrongStart:
     """The error for a warm start from a network of another kind."""
-    return LinksimError(
+    return WrongStart(
         f"a {type(network).__name__} cannot start from a {type(source).__name__}: take a model of the same kind"
     )
 

@@ -18,7 +18,7 @@ from torch import nn
 from linksim.data.images import pixels
 from linksim.data.training import CIFAR10, VALIDATED, TrainingSet
 from linksim.devices import check_device, trains_in_bfloat16
-from linksim.errors import LinksimError, chosen, shown
+from linksim.errors import LinksimError, WrongStart, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
 from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint
@@ -174,8 +174,8 @@ def run_training(
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
         try:
             task = model.task(recipe, images, seed, device, network)
-        except LinksimError as error:
-            raise LinksimError(f"--warm {start.model}: {error}" if start.model else str(error)) from None
+        except WrongStart as error:
+            raise WrongStart(f"--warm {start.model}: {error}") from None
         task.embedded = start.embedded and network is not None
         task.parts = parts
         if not task.validated:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, WrongStart
 from linksim.link.power import normalise
 from linksim.nets.network import (
     OVERLAP,
@@ -112,7 +112,7 @@ class Transceiver(Network):
         if not isinstance(source, Transceiver):
             raise cannot_start(self, source)
         if len(source.shape.widths) != len(self.shape.widths):
-            raise LinksimError(
+            raise WrongStart(
                 f"networks of {len(self.shape.widths)} stages cannot start from one of {len(source.shape.widths)}: "
                 "take a model for images of about this size"
             )
