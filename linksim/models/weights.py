@@ -384,20 +384,21 @@ def _in_file(model: Model, path: Path) -> Chosen:
 def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network with these weights, ready to evaluate. Raises LinksimError for those of another, or not finite."""
     network = model.build()
-    own = network.state_dict()
-    for name in {**own, **tensors}:
-        if name not in own:
-            why = f"that has no {name}"
-        elif name not in tensors:
-            why = f"they lack {name}"
-        elif (found := tuple(tensors[name].shape)) != (wanted := tuple(own[name].shape)):
-            why = f"{name} is {found} and not {wanted}"
-        elif not bool(tensors[name].isfinite().all()):
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
             raise LinksimError(f"{source} has weights that are not finite, {name}: give others")
-        else:
-            continue
-        raise LinksimError(f"{source}: these weights are not of the network of {model.name}: {why}")
-    network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    try:
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError:
+        there = {name: tuple(value.shape) for name, value in tensors.items()}
+        lacks = [f"they lack {name}" for name in own if name not in there]
+        others = [
+            f"{name} is {shape} and not {own[name]}" for name, shape in there.items() if own.get(name, shape) != shape
+        ]
+        more = [f"that has no {name}" for name in there if name not in own]
+        why = [*others, *lacks, *more][0]
+        raise LinksimError(f"{source}: these weights are not of the network of {model.name}: {why}") from None
     return network.eval().requires_grad_(False)
 
 

@@ -172,10 +172,7 @@ def run_training(
         if team.leads:
             remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
-        try:
-            task = model.task(recipe, images, seed, device, network)
-        except WrongStart as error:
-            raise WrongStart(f"--warm {start.model}: {error}") from None
+        task = model.task(recipe, images, seed, device, network)
         task.embedded = start.embedded and network is not None
         task.parts = parts
         if not task.validated:
@@ -188,6 +185,8 @@ def run_training(
                 embedded=start.embedded, team=team,
                 report=report if team.leads else None, preparing=preparing if team.leads else None,
             )  # fmt: skip
+        except WrongStart as error:
+            raise LinksimError(f"--warm {start.model}: {error}") from None
         except torch.OutOfMemoryError:
             raise LinksimError(
                 f"{spec.name}: the GPU has no room for {recipe.batch} groups a step: take a smaller --set batch=... "
