@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -384,20 +385,20 @@ def _in_file(model: Model, path: Path) -> Chosen:
 def fitted(model: Model, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
     """The network with these weights, ready to evaluate. Raises LinksimError for those of another, or not finite."""
     network = model.build()
-    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for name, value in tensors.items():
         if not bool(value.isfinite().all()):
             raise LinksimError(f"{source} has weights that are not finite, {name}: give others")
     try:
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError:
-        there = {name: tuple(value.shape) for name, value in tensors.items()}
-        lacks = [f"they lack {name}" for name in own if name not in there]
-        others = [
-            f"{name} is {shape} and not {own[name]}" for name, shape in there.items() if own.get(name, shape) != shape
-        ]
-        more = [f"that has no {name}" for name in there if name not in own]
-        why = [*others, *lacks, *more][0]
+    except RuntimeError as error:
+        own = network.state_dict()
+        # Of PyTorch's list the first entry: some differ in shape and fit nevertheless.
+        if found := re.search(r"size mismatch for ([\w.]+):", str(error)):
+            name = found[1]
+            why = f"{name} is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}"
+        else:
+            lacks = [name for name in own if name not in tensors]
+            why = f"they lack {lacks[0]}" if lacks else f"that has no {next(n for n in tensors if n not in own)}"
         raise LinksimError(f"{source}: these weights are not of the network of {model.name}: {why}") from None
     return network.eval().requires_grad_(False)
 

@@ -328,7 +328,7 @@ def test_shipped_weights_can_be_asked_for_beside_ones_own(tmp_path: Path, monkey
         ("{folder}/run", "these are of semnoma, not of semoma"),
         ("shipped", "none are shipped"),
         ("{folder}/garbage.safetensors", "no safetensors file"),
-        ("{folder}/garbage.pt", "is damaged"),
+        ("{folder}/garbage.pt", "garbage.pt is no checkpoint of linksim train, or damaged: give another file"),
         ("{folder}", "no run of semoma_awgn_1-24_n2_own_sum_32px_compact is there: linksim train --scheme semoma"),
     ],
 )

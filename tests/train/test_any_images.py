@@ -40,9 +40,10 @@ def own(place: Path, monkeypatch: pytest.MonkeyPatch, small_networks: None) -> N
 
 
 def words(place: Path, scheme: str, rho: str, *more: str, steps: int = 1, out: str = "runs") -> list[str]:
+    crop = [] if any(word.startswith("crop=") for word in more) else ["--set", "crop=64"]
     return [
         "train", "--scheme", scheme, "--rho", rho, "--dataset", f"folder:{place / 'faces'}", "--image-size", "256",
-        "--steps", str(steps), "--set", "batch=2", "--set", "crop=64", "--out", str(place / out), *more,
+        "--steps", str(steps), "--set", "batch=2", *crop, "--out", str(place / out), *more,
     ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from linksim.schemes.learned import learned, transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.schemes.semnoma.training import ConvNextTask, taught_losses
 from linksim.schemes.training import compile_networks
+from linksim.stopping import Stopped
 from linksim.train import loop
 from linksim.train.logs import Logs
 from linksim.train.models import asked_model
@@ -368,7 +369,7 @@ class Line(Task):
 
 
 @pytest.mark.parametrize("decay", Line.decays)
-def test_of_several_averages_the_best_is_kept(decay: float, tmp_path: Path) -> None:
+def test_of_several_averages_the_best_is_kept(decay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = BaseRecipe(learning_rate=0.1, weight_decay=0.0, warmup=0.0, schedule="constant", clip=0.0)
 
     def run(target: float, folder: str, steps: int) -> State:
@@ -390,5 +391,14 @@ def test_of_several_averages_the_best_is_kept(decay: float, tmp_path: Path) -> N
     best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)
     assert float(best["model"]["weight"]) == pytest.approx(average, abs=1e-5)
     # One that is gone on with has the averages of one that was not.
-    run(average, "cut", 5)
+    asked = itertools.count()
+
+    def after_five() -> None:
+        if next(asked) == 5:
+            raise Stopped
+
+    monkeypatch.setattr(loop, "stop_if_told", after_five)
+    with pytest.raises(Stopped):
+        run(average, "cut", 12)
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["state"]["step"] == 5
     assert run(average, "cut", 12).best == state.best
