@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,11 +226,11 @@ def _check_told_apart(identities: Iterable[Mapping[str, Any]]) -> None:
     seen: dict[tuple[str, str, str], str] = {}
     for facts in identities:
         for key, digest in facts.items():
-            if not key.endswith(" weights"):
+            # A variant, which may have spaces in it, then channel and rho; of what a refiner works with there is more.
+            if not (found := re.fullmatch(r"(.+) (\S+ [0-9/]+) weights", key)):
                 continue
-            # Behind a variant, which may have spaces in it, stand channel and rho.
-            variant, *point = key.removesuffix(" weights").rsplit(" ", 2)
-            other = seen.setdefault((without_weights(variant), " ".join(point), str(digest)), variant)
+            variant, point = found[1], found[2]
+            other = seen.setdefault((without_weights(variant), point, str(digest)), variant)
             if other != variant:
                 raise LinksimError(f"{other} and {variant} have the same weights, those of one training: leave one out")
 
