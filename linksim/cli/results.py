@@ -264,9 +264,11 @@ def _compare(args: argparse.Namespace) -> int:
         names = [chosen(there, name) for name in split_list(args.curves)]
         differences = differences[differences["variant"].isin(names)]
     print(differences.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
-    groups, used = int(load(args.folder)["n_groups"].max()), int(load_groups(args.folder)["group"].nunique())
-    if used < groups and not (shipped(args.folder) / PER_IMAGE).exists():
-        print(f"{used:,} of {groups:,} groups, the first ones: {args.folder} has no {PER_IMAGE}")
+    # With the table of images all groups are there, and it is not to be read once more.
+    if not (shipped(args.folder) / PER_IMAGE).exists():
+        groups, used = int(load(args.folder)["n_groups"].max()), int(load_groups(args.folder)["group"].nunique())
+        if used < groups:
+            print(f"{used:,} of {groups:,} groups, the first ones: {args.folder} has no {PER_IMAGE}")
     return 0
 
 
