@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 import linksim
+from linksim.engine.context import fact_name
 from linksim.engine.pairs import per_group
 from linksim.engine.stats import difference_of_trainings
 from linksim.engine.sweep import PER_GROUP
@@ -259,7 +260,8 @@ def weights(table: pd.DataFrame, claim: Claim) -> str | None:
     if not set(names) <= set(here["variant"]):
         return None
     trainings = [sorted(set(here.loc[here["variant"] == name, TRAINING])) for name in names]
-    hashes = [[facts.get(f"{one} {claim.channel} {claim.rho} weights", "-")[:8] for one in own] for own in trainings]
+    point = claim.channel, parse_rho(claim.rho), "weights"
+    hashes = [[facts.get(fact_name(one, *point), "-")[:8] for one in own] for own in trainings]
     return " / ".join(["+".join(own) for own in hashes] + ["-"] * (2 - len(names)))
 
 

@@ -4,8 +4,9 @@
 choice of the recipe changed. `warm`: the same for SemNOMA (compact, block Rayleigh fading, rho 1/6) from the shipped
 orthogonal weights, as the shipped ones were trained. `teaching`: every row trains KD-SemNOMA there from its teacher,
 with one choice of the losses changed, beside SemNOMA from the same start. `embedded`: SemNOMA and KD-SemNOMA as users
-in separate channel uses at first (`linksim.schemes.semnoma.embedding`), with one choice of `finetune` changed. Each
-gives the validation PSNR. Rows whose choices the table in `results/recipes` holds are not run again.
+in separate channel uses at first (`linksim.schemes.semnoma.embedding`), with one choice of `finetune` changed.
+`scratch`: SemOMA as in `base`, with one choice of `scratch` changed; SOAP is pytorch_optimizer's (`pip install
+pytorch-optimizer`). Each gives the validation PSNR. Rows that the table in `results/recipes` holds are not run again.
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
+import torch
+from torch import nn
 
 from linksim.data.training import TrainingData
 from linksim.models import weights
+from linksim.models.checkpoint import BEST, load_checkpoint
 from linksim.models.spec import ModelSpec
+from linksim.nets.optimizers import Optimizer
 from linksim.schemes.learned import transceiver
 from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.train.loop import train
@@ -30,7 +37,65 @@ from linksim.train.loop import train
 FOLDER = Path(__file__).parent.parent / "results" / "recipes"
 COSINE = replace(RECIPES["adamw"], schedule="cosine")
 FINETUNE = RECIPES["finetune"]
+SCRATCH = RECIPES["scratch"]
 RELEASED = replace(COSINE, weights=(10.0, 100.0, 1.0), fa_norm="released")
+
+
+class Tried(Optimizer):
+    """Parameter groups of one optimiser, each at a multiple of the recipe's rate.
+
+    Args:
+        optimizer: with the multiple as "times" in every group.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._parts = [optimizer]
+
+    def step(self, rate: float | None = None) -> None:
+        """See `Optimizer`."""
+        for group in self._parts[0].param_groups:
+            group["lr"] = group["lr"] if rate is None else rate * group["times"]
+        self._parts[0].step()
+
+
+def soap(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> Optimizer:
+    """SOAP (Vyas et al., 2024) in the place of the recipe's optimiser."""
+    from pytorch_optimizer import SOAP
+
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters()), "times": 1.0}]
+    return Tried(SOAP(groups, lr=learning_rate, weight_decay=weight_decay, max_precondition_dim=1024))
+
+
+def encoder_times(times: float) -> Callable[[nn.Module, str, float, float], Optimizer]:
+    """AdamW whose rate for the encoder is `times` the decoders'."""
+
+    def made(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> Optimizer:
+        decoders = list(model.get_submodule("decoders").parameters())
+        known = set(map(id, decoders))
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+        groups = [{"params": decoders, "times": 1.0}, {"params": rest, "times": times}]
+        return Tried(torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True))
+
+    return made
+
+
+@dataclass(frozen=True)
+class Try:
+    """A training whose recipe does not say all of it.
+
+    Args:
+        spec: model.
+        recipe: how.
+        optimizer: takes the place of the recipe's.
+        first: recipe of a part of the pairs that comes before, whose best weights the rest starts from.
+        share: that part.
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    optimizer: Callable[[nn.Module, str, float, float], Optimizer] = Optimizer  # type: ignore[assignment]
+    first: Recipe | None = None
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +114,7 @@ class Search:
     table: str
     choices: tuple[str, ...]
     pairs: int
-    rows: Mapping[str, tuple[ModelSpec, Recipe]]
+    rows: Mapping[str, tuple[ModelSpec, Recipe] | Try]
     start: ModelSpec | None = None
     embedded: bool = False
 
@@ -146,8 +211,34 @@ SEARCHES = {
                 for fidelity, fa, cross in ((10.0, 1.0, 1.0), (10.0, 0.1, 1.0), (10.0, 1.0, 0.0), (10.0, 0.0, 1.0))
             },
             "kd, CrossKD at layer 6": (STUDENT, replace(FINETUNE, cross_layer=6)),
+            **{
+                f"semnoma, encoder at {times:g} times the rate": Try(UNTAUGHT, FINETUNE, encoder_times(times))
+                for times in (0.3, 3.0)
+            },
+            "semnoma, the last quarter in batches of 32": Try(
+                UNTAUGHT, replace(FINETUNE, batch=32), first=replace(FINETUNE, schedule="constant"), share=0.75
+            ),
         },
         embedded=True,
+    ),
+    "scratch": Search(
+        "scratch.csv",
+        ("optimizer", "learning_rate", "batch", "ema", "loss"),
+        12_800,
+        {
+            "scratch": (BASE, SCRATCH),
+            "AdamW 1e-3": (BASE, replace(SCRATCH, optimizer="adamw", learning_rate=1e-3)),
+            "SOAP 1e-3": Try(BASE, replace(SCRATCH, learning_rate=1e-3), soap),
+            "SOAP 3e-3": Try(BASE, replace(SCRATCH, learning_rate=3e-3), soap),
+            "without EMA": (BASE, replace(SCRATCH, ema=0.0)),
+            "batch 16": (BASE, replace(SCRATCH, batch=16)),
+            "the last quarter in batches of 32": Try(
+                BASE, replace(SCRATCH, batch=32, fall=0.5), first=replace(SCRATCH, schedule="constant"), share=0.75
+            ),
+            "parts of 16x16 for the first half": Try(
+                BASE, SCRATCH, first=replace(SCRATCH, crop=16, schedule="constant"), share=0.5
+            ),
+        },
     ),
 }
 
@@ -164,19 +255,27 @@ def main() -> None:
     pairs = options.pairs or search.pairs
     path = FOLDER / search.table
     done = list(csv.DictReader(path.open())) if path.exists() else []
-    for name, (spec, recipe) in search.rows.items():
-        choices = {key: str(getattr(recipe, key)) for key in search.choices}
-        row = {"recipe": name, "model": spec.method, **choices, "pairs": str(pairs)}
-        if any(all(known[key] == value for key, value in row.items() if key != "recipe") for known in done):
+    for name, asked in search.rows.items():
+        tried = asked if isinstance(asked, Try) else Try(*asked)
+        choices = {key: str(getattr(tried.recipe, key)) for key in search.choices}
+        row = {"recipe": name, "model": tried.spec.method, **choices, "pairs": str(pairs)}
+        if any(all(known[key] == value for key, value in row.items()) for known in done):
             continue
-        model = transceiver(spec)
+        model = transceiver(tried.spec)
         origin = model.begins_as if search.embedded else transceiver(search.start) if search.start is not None else None
         start = weights.load(origin) if origin is not None else None
-        task = model.task(recipe, images, 0, "cpu", start)
-        task.embedded = search.embedded
-        with tempfile.TemporaryDirectory() as folder:
-            state = train(task, Path(folder), steps=pairs // recipe.batch, embedded=search.embedded)
-        row |= {"seconds": str(round(state.seconds))}
+        seconds, embedded = 0.0, search.embedded
+        parts = [(tried.first, tried.share)] if tried.first is not None else []
+        for recipe, share in [*parts, (tried.recipe, 1 - tried.share)]:
+            task = model.task(recipe, images, 0, "cpu", start)
+            task.embedded = embedded
+            with tempfile.TemporaryDirectory() as folder, patch("linksim.train.loop.Optimizer", tried.optimizer):
+                steps = round(share * pairs / recipe.batch)
+                state = train(task, Path(folder), steps=steps, embedded=embedded)
+                start = model.build()
+                start.load_state_dict(load_checkpoint(Path(folder) / BEST)["model"])
+            seconds, embedded = seconds + state.seconds, False
+        row |= {"seconds": str(round(seconds))}
         row |= {measure: f"{psnr:.2f}" for measure, psnr in state.validation.items()} | {"mean_db": f"{state.best:.2f}"}
         pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
         print(row, flush=True)

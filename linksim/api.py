@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,7 +208,7 @@ def compare(
     told_apart = {place: by_training(rows) if trainings else rows for place, rows in groups.items()}
     tables = {place: (rows, provenance.read_run(Path(place))) for place, rows in told_apart.items()}
     if trainings:
-        _check_told_apart(run["identity"] for _, run in tables.values() if run is not None)
+        _check_told_apart((rows, run["identity"]) for rows, run in tables.values() if run is not None)
     found = paired_differences(common(together(tables), tables), baseline, metric, stage)
     if found.empty:
         raise LinksimError(
@@ -219,20 +218,24 @@ def compare(
     return found
 
 
-def _check_told_apart(identities: Iterable[Mapping[str, Any]]) -> None:
-    """Raises LinksimError where trainings of one scheme have the same weights: one would be counted twice."""
-    from linksim.grammar import without_weights
+def _check_told_apart(tables: Iterable[tuple[pd.DataFrame, Mapping[str, str]]]) -> None:
+    """Raises LinksimError where trainings of one scheme have the same weights: one would be counted twice.
 
-    seen: dict[tuple[str, str, str], str] = {}
-    for facts in identities:
-        for key, digest in facts.items():
-            # A variant, which may have spaces in it, then channel and rho; of what a refiner works with there is more.
-            if not (found := re.fullmatch(r"(.+) (\S+ [0-9/]+) weights", key)):
-                continue
-            variant, point = found[1], found[2]
-            other = seen.setdefault((without_weights(variant), point, str(digest)), variant)
-            if other != variant:
-                raise LinksimError(f"{other} and {variant} have the same weights, those of one training: leave one out")
+    Args:
+        tables: what `by_training` gives, and what the schemes in it depended on.
+    """
+    from linksim.engine.context import fact_name
+    from linksim.link.units import ratio_of
+    from linksim.report.compare import TRAINING
+
+    seen: dict[tuple[str, str, float, str], str] = {}
+    for rows, facts in tables:
+        curves = rows[[TRAINING, "variant", "channel", "rho"]].drop_duplicates()
+        for own, variant, channel, rho in curves.itertuples(index=False):
+            if digest := facts.get(fact_name(own, channel, ratio_of(rho), "weights")):
+                other = seen.setdefault((variant, channel, rho, digest), own)
+                if other != own:
+                    raise LinksimError(f"{other} and {own} have the same weights, those of one training: leave one out")
 
 
 def gallery(

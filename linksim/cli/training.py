@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from linksim.data.training import TrainingData
     from linksim.engine.cluster import Place
     from linksim.models.owner import Model
+    from linksim.models.recipe import BaseRecipe
+    from linksim.train.run import Start
 
 #: What --set changes of a transceiver's recipe; refiners and priors have some of their own.
 RECIPE_KEYS = (
@@ -166,31 +168,12 @@ def train_model(out: str | Path = "runs/train", **words: Any) -> Path:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from linksim.models.checkpoint import BEST, CHECKPOINT, load_checkpoint
-    from linksim.models.recipe import changed
-    from linksim.models.spec import lineage_pairs
-    from linksim.models.weights import ships
-    from linksim.report.progress import TrainingBar, figures
-    from linksim.train.run import begun_with, find_start, go_on_from, parse_budget, run_training
+    from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
+    from linksim.report.progress import TrainingBar
+    from linksim.train.run import run_training
     from linksim.train.team import follows
 
-    seconds = parse_budget(args.budget) if args.budget is not None else None
-    steps = whole(args.steps, "--steps")
-    refiner = args.refiner if args.scheme is None else None
-    if sum(value is not None for value in (args.scheme, args.sweep, args.prior, refiner)) != 1:
-        raise LinksimError("give one of --scheme NAME, --refiner NAME, --prior and --for FILE")
-    if args.seed is not None and not re.fullmatch(r"[0-9]{1,9}", args.seed):
-        raise LinksimError(f"--seed {shown(args.seed)}: give a whole number, 0 to 999999999")
-    if args.more is not None:
-        for option in ("resume", "warm", "sweep", "budget"):
-            if getattr(args, option):
-                word = {"sweep": "for"}.get(option, option)
-                raise LinksimError(f"--more goes on from the best weights of one run: leave --{word} out")
-        if args.dry_run:
-            raise LinksimError("--dry-run is of a training from its start: leave --more out")
-        seconds = parse_budget(args.more, "--more") if args.more else None
-    if seconds is not None and steps is not None:
-        raise LinksimError("a time and --steps are two lengths of one training: leave one of them out")
+    seconds, steps = _lengths(args)
     own_folder(args.out, "runs/x")
     if args.sweep:
         return _train_for(args)
@@ -206,28 +189,9 @@ def _train(args: argparse.Namespace) -> int:
             print(f"lacks  {part.name}: {part.command}")
         return _dry_run(args, [model])
     out = args.out / model.name
-    seed = int(args.seed or "0")
-    if args.more is not None:
-        start, recipe, more_seed = go_on_from(model, out)
-        recipe = changed(recipe, _of_recipe(args))
-        seed = seed if args.seed is not None else more_seed
-        print(f"{model.name}: goes on from the best weights of {start.run}, by seed {seed}", file=sys.stderr)
-    else:
-        if (out / CHECKPOINT).exists() and not args.resume:
-            raise LinksimError(
-                f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out"
-            )
-        if (out / BEST).exists() and not (out / CHECKPOINT).exists():
-            raise LinksimError(
-                f"{out} holds the weights of a run whose {CHECKPOINT} is gone: take another --out, so that they stay"
-            )
-        start = find_start(model, args.warm, out)
-        known, run_seed = begun_with(model, out)
-        if known is None or args.recipe is not None or args.set:
-            known = model.make_recipe(args.recipe or FAST, _of_recipe(args), warm=bool(start.model))
-        recipe, seed = known, seed if args.seed is not None else run_seed
+    start, recipe, seed = _begun(args, model, out)
+    follower = devices is not None and follows()
     try:
-        follower = devices is not None and follows()
         with TrainingBar(model.name, recipe.batch, model.spec.unit, shown=not follower) as bar:
             paths, facts = run_training(
                 model, recipe, lambda: _data(args).load(bar.prepared), out, start=start, seconds=seconds, steps=steps,
@@ -246,8 +210,65 @@ def _train(args: argparse.Namespace) -> int:
             # The first process says so.
             return 2
         raise
-    if follower:
-        return 0
+    if not follower:
+        _tell(model, out, paths, facts)
+    return 0
+
+
+def _lengths(args: argparse.Namespace) -> tuple[float | None, int | None]:
+    """The training's time in seconds and its steps, one of them at the most. Raises LinksimError, for --more too."""
+    from linksim.train.run import parse_budget
+
+    seconds = parse_budget(args.budget) if args.budget is not None else None
+    steps = whole(args.steps, "--steps")
+    refiner = args.refiner if args.scheme is None else None
+    if sum(value is not None for value in (args.scheme, args.sweep, args.prior, refiner)) != 1:
+        raise LinksimError("give one of --scheme NAME, --refiner NAME, --prior and --for FILE")
+    if args.seed is not None and not re.fullmatch(r"[0-9]{1,9}", args.seed):
+        raise LinksimError(f"--seed {shown(args.seed)}: give a whole number, 0 to 999999999")
+    if args.more is not None:
+        for option in ("resume", "warm", "sweep", "budget"):
+            if getattr(args, option):
+                word = {"sweep": "for"}.get(option, option)
+                raise LinksimError(f"--more goes on from the best weights of one run: leave --{word} out")
+        if args.dry_run:
+            raise LinksimError("--dry-run is of a training from its start: leave --more out")
+        seconds = parse_budget(args.more, "--more") if args.more else None
+    if seconds is not None and steps is not None:
+        raise LinksimError("a time and --steps are two lengths of one training: leave one of them out")
+    return seconds, steps
+
+
+def _begun(args: argparse.Namespace, model: Model, out: Path) -> tuple[Start, BaseRecipe, int]:
+    """What the run in `out` starts from, how it is trained, and its seed. Raises LinksimError."""
+    from linksim.models.checkpoint import BEST, CHECKPOINT
+    from linksim.models.recipe import changed
+    from linksim.train.run import begun_with, find_start, go_on_from
+
+    if args.more is not None:
+        start, recipe, seed = go_on_from(model, out)
+        recipe, seed = changed(recipe, _of_recipe(args)), seed if args.seed is None else int(args.seed)
+        print(f"{model.name}: goes on from the best weights of {start.run}, by seed {seed}", file=sys.stderr)
+        return start, recipe, seed
+    if (out / CHECKPOINT).exists() and not args.resume:
+        raise LinksimError(f"{out} holds a run: --resume goes on with it, --more after its end; or take another --out")
+    if (out / BEST).exists() and not (out / CHECKPOINT).exists():
+        raise LinksimError(
+            f"{out} holds the weights of a run whose {CHECKPOINT} is gone: take another --out, so that they stay"
+        )
+    start = find_start(model, args.warm, out)
+    known, seed = begun_with(model, out)
+    if known is None or args.recipe is not None or args.set:
+        known = model.make_recipe(args.recipe or FAST, _of_recipe(args), warm=bool(start.model))
+    return start, known, seed if args.seed is None else int(args.seed)
+
+
+def _tell(model: Model, out: Path, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    """Says what a training came to, and where its weights are."""
+    from linksim.models.spec import lineage_pairs
+    from linksim.models.weights import ships
+    from linksim.report.progress import figures
+
     result = f"validation {figures(facts['validation'])} after {lineage_pairs(facts)} {model.spec.unit}"
     if paths:
         before = "; they stand before the shipped ones (weights=shipped)" if ships(model.name) else ""
@@ -257,7 +278,6 @@ def _train(args: argparse.Namespace) -> int:
             f"{model.name}: {result}; weights that are better, or of other images, are there and stay (--replace puts "
             f"these in their place; weights={out} runs these)"
         )
-    return 0
 
 
 def _dry_run(args: argparse.Namespace, models: Sequence[Model]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from linksim.data import ImageSet, load_dataset
 from linksim.engine.config import SweepConfig
-from linksim.engine.variants import Variant, find
+from linksim.engine.variants import find
 from linksim.files import digest
 from linksim.link.config import Setting
 from linksim.metrics import METRICS, ImageMetric
@@ -58,9 +58,19 @@ def open_data(config: SweepConfig, base: Path) -> ImageSet:
     return replace(load_dataset(spec, data_dir, config.image_size), name=config.dataset)
 
 
-def fact_name(variant: Variant, channel: str, rho: Fraction, key: str) -> str:
-    """Name of a thing that a scheme depends on, in a sweep's identity."""
-    return f"{variant.label} {channel} {rho} {key}"
+def fact_name(variant: str, channel: str, rho: Fraction, key: str) -> str:
+    """Name of a thing that a scheme depends on, in a sweep's identity.
+
+    Args:
+        variant: its label, as tables have it.
+        channel, rho: where.
+        key: of what the scheme tells (`Scheme.provenance`).
+
+    Example:
+        >>> fact_name("kd", "awgn", Fraction(1, 6), "weights")
+        'kd awgn 1/6 weights'
+    """
+    return f"{variant} {channel} {rho} {key}"
 
 
 def features_path(folder: Path, shown: str, name: str) -> Path:

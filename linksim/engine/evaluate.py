@@ -45,7 +45,7 @@ def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
     system = variant.build(setting_of(context.config, dataset_of(context), channel, rho, context.device))
     known = dict(context.facts)
     for key, value in (system.provenance() | plug_ins(type(system))).items():
-        if str(value) != known.get(fact_name(variant, channel, rho, str(key)), str(value)):
+        if str(value) != known.get(fact_name(variant.label, channel, rho, str(key)), str(value)):
             raise LinksimError(f"{key} of {variant.label} changed since the sweep began: run the same command again")
     found: System = system
     return found

@@ -121,7 +121,7 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
                 setting = setting_of(config, data, channel, rho, device)
                 groups, facts = _inspect(variant, setting)
                 multiple = math.lcm(multiple, groups)
-                systems |= {fact_name(variant, channel, rho, key): value for key, value in facts.items()}
+                systems |= {fact_name(variant.label, channel, rho, key): value for key, value in facts.items()}
     for name in config.metrics:
         columns = {METRICS[name].column, f"{METRICS[name].column}_ci95"}
         for variant in tables.variants_of(outline):

@@ -131,7 +131,7 @@ def per_image_frame(config: SweepConfig, plan: Plan, results: Iterable[PointResu
 
 
 def _fact(facts: Mapping[str, Any], point: Point, key: str) -> str | None:
-    return facts.get(fact_name(point.variant, point.channel, point.rho, key))
+    return facts.get(fact_name(point.variant.label, point.channel, point.rho, key))
 
 
 def note_of_training(config: SweepConfig, facts: Mapping[str, Any], point: Point) -> str:

@@ -132,6 +132,10 @@ def test_one_training_is_not_counted_as_two(tmp_path: Path) -> None:
     assert len(linksim.compare(tmp_path / "x", "klt")) == 2
     with pytest.raises(linksim.LinksimError, match=f"semoma and semoma:weights={name} have the same weights"):
         linksim.compare(tmp_path / "x", "klt", trainings=True)
+    for folder, scheme in (("y", "semoma,klt"), ("z", f"semoma:weights={name}")):
+        linksim.sweep(tmp_path / folder, scheme=scheme, rho="1/6", snr=10, groups=2, metrics="psnr", progress=False)
+    with pytest.raises(linksim.LinksimError, match=f"semoma and semoma:weights={name} have the same weights"):
+        linksim.compare(tmp_path / "y", "klt", others=[tmp_path / "z"], trainings=True)
 
 
 def test_the_chance_in_training_is_in_the_interval_of_several_trainings() -> None:
