@@ -79,6 +79,17 @@ def encoder_times(times: float) -> Callable[[nn.Module, str, float, float], Opti
     return made
 
 
+def tied(model: nn.Module) -> nn.Module:
+    """The network with one decoder for all users, but for each decoder's first layer."""
+    first, *others = model.get_submodule("decoders").children()
+    for decoder in others:
+        layers = decoder.get_submodule("layers")
+        for number, (name, _) in enumerate(list(layers.named_children())):
+            if number:
+                setattr(layers, name, first.get_submodule("layers").get_submodule(name))
+    return model
+
+
 @dataclass(frozen=True)
 class Try:
     """A training whose recipe does not say all of it.
@@ -87,6 +98,7 @@ class Try:
         spec: model.
         recipe: how.
         optimizer: takes the place of the recipe's.
+        network: what is trained, made of the model's network.
         first: recipe of a part of the pairs that comes before, whose best weights the rest starts from.
         share: that part.
     """
@@ -94,6 +106,7 @@ class Try:
     spec: ModelSpec
     recipe: Recipe
     optimizer: Callable[[nn.Module, str, float, float], Optimizer] = Optimizer  # type: ignore[assignment]
+    network: Callable[[nn.Module], nn.Module] = lambda model: model
     first: Recipe | None = None
     share: float = 0.0
 
@@ -215,6 +228,7 @@ SEARCHES = {
                 f"semnoma, encoder at {times:g} times the rate": Try(UNTAUGHT, FINETUNE, encoder_times(times))
                 for times in (0.3, 3.0)
             },
+            "semnoma, one decoder for both users but for its first layer": Try(UNTAUGHT, FINETUNE, network=tied),
             "semnoma, the last quarter in batches of 32": Try(
                 UNTAUGHT, replace(FINETUNE, batch=32), first=replace(FINETUNE, schedule="constant"), share=0.75
             ),
@@ -269,7 +283,12 @@ def main() -> None:
         for recipe, share in [*parts, (tried.recipe, 1 - tried.share)]:
             task = model.task(recipe, images, 0, "cpu", start)
             task.embedded = embedded
-            with tempfile.TemporaryDirectory() as folder, patch("linksim.train.loop.Optimizer", tried.optimizer):
+            network = tried.network(task.network())
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                patch("linksim.train.loop.Optimizer", tried.optimizer),
+                patch.object(task, "network", return_value=network),
+            ):
                 steps = round(share * pairs / recipe.batch)
                 state = train(task, Path(folder), steps=steps, embedded=embedded)
                 start = model.build()
