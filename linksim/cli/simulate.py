@@ -169,12 +169,13 @@ def _reproduce(args: argparse.Namespace) -> int:
 def _curves(text: str, known: Collection[str]) -> list[str]:
     """Curves, as `--only` names them, from `kd_awgn_1-3,semoma:overhead=twice`: of the figure's `known`, or schemes."""
     from linksim.engine.config import scheme_texts
+    from linksim.engine.reproduce import curve_name
     from linksim.engine.variants import parse
 
-    words = [word.strip() for word in text.split(",")]
-    curves = [word for word in words if word in known]
+    words = {word.strip(): curve_name(word.strip()) for word in text.split(",")}
+    curves = [name for name in words.values() if name in known]
     # Parameters have commas between them too, so that what is no curve is read together.
-    schemes = [word for word in words if word not in known]
+    schemes = [word for word, name in words.items() if name not in known]
     return curves + [parse(name).label for name in (scheme_texts(",".join(schemes)) if schemes else [])]
 
 

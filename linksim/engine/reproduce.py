@@ -119,13 +119,23 @@ def commands_of(values: Mapping[str, Any], folder: Path, data_dir: str | None = 
     return found
 
 
+def curve_name(text: str) -> str:
+    """Name that can be a folder's, of the curve of a scheme, channel and rho.
+
+    Example:
+        >>> curve_name("semoma:overhead=twice_awgn_1/3")
+        'semoma_overhead=twice_awgn_1-3'
+    """
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", re.sub(r"_(\d+)/(\d+)$", r"_\1-\2", text))
+
+
 def parts_of(config: SweepConfig) -> dict[str, SweepConfig]:
-    """A sweep for each curve of `config`, by a name that can be a folder's."""
+    """A sweep for each curve of `config`, by its `curve_name`."""
     found = {}
     for text in config.scheme:
         for channel in config.channel:
             for rho in config.rho:
-                name = re.sub(r"[^A-Za-z0-9.+=-]+", "_", f"{text}_{channel}_{rho.replace('/', '-')}")
+                name = curve_name(f"{text}_{channel}_{rho}")
                 found[name] = config.model_copy(update={"scheme": (text,), "channel": (channel,), "rho": (rho,)})
     return found
 

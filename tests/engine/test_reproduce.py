@@ -218,6 +218,7 @@ def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys
 def test_single_curves_are_told_from_parameters() -> None:
     known = ["kd_awgn_1-3", "semoma_overhead=twice_awgn_1-3"]
     assert _curves("kd_awgn_1-3, semoma_overhead=twice_awgn_1-3", known) == known
+    assert _curves("kd_awgn_1/3,semoma:overhead=twice_awgn_1-3", known) == known
     asked = "semoma:overhead=twice,size=paper,kd_awgn_1-3,klt"
     assert _curves(asked, known) == ["kd_awgn_1-3", "semoma:size=paper,overhead=twice", "klt"]
 
