@@ -141,7 +141,7 @@ class DeepJsccNetwork(Network):
     ) -> None:
         super().__init__(users, side_dim)
         colours, height, width = image_shape
-        self.channels = channels
+        self.channels, self.filters = channels, filters
         self.serve(image_shape)
         f, m, joint = filters, channels, 1 + users * (side_dim - 1)
         self.planes = nn.Parameter(torch.randn(users, 1, height, width))
@@ -184,6 +184,38 @@ class DeepJsccNetwork(Network):
         check_sides(image_shape, 4)
         self.image_shape = image_shape
         self.feature_shape = self.channels, image_shape[1] // 4, image_shape[2] // 4
+
+    def adopt(self, source: Network) -> None:
+        """See `Network.adopt`; of a network that sends more maps as `narrowed`.
+
+        With fresh layers at the channel the trained ones around them learn within some steps to show the mean of all
+        images and to close their masks, and stay there.
+        """
+        if isinstance(source, DeepJsccNetwork) and source.channels > self.channels:
+            source = source.narrowed(self.channels)
+        super().adopt(source)
+
+    def narrowed(self, channels: int) -> DeepJsccNetwork:
+        """The same network with its first feature maps alone, half from the real and half from the imaginary part.
+
+        Example:
+            >>> DeepJsccNetwork((3, 32, 32), 2, 32, 1, 16).narrowed(16).feature_shape
+            (16, 8, 8)
+        """
+        have = self.channels
+        kept = torch.cat([torch.arange(channels - channels // 2), have // 2 + torch.arange(channels // 2)])
+        found = DeepJsccNetwork(self.image_shape, self.users, channels, self.side_dim, self.filters)
+        state = found.state_dict()
+        for name, value in self.state_dict().items():
+            for axis, (wide, narrow) in enumerate(zip(value.shape, state[name].shape, strict=True)):
+                if wide == narrow:
+                    continue
+                # Layers on the maps, on half as many, or on the maps and side information behind them.
+                rows = torch.arange(narrow) if wide == have // 2 else torch.cat([kept, torch.arange(have, wide)])
+                value = value.index_select(axis, rows.to(value.device))
+            state[name] = value
+        found.load_state_dict(state)
+        return found
 
     def encode(self, images: Tensor, side: Tensor, powers: tuple[float, ...], corners: Tensor | None = None) -> Tensor:
         """See `Network.encode`; `corners`: see `with_planes`."""

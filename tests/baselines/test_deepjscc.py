@@ -157,6 +157,22 @@ def test_a_start_over_another_channel_keeps_what_fits_and_another_network_is_ref
             one.adopt(other)
 
 
+def test_a_start_from_more_feature_maps_keeps_the_first_of_each_part() -> None:
+    wide, narrow = (DeepJsccNetwork((3, 32, 32), 2, maps, 3, 16) for maps in (12, 6))
+    narrow.adopt(wide)
+    maps, halves = [0, 1, 2, 6, 7, 8], [0, 1, 2]
+    for name, rows, columns in (
+        ("encoder.10.branch.2.weight", maps, maps),
+        ("encoder.11.mask.0.weight", maps, [*maps, 12, 13, 14]),
+        ("encoder.12.trunk.0.conv.0.weight", halves, maps),
+        ("decoder.0.trunk.0.conv.2.weight", halves, halves),
+        ("decoder.1.skip.weight", range(16), maps),
+        ("decoder.2.branch.0.weight", range(16), range(16)),
+    ):
+        learned = wide.state_dict()[name]
+        assert torch.equal(narrow.state_dict()[name], learned[list(rows)][:, list(columns)]), name
+
+
 def test_symbols_that_give_no_feature_maps_are_refused() -> None:
     with pytest.raises(LinksimError, match="multiple of 1/48"):
         asked_model("deepjscc-noma", "awgn", "1/96", "compact", 2, None, "sum")
