@@ -186,7 +186,7 @@ class DeepJsccNetwork(Network):
         self.feature_shape = self.channels, image_shape[1] // 4, image_shape[2] // 4
 
     def adopt(self, source: Network) -> None:
-        """See `Network.adopt`; of a network that sends more maps as `narrowed`.
+        """See `Network.adopt`; of a network that sends more maps as `narrowed`, and without side information it lacks.
 
         With fresh layers at the channel the trained ones around them learn within some steps to show the mean of all
         images and to close their masks, and stay there.
@@ -194,6 +194,13 @@ class DeepJsccNetwork(Network):
         if isinstance(source, DeepJsccNetwork) and source.channels > self.channels:
             source = source.narrowed(self.channels)
         super().adopt(source)
+        state, learned = self.state_dict(), source.state_dict()
+        for name, value in state.items():
+            known = learned.get(name, value)
+            if value.dim() == 2 and len(known) == len(value) and (more := value.shape[1] - known.shape[1]) > 0:
+                # What it is told beside gamma has no influence at first.
+                value.copy_(functional.pad(known, (0, more)))
+        self.load_state_dict(state)
 
     def narrowed(self, channels: int) -> DeepJsccNetwork:
         """The same network with its first feature maps alone, half from the real and half from the imaginary part.

@@ -151,6 +151,12 @@ def test_a_start_over_another_channel_keeps_what_fits_and_another_network_is_ref
     source, target = network(1), network(3)
     target.adopt(source)
     torch.testing.assert_close(target.encoder[2].branch[0].weight, source.encoder[2].branch[0].weight)
+    # Told of h as well, it does what it did.
+    images, side = torch.rand(2, 2, 3, 32, 32), torch.randn(2, 2, 3)
+    sent = target.encode(images, side, (0.5, 0.5))
+    torch.testing.assert_close(sent, source.encode(images, side[..., :1], (0.5, 0.5)))
+    shown = target.receive(sent.sum(1), side)
+    torch.testing.assert_close(shown, source.receive(sent.sum(1), side[..., :1]))
     convnext = transceiver(ModelSpec("semoma", "compact", "awgn", Fraction(1, 6))).build()
     for one, other in ((target, convnext), (convnext, target)):
         with pytest.raises(LinksimError, match="cannot start from"):
