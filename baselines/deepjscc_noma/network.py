@@ -211,9 +211,13 @@ class DeepJsccNetwork(Network):
         """
         have = self.channels
         kept = torch.cat([torch.arange(channels - channels // 2), have // 2 + torch.arange(channels // 2)])
-        found = DeepJsccNetwork(self.image_shape, self.users, channels, self.side_dim, self.filters)
+        shape = self.image_shape[0], *self.planes.shape[-2:]
+        found = DeepJsccNetwork(shape, self.users, channels, self.side_dim, self.filters)
         state = found.state_dict()
         for name, value in self.state_dict().items():
+            if name not in state:
+                # Where there are as many maps as filters, a skip has no weights.
+                continue
             for axis, (wide, narrow) in enumerate(zip(value.shape, state[name].shape, strict=True)):
                 if wide == narrow:
                     continue
