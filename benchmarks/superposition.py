@@ -27,8 +27,8 @@ from linksim.models.spec import ModelSpec
 from linksim.schemes.semnoma.scheme import SemNoma, UntaughtParams
 
 FIG06 = Path(__file__).parent.parent / "results" / "fig06" / "table.csv"
-#: SemOMA's curves in the figure by share of the uses at rho 1/3, as powers of two.
-SHARES = {-2: ("semoma", 1 / 6), -1: ("semoma", 1 / 3), 0: ("semoma:overhead=twice", 1 / 3)}
+#: SemOMA's curves in the figure with a quarter, a half and the whole of the uses of rho 1/3.
+SHARES = ("semoma", 1 / 6), ("semoma", 1 / 3), ("semoma:overhead=twice", 1 / 3)
 PAIRS = 200_000
 Array = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def psnr_of(table: pd.DataFrame, share: float, snr_db: Array) -> Array:
     Below and above the table's 0 to 20 dB the curve goes straight on, from a PSNR of 11.5 dB to 1 dB above the last.
     """
     known = []
-    for variant, rho in SHARES.values():
+    for variant, rho in SHARES:
         curve = table[(table["variant"] == variant) & np.isclose(table["rho"], rho)].sort_values("snr_db")
         at, psnr = curve["snr_db"].to_numpy(), curve["psnr_pooled_db"].to_numpy()
         found = np.interp(snr_db, at, psnr)

@@ -15,7 +15,16 @@ from torch.nn import functional
 
 from linksim.link.power import normalise
 from linksim.nets.layers import AttentionBlock, Conditioned, Sided
-from linksim.nets.network import OVERLAP, Network, check_sides, in_tiles, to_features, to_symbols, with_planes
+from linksim.nets.network import (
+    OVERLAP,
+    Network,
+    check_sides,
+    first_maps,
+    in_tiles,
+    to_features,
+    to_symbols,
+    with_planes,
+)
 
 
 class Gdn(nn.Module):
@@ -210,7 +219,7 @@ class DeepJsccNetwork(Network):
             (16, 8, 8)
         """
         have = self.channels
-        kept = torch.cat([torch.arange(channels - channels // 2), have // 2 + torch.arange(channels // 2)])
+        kept = first_maps(have, channels)
         shape = self.image_shape[0], *self.planes.shape[-2:]
         found = DeepJsccNetwork(shape, self.users, channels, self.side_dim, self.filters)
         state = found.state_dict()

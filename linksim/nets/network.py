@@ -81,6 +81,16 @@ class Network(nn.Module, ABC):
         raise cannot_start(self, source)
 
 
+def first_maps(have: int, want: int) -> Tensor:
+    """Indices of `want` of `have` feature maps: the first of the real and the first of the imaginary ones, [want].
+
+    Example:
+        >>> first_maps(8, 4).tolist()
+        [0, 1, 4, 5]
+    """
+    return torch.cat([torch.arange(want - want // 2), have // 2 + torch.arange(want // 2)])
+
+
 def check_sides(image_shape: tuple[int, int, int], stride: int) -> None:
     """Raises LinksimError where a network of that stride does not take images (C, H, W), or parts of images."""
     if any(side % stride for side in image_shape[1:]):

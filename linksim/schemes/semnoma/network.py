@@ -17,6 +17,7 @@ from linksim.nets.network import (
     Network,
     cannot_start,
     check_sides,
+    first_maps,
     in_tiles,
     tiled,
     to_features,
@@ -197,7 +198,5 @@ def _fit(source: Tensor, target: Tensor) -> Tensor:
             continue
         if want > have:
             return target
-        real = torch.arange(want - want // 2, device=source.device)
-        imaginary = torch.arange(want // 2, device=source.device)
-        fitted = fitted.index_select(axis, torch.cat([real, have // 2 + imaginary]))
+        fitted = fitted.index_select(axis, first_maps(have, want).to(source.device))
     return fitted
