@@ -199,9 +199,9 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_a_data_set_larger_than_memory_is_read_as_it_is_drawn(tmp_path: Path) -> None:
-    # 1.5 GiB in the test; with 16 files it is 3 GB.
+    # 0.75 GiB in the test; with 16 files it is 3 GB.
     ran = subprocess.run(
-        [sys.executable, "-c", _STREAM, str(tmp_path), "8"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _STREAM, str(tmp_path), "4"], capture_output=True, text=True, check=True
     )
     before, after = map(int, ran.stdout.split())
     assert after - before < 100 * 1024

@@ -235,7 +235,7 @@ def test_a_refined_scheme_on_the_embedded_images_is_short_unless_told_otherwise(
 def test_a_killed_refinement_goes_on_at_its_batch(cli_env: dict[str, str], tmp_path: Path) -> None:
     """With the shipped prior: batches of 64 groups, a journal line each."""
     words = [
-        sys.executable, "-m", "linksim", "sweep", "--scheme", "kdd", "--start", "8", "--snr", "0", "--groups",
+        sys.executable, "-m", "linksim", "sweep", "--scheme", "kdd", "--start", "4", "--snr", "0", "--groups",
         "128", "--metrics", "psnr", "--workers", "1", "--quiet", "--out", "x",
     ]  # fmt: skip
     process = subprocess.Popen(words, env=cli_env, cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from fractions import Fraction
@@ -30,14 +31,23 @@ MODEL = transceiver(SPEC)
 FACTS = {"pairs": 48, "lineage": [], "validation": {"psnr_10db": 0.0}, "score": 0.0}
 
 
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights with one model of random numbers, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LINKSIM_WEIGHTS", str(tmp_path_factory.mktemp("random") / "weights"))
+        torch.manual_seed(0)
+        model = build(SPEC)
+        golden = golden_psnr(MODEL, model)
+        return weights.install(MODEL, model, {**FACTS, "golden_psnr_db": golden})[0].parent
+
+
 @pytest.fixture
-def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of weights with one model of random numbers."""
+def untrained(random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of one model of random numbers, in a folder of the test's own."""
     monkeypatch.setenv("LINKSIM_WEIGHTS", str(tmp_path / "weights"))
-    torch.manual_seed(0)
-    model = build(SPEC)
-    golden = golden_psnr(MODEL, model)
-    return weights.install(MODEL, model, {**FACTS, "golden_psnr_db": golden})[0]
+    shutil.copytree(random_weights, tmp_path / "weights")
+    return next((tmp_path / "weights").glob("*.safetensors"))
 
 
 def sweep(tmp_path: Path, **settings: Any) -> Any:

@@ -38,7 +38,7 @@ def test_models_that_start_alike_share_an_embedding() -> None:
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
 def test_bases_and_what_starts_from_them_are_trained_by_the_clock(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text(LIST)
-    command = [sys.executable, FILE, tmp_path / "list.yaml", "--seconds", "5", "--device", "cpu"]
+    command = [sys.executable, FILE, tmp_path / "list.yaml", "--seconds", "2", "--device", "cpu"]
     environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": str(ROOT)}
     subprocess.run([*command, "--data-dir", str(OFFICIAL)], env=environment, check=True, timeout=300)
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
