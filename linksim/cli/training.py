@@ -531,7 +531,8 @@ def _card(args: argparse.Namespace) -> int:
     before = {f"before, {number}": _again(run, number) for number, run in enumerate(runs[:-1], 1)}
     lost = sum(run["pairs"] for run in runs if not run["command"])
     parts = model.parts
-    behind = "; ".join(f"{key} {parts[key].name}" if key in parts else key for key in found.get("parts", {}))
+    names = {key: parts[key].name if key in parts else key for key in found.get("parts", {})}
+    behind = "; ".join(key if key == part else f"{key} {part}" for key, part in names.items())
     behind += f": linksim card {next(iter(parts.values())).name}" if len(parts) == 1 and behind else ""
     if behind and before:
         behind += "; earlier commands ran with what was there then"
