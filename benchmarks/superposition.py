@@ -62,15 +62,22 @@ class Unequal(SemNoma):
         return super()._told(snr_db, h * h.new_tensor([share * len(self.split) for share in self.split]).sqrt())
 
 
-def psnr_of(table: pd.DataFrame, share: float, snr_db: Array) -> Array:
-    """PSNR in dB of a user with a share of the uses of rho 1/3, at an SNR in its uses.
-
-    Below and above the table's 0 to 20 dB the curve goes straight on, from a PSNR of 11.5 dB to 1 dB above the last.
-    """
-    known = []
+def curves_of(table: pd.DataFrame) -> list[tuple[Array, Array]]:
+    """SNR and PSNR in dB with a quarter, a half and the whole of the uses of rho 1/3."""
+    found = []
     for variant, rho in SHARES:
         curve = table[(table["variant"] == variant) & np.isclose(table["rho"], rho)].sort_values("snr_db")
-        at, psnr = curve["snr_db"].to_numpy(), curve["psnr_pooled_db"].to_numpy()
+        found.append((curve["snr_db"].to_numpy(), curve["psnr_pooled_db"].to_numpy()))
+    return found
+
+
+def psnr_of(curves: list[tuple[Array, Array]], share: float, snr_db: Array) -> Array:
+    """PSNR in dB of a user with a share of the uses of rho 1/3, at an SNR in its uses.
+
+    Below and above the table's 0 to 20 dB a curve goes straight on, from a PSNR of 11.5 dB to 1 dB above the last.
+    """
+    known = []
+    for at, psnr in curves:
         found = np.interp(snr_db, at, psnr)
         below = np.maximum(psnr[0] + (psnr[1] - psnr[0]) / (at[1] - at[0]) * (snr_db - at[0]), 11.5)
         above = np.minimum(psnr[-1] + (psnr[-1] - psnr[-2]) / (at[-1] - at[-2]) * (snr_db - at[-1]), psnr[-1] + 1)
@@ -83,7 +90,7 @@ def psnr_of(table: pd.DataFrame, share: float, snr_db: Array) -> Array:
 
 def lending() -> pd.DataFrame:
     """PSNR pooled over a pair's users, its mean over pairs, in dB: with equal halves, lent uses, and lent power."""
-    table = pd.read_csv(FIG06)
+    curves = curves_of(pd.read_csv(FIG06))
     gain_db = 10 * np.log10(np.random.default_rng(0).exponential(size=(PAIRS, 2)))
 
     def pooled(first: float, power_db: float = 0.0) -> Array:
@@ -93,7 +100,7 @@ def lending() -> pd.DataFrame:
         for user, (share, power) in enumerate(((first, more), (1 - first, 2 - more))):
             # A user's energy stays: in fewer uses there is more in each.
             at = snr_db + gain_db[:, user] + 10 * np.log10(power * 0.5 / share)
-            errors.append(10 ** (-psnr_of(table, share, at) / 10))
+            errors.append(10 ** (-psnr_of(curves, share, at) / 10))
         return np.asarray(np.mean(errors, axis=0))
 
     rows = []
