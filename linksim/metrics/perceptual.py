@@ -70,14 +70,23 @@ class _Lpips(ImageMetric):
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """`loss`, and the five layers' features [B, C, H', W'] of either, of unit norm over the channels."""
         import torch
-        from lpips import normalize_tensor
 
-        layers = []
-        for images in (reference, image):
-            scaled = self._network.scaling_layer(2 * images.contiguous(memory_format=torch.channels_last) - 1)
-            layers.append([normalize_tensor(layer) for layer in self._network.net(scaled)])
+        layers = [self._layers(images) for images in (reference, image)]
         parts = [head((a - b) ** 2).mean((1, 2, 3)) for head, a, b in zip(self._network.lins, *layers, strict=True)]
         return torch.stack(parts).sum(0), layers[0], layers[1]
+
+    def averages(self, images: torch.Tensor) -> torch.Tensor:
+        """Means over an image [B, 3, H, W] in [0, 1] of those features, of mean square 1 each: [B, D]."""
+        import torch
+
+        return torch.cat([layer.mean((2, 3)) * layer.shape[1] ** 0.5 for layer in self._layers(images)], 1)
+
+    def _layers(self, images: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+        from lpips import normalize_tensor
+
+        scaled = self._network.scaling_layer(2 * images.contiguous(memory_format=torch.channels_last) - 1)
+        return [normalize_tensor(layer) for layer in self._network.net(scaled)]
 
     def measure(self, reference: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """See `ImageMetric`."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from linksim.metrics.frechet import kernel_distance
 from linksim.refine.base import Steps, silent
 
 _GROUPS = 8
@@ -154,7 +155,7 @@ class Critic(nn.Module):
 
 
 def strength_at(level: Tensor, strengths: Sequence[tuple[float, float]]) -> Tensor:
-    """The share of the way to go from images that are so far off: between known levels in proportion, 0 to 1, [B].
+    """The share of the way to go from images that are so far off: between known levels in proportion, [B].
 
     Args:
         level: see `FlowNetwork.level`, [B].
@@ -170,30 +171,48 @@ def strength_at(level: Tensor, strengths: Sequence[tuple[float, float]]) -> Tens
 
 
 #: Images of a level, at the least.
-_A_LEVEL = 96
+_A_LEVEL = 250
+
+#: Of the fall in distance.
+_ENOUGH = 0.98
 
 
-def strengths_of(levels: Tensor, distances: Tensor, shares: Sequence[float]) -> list[tuple[float, float]]:
-    """For each level of error the largest share of the way that does not raise the mean distance to what was sent.
+def strengths_of(
+    levels: Tensor, distances: Tensor, sent: Tensor, gone: Tensor, shares: Sequence[float]
+) -> list[tuple[float, float]]:
+    """For each level of error the share of the way that makes images most like those that were sent, as a set.
+
+    That is the least one that brings `_ENOUGH` of what any brings of the kernel distance of their features: the last of
+    it costs most. A share that raises the mean distance to what was sent is none.
 
     Args:
         levels: see `FlowNetwork.level`, [M].
         distances: of images that went so far, [M, S]; the first column is of those that stayed.
+        sent: features of what was sent, [M, D].
+        gone: those of images that went so far, [M, S, D].
         shares: S of them, rising, 0 first.
 
     Returns:
-        Root mean squared errors, rising, each with its share: some 96 images a level, twelve levels at most.
+        Root mean squared errors, rising, each with its share: some 250 images a level, twelve levels at most.
 
     Example:
-        >>> levels = torch.tensor([0.01] * 96 + [0.1] * 96).log()
-        >>> distances = torch.tensor([[1.0, 1.1, 1.2]] * 96 + [[1.0, 0.9, 1.0]] * 96)
-        >>> strengths_of(levels, distances, (0.0, 0.5, 1.0))
-        [(0.01, 0.0), (0.1, 1.0)]
+        >>> levels = torch.tensor([0.01] * 250 + [0.1] * 250).log()
+        >>> distances = torch.tensor([[1.0, 1.1, 1.2]] * 250 + [[1.0, 0.9, 0.9]] * 250)
+        >>> sent = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+        >>> gone = sent[:, None] + torch.tensor([0.9, 0.1, 0.6])[:, None]
+        >>> strengths_of(levels, distances, sent, gone, (0.0, 0.5, 1.0))
+        [(0.01, 0.0), (0.1, 0.5)]
     """
     found = []
     for part in levels.argsort().tensor_split(max(1, min(12, len(levels) // _A_LEVEL))):
         means = distances[part].double().mean(0)
-        best = max(place for place in range(len(shares)) if means[place] <= means[0])
+        far = {
+            place: kernel_distance(sent[part].numpy(), gone[part, place].numpy(), paired=True)
+            for place in range(len(shares))
+            if means[place] <= means[0]
+        }
+        enough = far[0] - _ENOUGH * (far[0] - min(far.values()))
+        best = min(place for place in far if far[place] <= enough)
         found.append((round(float(levels[part].mean().exp()), 5), shares[best]))
     return found
 

@@ -35,10 +35,10 @@ class FlowParams(Params):
     """Parameters of the flow."""
 
     steps: int = Field(STEPS, ge=1, le=1000, description="Euler steps")
-    strength: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+    strength: Literal["auto"] | Annotated[float, Field(ge=0, le=2)] = Field(
         "auto",
-        description="share of the way from the first stage's image to the flow's; auto: the largest one that raised no "
-        "LPIPS in validation, at each level of error",
+        description="share of the way from the first stage's image to the flow's, over 1 past it; auto: at each level "
+        "of error the one whose images were most like real ones in validation, and raised no LPIPS",
     )
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ _LEAST_MSE = 1e-6
 
 #: Where `strengths` are measured, and which there are.
 _MEASURED_SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
-_SHARES = tuple(part / 8 for part in range(9))
+_SHARES = tuple(part / 4 for part in range(9))
 
 
 class Contest(nn.Module):
@@ -140,9 +141,11 @@ class FlowTask(Task):
                 found["total"] = found["total"] + self.recipe.adversarial * fooled + judged / 2
         return found
 
-    def _validation(self, snr_db: float) -> Iterator[tuple[Tensor, Tensor]]:
-        for transmission, first in self._firsts:
-            held_out = self._held_out[: self.validated]
+    def _validation(self, snr_db: float, apart: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """What was sent and what every first stage shows: of the same images, or of others behind each."""
+        for place, (transmission, first) in enumerate(self._firsts):
+            begin = place * self.validated if apart else 0
+            held_out = np.take(self._held_out, range(begin, begin + self.validated), 0, mode="wrap")
             whole = transmission.whole(self.recipe.crop)
             yield from whole.held_out(first, held_out, self.device, snr_db)
 
@@ -167,19 +170,26 @@ class FlowTask(Task):
 
     @torch.no_grad()
     def measured(self, model: nn.Module, images: int) -> dict[str, Any]:
-        """`strengths`: how far to go at which level of error without a rise of LPIPS (AlexNet), on held-out images."""
+        """`strengths`: how far to go at which level of error (`strengths_of`), on held-out images.
+
+        LPIPS over AlexNet may not rise; features are those of the LPIPS that was taught, their means over an image.
+        """
         network = laid_out(copy.deepcopy(model), self.device)
         assert isinstance(network, FlowNetwork)
+        judge = self._taught or self._lpips
         draws = torch.Generator().manual_seed(_VALIDATION_SEED)
-        levels, distances = [], []
+        levels, distances, of_sent, of_gone = [], [], [], []
         for snr_db in _MEASURED_SNRS_DB:
-            for sent, shown in self._validation(snr_db):
+            for sent, shown in self._validation(snr_db, apart=True):
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 flown = flow(network, shown, noise, STEPS, self.recipe.noise_level)
+                gone = [shown.lerp(flown, share).clamp(0, 1) for share in _SHARES]
                 levels.append(network.level(shown))
-                ways = [self._lpips(sent, shown.lerp(flown, share).clamp(0, 1)) for share in _SHARES]
-                distances.append(torch.stack(ways, 1))
-        return {"strengths": strengths_of(torch.cat(levels).cpu(), torch.cat(distances).cpu(), _SHARES)}
+                distances.append(torch.stack([self._lpips(sent, images) for images in gone], 1))
+                of_sent.append(judge.averages(sent))
+                of_gone.append(torch.stack([judge.averages(images) for images in gone], 1))
+        known = [torch.cat(parts).cpu() for parts in (levels, distances, of_sent, of_gone)]
+        return {"strengths": strengths_of(known[0], known[1], known[2], known[3], _SHARES)}
 
     def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Flow and critic apart."""
