@@ -16,9 +16,10 @@ from PIL import Image
 import linksim
 from linksim.cli import _parser, main
 from linksim.columns import COLUMNS, SUFFIXES
-from linksim.engine.config import make_config, read_sweep_file
+from linksim.engine.config import gallery_of, make_config, read_sweep_file
 from linksim.engine.reproduce import COMMANDS, commands_of
 from linksim.engine.variants import find
+from linksim.errors import LinksimError
 from linksim.metrics import own_columns
 from linksim.models import weights
 from linksim.models.spec import ModelSpec, lineage_pairs
@@ -205,3 +206,24 @@ def test_a_notebook_runs_from_top_to_bottom(name: str, monkeypatch: pytest.Monke
     for cell in cells:
         if cell.cell_type == "code":
             exec(compile(cell.source, name, "exec"), space)
+
+
+def test_a_figure_of_example_images_is_drawn_by_its_name(here: Cli, tmp_path: Path) -> None:
+    words = ["reproduce", "fig12-cifar10", "--set", "scheme=klt,bpg-capacity", "--out", "there"]
+    assert here(*words, "--only", "klt").returncode == 2
+    assert here(*words, "--set", "groups=4").returncode == 2
+    assert not (tmp_path / "there").exists()
+    done = here(*words, "--quiet")
+    assert done.returncode == 0, done.stderr
+    drawn = pd.read_csv(tmp_path / "there" / "gallery.csv")
+    assert list(drawn.shown.unique()) == ["original", "klt", "bpg-capacity"]
+    assert list(drawn.image.unique()) == [f"group {group}, user {user}" for group in range(3) for user in range(2)]
+    assert here(*words, "--set", "gallery=5").returncode == 0
+    assert set(pd.read_csv(tmp_path / "there" / "gallery.csv").image) == {"group 5, user 0", "group 5, user 1"}
+
+
+@pytest.mark.parametrize("groups", ["", "x", "[0, x]", "{a: 1}", "[]", "-1"])
+def test_a_gallery_of_no_groups_is_refused(tmp_path: Path, groups: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"scheme: klt\nsnr: 0\ngallery: {groups}\n")
+    with pytest.raises(LinksimError, match="give image groups, like 0,1,2"):
+        gallery_of(tmp_path / "own.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from linksim.cli.options import (
     add_machine,
     add_out,
     add_settings,
+    changes,
     command,
     left_out,
     own_folder,
@@ -79,7 +80,7 @@ def add_commands(commands: Commands[Parser]) -> None:
     grid.add_argument("file", nargs="?", type=Path, help="a sweep file; options below go before its values")
     add_settings(grid, _GALLERY)
     add_changes(grid)
-    grid.add_argument("--groups", metavar="G,...", default="0,1,2", help="which image groups (default 0,1,2)")
+    grid.add_argument("--groups", metavar="G,...", help="which image groups (default: the file's, or 0,1,2)")
     add_out(grid, "folder of the figures (default: runs/gallery)")
     add_machine(grid, workers=False)
 
@@ -273,21 +274,44 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _gallery(args: argparse.Namespace) -> int:
+    from linksim.engine.config import gallery_of
+
+    values = sweep_values(args, _GALLERY)
+    if "groups" in changes(args):
+        raise LinksimError("--set groups: a gallery shows --groups 0,1,2")
+    of_file = gallery_of(args.file) if args.file else None
+    groups = next(text for text in (args.groups, of_file, "0,1,2") if text is not None)
+    folder = own_folder(args.out or Path("runs/gallery"), "runs/gallery")
+    for path in draw_gallery(values, groups, folder, args.device):
+        print(path)
+    return 0
+
+
+def draw_gallery(values: Mapping[str, Any], groups: str, folder: Path, device: str, quiet: bool = False) -> list[Path]:
+    """Draws the example images of a sweep.
+
+    Args:
+        values: the sweep's.
+        groups: image groups, "0,1,2".
+        folder: where to.
+        device: torch device.
+        quiet: without a word of what is at work.
+
+    Returns:
+        The figures written.
+    """
     from linksim.engine.config import make_config
     from linksim.engine.gallery import simulate_gallery
     from linksim.report.gallery import write_gallery
 
-    values = sweep_values(args, _GALLERY)
-    groups = [_group(text.strip()) for text in args.groups.split(",")]
+    numbers = [_group(text.strip()) for text in groups.split(",")]
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
-    folder = own_folder(args.out or Path("runs/gallery"), "runs/gallery")
-    shown = simulate_gallery(
-        config, groups, device=args.device, missing=left_out,
-        report=lambda words: print(words, file=sys.stderr, flush=True),
-    )  # fmt: skip
-    for path in write_gallery(shown, folder):
-        print(path)
-    return 0
+
+    def tell(words: str) -> None:
+        if not quiet:
+            print(words, file=sys.stderr, flush=True)
+
+    return write_gallery(simulate_gallery(config, numbers, device=device, missing=left_out, report=tell), folder)
 
 
 def _group(text: str) -> int:

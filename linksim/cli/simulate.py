@@ -119,7 +119,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from linksim.engine.config import make_config, read_sweep_file
+    from linksim.engine.config import GALLERY, gallery_of, make_config, read_sweep_file
     from linksim.engine.reproduce import COMMANDS, parts_of, reproduce, sweep_file
     from linksim.engine.sweep import FIGURES
     from linksim.report.figures import draw
@@ -131,10 +131,12 @@ def _reproduce(args: argparse.Namespace) -> int:
     values = read_sweep_file(file, changes(args))
     if args.data_dir is not None:
         values["data_dir"] = args.data_dir
-    if COMMANDS in values:
-        return _commands(args, values, own_folder(args.out or Path("results") / file.stem, "results/x"))
-    only = _curves(args.only, parts_of(make_config(values))) if args.only is not None else []
     folder = own_folder(args.out or Path("results") / file.stem, "results/x")
+    if COMMANDS in values:
+        return _commands(args, values, folder)
+    if (groups := gallery_of(file)) is not None:
+        return _gallery(args, values, str(values.pop(GALLERY, groups)), folder, file)
+    only = _curves(args.only, parts_of(make_config(values))) if args.only is not None else []
     config = make_config(values)
     if args.dry_run:
         return _dry_run(config, file, only)
@@ -183,14 +185,34 @@ def _commands(args: argparse.Namespace, values: Mapping[str, object], folder: Pa
     """Runs a figure that is no sweep: a row of other commands."""
     from linksim.engine.reproduce import commands_of
 
-    for option in ("only", "cluster"):
-        if getattr(args, option):
-            raise LinksimError(f"--{option}: this figure is a row of commands, and no sweep: leave it out")
+    _refuse(args, "a row of commands")
     for words in commands_of(values, folder, args.data_dir):
         print("linksim", shlex.join(words), flush=True)
         if not args.dry_run and (code := int(args.main(words))):
             return code
     return 0
+
+
+def _gallery(args: argparse.Namespace, values: Mapping[str, object], groups: str, folder: Path, file: Path) -> int:
+    """Draws a figure of example images."""
+    from linksim.cli.results import draw_gallery
+    from linksim.engine.config import make_config
+
+    _refuse(args, "example images")
+    if "groups" in changes(args):
+        raise LinksimError("--set groups: this figure is example images: --set gallery=0,1,2")
+    if args.dry_run:
+        return _dry_run(make_config(values), file, [])
+    for path in draw_gallery(values, groups, folder, args.device, args.quiet):
+        print(path)
+    return 0
+
+
+def _refuse(args: argparse.Namespace, what: str) -> None:
+    """Raises LinksimError for options that a figure which is no sweep would not hear."""
+    for option in ("only", "cluster", "force_new", "allow_versions"):
+        if getattr(args, option):
+            raise LinksimError(f"--{option.replace('_', '-')}: this figure is {what}, and no sweep: leave it out")
 
 
 def _dry_run(config: SweepConfig, file: Path, only: Sequence[str]) -> int:

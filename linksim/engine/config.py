@@ -97,6 +97,9 @@ def _listed(value: Any) -> list[str]:
     return [str(word) for word in words]
 
 
+#: Key of a sweep file whose figure is a gallery: the image groups that it shows, `gallery: 0,1,2`.
+GALLERY = "gallery"
+
 #: Parameters that can be asked of every scheme that has them.
 SHARED = ("mcs", "split", "csi", "start", "steps", "prior")
 
@@ -369,7 +372,34 @@ def _count(node: Node, known: dict[int, int], above: tuple[int, ...]) -> int:
 
 
 def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The values of a sweep file (YAML), with `--set key=value` on top; those of linksim wherever one is."""
+    """The values of a sweep file (YAML), with `--set key=value` on top; those of linksim wherever one is.
+
+    The key `gallery` is left out: it says what the file's figure is (`gallery_of`), and nothing of a sweep.
+    """
+    values = {key: value for key, value in _values_of(path).items() if key != GALLERY}
+    return {**values, **(overrides or {})}
+
+
+def gallery_of(path: Path) -> str | None:
+    """The image groups, "0,1,2", of a sweep file whose figure is a gallery; None for any other.
+
+    Raises LinksimError for what is no such file, or no such groups.
+
+    Example:
+        >>> gallery_of(Path("sweeps/fig12.yaml")), gallery_of(Path("sweeps/fig06.yaml"))
+        ('0,1,2', None)
+    """
+    values = _values_of(path)
+    if GALLERY not in values:
+        return None
+    groups = values[GALLERY]
+    text = ",".join(map(str, groups)) if isinstance(groups, list) else str(groups)
+    if not re.fullmatch(r"[0-9]{1,9}(, ?[0-9]{1,9})*", text):
+        raise LinksimError(f"sweep file {path}: {GALLERY} {shown(groups)}: give image groups, like 0,1,2")
+    return text
+
+
+def _values_of(path: Path) -> dict[str, Any]:
     try:
         with shipped(path).open("rb") as file:
             content = file.read(_FILE_BYTES + 1)
@@ -388,4 +418,4 @@ def read_sweep_file(path: Path, overrides: Mapping[str, str] | None = None) -> d
         field = SweepConfig.model_fields.get(str(key))
         if value is None and field is not None and field.default is not None:
             raise LinksimError(f"sweep file {path}: {key} has no value: give one, or take the line away")
-    return {**values, **(overrides or {})}
+    return values
