@@ -264,6 +264,7 @@ def main() -> None:
     parser.add_argument("--search", choices=SEARCHES, default="base")
     parser.add_argument("--pairs", type=int, help="budget of a row")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     images = TrainingData(data_dir=options.data_dir).load()
     search = SEARCHES[options.search]
     pairs = options.pairs or search.pairs

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -553,12 +554,18 @@ def _card(args: argparse.Namespace) -> int:
         "behind": behind,
         "validation": figures(found["validation"]),
         "golden": f"{found['golden_psnr_db']:.3f} dB (linksim verify measures it again)",
+        "strengths": _strengths(found.get("strengths", ())),
         "code": found.get("code"),
         **before,
         "command": runs[-1]["command"],
     }
     print_rows((key, str(value)) for key, value in rows.items() if value)
     return 0
+
+
+def _strengths(rows: Iterable[tuple[float, float]]) -> str:
+    """How far a flow goes by `strength=auto`, by the PSNR at which it takes an image to be."""
+    return ", ".join(f"{share:g} at {-20 * math.log10(error):.1f} dB" for error, share in rows)
 
 
 def _take(args: argparse.Namespace) -> int:

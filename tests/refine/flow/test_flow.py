@@ -155,6 +155,10 @@ def test_it_goes_on_behind_first_stages_that_were_trained_since(
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("flow_32px"))
     assert first.name in line
     assert "that are no longer there" in line
+    assert main(["card", "flow_32px"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("strengths"))
+    error, share = weights.cards()["flow_32px"]["strengths"][0]
+    assert f" {share:g} at {10 * math.log10(1 / error**2):.1f} dB," in line
 
 
 def test_each_image_goes_as_far_as_its_own_error_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
