@@ -159,11 +159,17 @@ class Transmission:
         bounded = max(1, _VALIDATION_PIXELS // (self.spec.users * height * width))
         return min(_VALIDATION_GROUPS, images // self.spec.users, bounded)
 
-    @torch.no_grad()
     def held_out(
         self, network: Network, images: NDArray[np.uint8], device: str, snr_db: float
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What was sent and what is shown, float32 [M, C, H, W] in [0, 1], on fixed groups, fading and noise."""
+        return ((sent, shown) for sent, shown, _ in self.held_out_each(network, images, device, snr_db))
+
+    @torch.no_grad()
+    def held_out_each(
+        self, network: Network, images: NDArray[np.uint8], device: str, snr_db: float
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """As `held_out`, and the SNR at which each image is received, in dB [M]."""
         self.laid_for(network).eval()
         spec, groups, symbols = self.spec, self.groups(len(images)), self.symbols
         together = max(1, 64 * 32 * 32 // (images.shape[2] * images.shape[3]))
@@ -178,7 +184,8 @@ class Transmission:
                 network.encode(sent, side, self.powers), torch.full_like(gamma, noise_variance(snr_db))
             )[:, 0]
             shown = network.receive(received, side).float().clamp(0, 1)
-            yield sent.flatten(0, 1), shown.flatten(0, 1)
+            received_db = snr_db + 10 * channel.h[:, 0, :, 0].abs().square().clamp_min(1e-30).log10()
+            yield sent.flatten(0, 1), shown.flatten(0, 1), received_db.flatten()
 
     def psnr(
         self, network: Network, images: NDArray[np.uint8], device: str, snrs_db: Sequence[float] = VALIDATION_SNRS_DB

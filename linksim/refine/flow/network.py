@@ -170,6 +170,46 @@ def strength_at(level: Tensor, strengths: Sequence[tuple[float, float]]) -> Tens
     return torch.from_numpy(np.interp(level.double().cpu().numpy(), np.log(errors), shares)).to(level)
 
 
+#: SNRs in dB at which an image is received; beyond them nothing more is known of its error.
+_RECEIVED_DB = (-15.0, 20.0)
+
+
+def errors_told(level: Tensor, received_db: Tensor, told: Sequence[float]) -> Tensor:
+    """Logarithms of images' errors, from what the network takes them for and the SNRs at which they were received, [B].
+
+    A small error is hidden in an image: the network alone takes what is received well for worse than it is.
+
+    Args:
+        level: see `FlowNetwork.level`, [B].
+        received_db: SNRs in dB, [B].
+        told: a constant, the level's factor, the SNR's (`told_of`).
+
+    Example:
+        >>> errors_told(torch.tensor([-3.0, -3.0]), torch.tensor([0.0, 30.0]), (-1.0, 0.5, -0.05)).tolist()
+        [-2.5, -3.5]
+    """
+    constant, of_level, of_received = told
+    return constant + of_level * level + of_received * received_db.to(level).clamp(*_RECEIVED_DB)
+
+
+def told_of(levels: Tensor, received_db: Tensor, errors: Tensor) -> tuple[float, float, float]:
+    """What `errors_told` is told: the least squares between logarithms.
+
+    Args:
+        levels: see `FlowNetwork.level`, [M].
+        received_db: SNRs in dB at which the images were received, [M].
+        errors: root mean squared errors that they had, [M].
+
+    Example:
+        >>> levels, received_db = torch.randn(9), torch.arange(9.0)
+        >>> told_of(levels, received_db, (0.5 * levels - 0.1 * received_db - 1).exp())
+        (-1.0, 0.5, -0.1)
+    """
+    known = torch.stack([torch.ones_like(levels), levels, received_db.clamp(*_RECEIVED_DB)], 1).double()
+    constant, of_level, of_received = torch.linalg.lstsq(known, errors.double().log()[:, None]).solution[:, 0].tolist()
+    return round(constant, 4), round(of_level, 4), round(of_received, 4)
+
+
 #: Images of a level, at the least.
 _A_LEVEL = 250
 
@@ -183,17 +223,19 @@ def strengths_of(
     """For each level of error the share of the way that makes images most like those that were sent, as a set.
 
     That is the least one that brings `_ENOUGH` of what any brings of the kernel distance of their features: the last of
-    it costs most. A share that raises the mean distance to what was sent is none.
+    it costs most. A share that raises the mean distance to what was sent is none, and of either half of a level, the
+    better images and the worse, is taken the most that does not.
 
     Args:
-        levels: see `FlowNetwork.level`, [M].
+        levels: logarithms of errors, [M].
         distances: of images that went so far, [M, S]; the first column is of those that stayed.
         sent: features of what was sent, [M, D].
         gone: those of images that went so far, [M, S, D].
         shares: S of them, rising, 0 first.
 
     Returns:
-        Root mean squared errors, rising, each with its share: some 250 images a level, twelve levels at most.
+        Root mean squared errors, rising, each with its share: two a level, of some 250 images, and of twelve levels at
+        most.
 
     Example:
         >>> levels = torch.tensor([0.01] * 250 + [0.1] * 250).log()
@@ -201,7 +243,7 @@ def strengths_of(
         >>> sent = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
         >>> gone = sent[:, None] + torch.tensor([0.9, 0.1, 0.6])[:, None]
         >>> strengths_of(levels, distances, sent, gone, (0.0, 0.5, 1.0))
-        [(0.01, 0.0), (0.1, 0.5)]
+        [(0.01, 0.0), (0.01, 0.0), (0.1, 0.5), (0.1, 0.5)]
     """
     found = []
     for part in levels.argsort().tensor_split(max(1, min(12, len(levels) // _A_LEVEL))):
@@ -213,7 +255,10 @@ def strengths_of(
         }
         enough = far[0] - _ENOUGH * (far[0] - min(far.values()))
         best = min(place for place in far if far[place] <= enough)
-        found.append((round(float(levels[part].mean().exp()), 5), shares[best]))
+        for half in part.tensor_split(2):
+            means = distances[half].double().mean(0)
+            most = max(place for place in range(best + 1) if means[place] <= means[0])
+            found.append((round(float(levels[half].mean().exp()), 5), shares[most]))
     return found
 
 

@@ -61,6 +61,8 @@ class Flow(Refiner, Owner):
         self._model.check_images(setting.image_shape)
         self._card = weights.card(self._model)
         self._strengths = [(float(error), float(share)) for error, share in self._card.get("strengths", [])]
+        # A card of before knows what the network takes an image for, and that alone.
+        self._told = [float(number) for number in self._card.get("told", (0, 1, 0))]
         if params.strength == "auto" and not self._strengths:
             raise LinksimError(
                 f"{self._model.name}: its card knows no strengths: give strength=1, or train it again: "
@@ -147,7 +149,8 @@ class Flow(Refiner, Owner):
         found = {"weights": " ".join(self._card["files"].values())}
         if self.params.strength != "auto":
             return found
-        return {**found, "strengths": "/".join(f"{error:g}:{share:g}" for error, share in self._strengths)}
+        found["strengths"] = "/".join(f"{error:g}:{share:g}" for error, share in self._strengths)
+        return found | ({"told": "/".join(map(str, self._card["told"]))} if "told" in self._card else {})
 
     def load(self) -> None:
         """See `Refiner`."""
@@ -168,10 +171,21 @@ class Flow(Refiner, Owner):
 
     def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
         """See `Refiner.refine`."""
+        return self.refine_each(images, snr_db, [snr_db] * len(images), draws, report)
+
+    def refine_each(
+        self,
+        images: Tensor,
+        snr_db: float,
+        received_db: Sequence[float],
+        draws: Sequence[np.random.Generator],
+        report: Steps,
+    ) -> Tensor:
+        """See `Refiner.refine_each`: with `strength=auto` the SNRs say, beside the images, how far off they are."""
         import numpy as np
         import torch
 
-        from linksim.refine.flow.network import flow, strength_at
+        from linksim.refine.flow.network import errors_told, flow, strength_at
 
         if not self.params.strength:
             return images
@@ -182,7 +196,8 @@ class Flow(Refiner, Owner):
             flown = flow(self._network, images, noise, self.params.steps, level, report)
             share: Tensor | float
             if self.params.strength == "auto":
-                share = strength_at(self._network.level(images), self._strengths)[:, None, None, None]
+                error = errors_told(self._network.level(images), torch.tensor(received_db), self._told)
+                share = strength_at(error, self._strengths)[:, None, None, None]
             else:
                 share = self.params.strength
         found: Tensor = images.lerp(flown, share)

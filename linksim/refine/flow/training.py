@@ -18,7 +18,7 @@ from linksim.models.spec import ModelSpec, RefinerSpec
 from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.nets.precision import laid_out
-from linksim.refine.flow.network import Critic, FlowNetwork, flow, strengths_of
+from linksim.refine.flow.network import Critic, FlowNetwork, errors_told, flow, strengths_of, told_of
 from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.refine.training import logistic
 from linksim.schemes.learned import learned
@@ -141,13 +141,16 @@ class FlowTask(Task):
                 found["total"] = found["total"] + self.recipe.adversarial * fooled + judged / 2
         return found
 
-    def _validation(self, snr_db: float, apart: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """What was sent and what every first stage shows: of the same images, or of others behind each."""
+    def _validation(self, snr_db: float, apart: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What was sent, what every first stage shows, and the SNRs at which it is received.
+
+        Of the same images behind each first stage, or `apart` of others.
+        """
         for place, (transmission, first) in enumerate(self._firsts):
             begin = place * self.validated if apart else 0
             held_out = np.take(self._held_out, range(begin, begin + self.validated), 0, mode="wrap")
             whole = transmission.whole(self.recipe.crop)
-            yield from whole.held_out(first, held_out, self.device, snr_db)
+            yield from whole.held_out_each(first, held_out, self.device, snr_db)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -157,7 +160,7 @@ class FlowTask(Task):
         for snr_db in VALIDATION_SNRS_DB:
             draws = torch.Generator().manual_seed(_VALIDATION_SEED)
             losses, distances, values = [], [], []
-            for sent, shown in self._validation(snr_db):
+            for sent, shown, _ in self._validation(snr_db):
                 losses.append(self._losses(model, sent, shown, draws)["total"])
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 refined = flow(network, shown, noise, 1, self.recipe.noise_level).clamp(0, 1)
@@ -170,7 +173,7 @@ class FlowTask(Task):
 
     @torch.no_grad()
     def measured(self, model: nn.Module, images: int) -> dict[str, Any]:
-        """`strengths`: how far to go at which level of error (`strengths_of`), on held-out images.
+        """`strengths`: how far to go at which error (`strengths_of`), on held-out images; `told`: what tells the error.
 
         LPIPS over AlexNet may not rise; features are those of the LPIPS that was taught, their means over an image.
         """
@@ -178,18 +181,23 @@ class FlowTask(Task):
         assert isinstance(network, FlowNetwork)
         judge = self._taught or self._lpips
         draws = torch.Generator().manual_seed(_VALIDATION_SEED)
-        levels, distances, of_sent, of_gone = [], [], [], []
+        levels, received, errors, distances, of_sent, of_gone = [], [], [], [], [], []
         for snr_db in _MEASURED_SNRS_DB:
-            for sent, shown in self._validation(snr_db, apart=True):
+            for sent, shown, received_db in self._validation(snr_db, apart=True):
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 flown = flow(network, shown, noise, STEPS, self.recipe.noise_level)
                 gone = [shown.lerp(flown, share).clamp(0, 1) for share in _SHARES]
                 levels.append(network.level(shown))
+                received.append(received_db)
+                errors.append(mse(sent, shown).clamp_min(_LEAST_MSE).sqrt())
                 distances.append(torch.stack([self._lpips(sent, images) for images in gone], 1))
                 of_sent.append(judge.averages(sent))
                 of_gone.append(torch.stack([judge.averages(images) for images in gone], 1))
-        known = [torch.cat(parts).cpu() for parts in (levels, distances, of_sent, of_gone)]
-        return {"strengths": strengths_of(known[0], known[1], known[2], known[3], _SHARES)}
+        level, snr_db_each, error = (torch.cat(parts).cpu() for parts in (levels, received, errors))
+        told = told_of(level, snr_db_each, error)
+        known = [torch.cat(parts).cpu() for parts in (distances, of_sent, of_gone)]
+        known_errors = errors_told(level, snr_db_each, told)
+        return {"told": told, "strengths": strengths_of(known_errors, known[0], known[1], known[2], _SHARES)}
 
     def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Flow and critic apart."""

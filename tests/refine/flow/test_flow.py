@@ -20,7 +20,7 @@ from linksim.link.config import LinkConfig, Setting
 from linksim.metrics import LpipsAlex
 from linksim.models import weights
 from linksim.models.spec import RefinerSpec, spec_from_json
-from linksim.refine.flow.network import Critic, FlowNetwork, flow
+from linksim.refine.flow.network import Critic, FlowNetwork, flow, strengths_of
 from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.refine.flow.refiner import Flow, FlowParams
 from linksim.refine.flow.training import Contest, FlowTask, _judged
@@ -184,6 +184,25 @@ def test_each_image_goes_as_far_as_its_own_error_allows(tmp_path: Path, monkeypa
         np.testing.assert_allclose(way, shares, atol=1e-5)
     assert refiner.provenance() == {"weights": ""}
     assert Flow(setting, FlowParams(), None).provenance()["strengths"] == "0.1:0/0.4:1"  # type: ignore[arg-type]
+    # What is received 10 dB better is off by half, if the card says so, and is taken so.
+    card["told"] = [math.log(0.2), 0.0, math.log(0.5) / 10]
+    told = Flow(setting, FlowParams(), None)  # type: ignore[arg-type]
+    refined = told.refine_each(shown, 10.0, [-10.0, -5.0, 0.0, 5.0, 10.0], draws, lambda done, steps: None)
+    way = (refined - shown)[:, 0, 0, 0] / (1 - shown)[:, 0, 0, 0]
+    np.testing.assert_allclose(way, [1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-5)
+    assert told.provenance()["told"] != ""
+
+
+def test_of_a_level_the_better_images_go_no_further_than_raises_no_distance() -> None:
+    """The worse half gains by what the better half loses by: together they would go to the end."""
+    levels = torch.linspace(math.log(0.01), math.log(0.02), 240)
+    better = torch.tensor([1.0, 0.9, 1.1]).expand(120, 3)
+    worse = torch.tensor([1.0, 0.8, 0.6]).expand(120, 3)
+    sent = torch.randn(240, 4, generator=torch.Generator().manual_seed(0))
+    gone = sent[:, None] + torch.tensor([0.9, 0.5, 0.1])[:, None]
+    found = strengths_of(levels, torch.cat([better, worse]), sent, gone, (0.0, 0.5, 1.0))
+    assert [share for _, share in found] == [0.5, 1.0]
+    assert 0.01 < found[0][0] < found[1][0] < 0.02
 
 
 @pytest.mark.usefixtures("few_first_stages")
@@ -197,7 +216,7 @@ def test_strengths_are_those_whose_images_are_most_like_real_ones() -> None:
     assert isinstance(task, FlowTask)
     pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db, apart=True)]
     for part, wanted in ((1.0, 1.0), (0.5, 2.0), (-1.0, 0.0)):
-        left = iter([part * (sent - shown) / 0.1 for sent, shown in pairs for _ in range(STEPS)])
+        left = iter([part * (sent - shown) / 0.1 for sent, shown, _ in pairs for _ in range(STEPS)])
         measured = task.measured(Told(lambda x, time, left=left: next(left)), 0)  # type: ignore[misc]
         assert {share for _, share in measured["strengths"]} == {wanted}
 
@@ -208,7 +227,7 @@ def test_each_first_stage_shows_other_images_where_they_are_asked_for() -> None:
     task = Flow.apart().task(FlowRecipe(lpips="alex"), images, 0, "cpu", None)
     assert isinstance(task, FlowTask)
     task._firsts *= 2
-    alike, others = ([sent for sent, _ in task._validation(10.0, apart)] for apart in (False, True))
+    alike, others = ([sent for sent, *_ in task._validation(10.0, apart)] for apart in (False, True))
     assert torch.equal(alike[0], alike[1])
     assert torch.equal(alike[0], others[0])
     assert not torch.equal(others[0], others[1])
