@@ -187,3 +187,22 @@ class Refiner(ABC):
                 "floats in [0, 1] are wanted"
             )
         return whole.float().clamp(0, 1)
+
+
+class ByImage(Refiner):
+    """A refiner that takes every image by the SNR at which it was received: `refine_each` is what a class has."""
+
+    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
+        """See `Refiner.refine`: all are received at the channel's SNR."""
+        return self.refine_each(images, snr_db, [snr_db] * len(images), draws, report)
+
+    @abstractmethod
+    def refine_each(
+        self,
+        images: Tensor,
+        snr_db: float,
+        received_db: Sequence[float],
+        draws: Sequence[np.random.Generator],
+        report: Steps,
+    ) -> Tensor:
+        """See `Refiner.refine_each`."""

@@ -14,7 +14,7 @@ from linksim.errors import LinksimError
 from linksim.models.owner import Model, Owner
 from linksim.models.spec import CIFAR10_SHAPE, ModelSpec, PriorSpec
 from linksim.paths import here
-from linksim.refine.base import Refiner, Steps
+from linksim.refine.base import ByImage, Steps
 from linksim.refine.ddim.model import PRIOR_SIZES, OwnPrior, prior
 from linksim.refine.ddim.priors import PUBLISHED, Checkpoint, find_prior
 from linksim.refine.ddim.starts import Stages, stages, validated_starts
@@ -74,7 +74,7 @@ class DdimParams(Params):
     prior_qkv: Literal["legacy", "new"] = Field("legacy", description="of a checkpoint: order of the attention's rows")
 
 
-class Ddim(Refiner):
+class Ddim(ByImage):
     """x_T' = sqrt(a_T') x_init + sqrt(1 - a_T') z, then DDIM from T' to 0 (eqs. 21 to 25)."""
 
     name: ClassVar[str] = "ddim"
@@ -202,10 +202,6 @@ class Ddim(Refiner):
     @cached_property
     def _prior(self) -> Prior:
         return self._found.load(self.setting.device, self.setting.precision, self.setting.image_shape)
-
-    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
-        """See `Refiner.refine`."""
-        return self.refine_each(images, snr_db, [snr_db] * len(images), draws, report)
 
     def refine_each(
         self,

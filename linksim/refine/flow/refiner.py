@@ -14,7 +14,7 @@ from linksim.models import weights
 from linksim.models.owner import Model, Owner
 from linksim.models.recipe import BaseRecipe
 from linksim.models.spec import CIFAR10_SHAPE, NO_ABLATION, ModelSpec, RefinerSpec
-from linksim.refine.base import Refiner, Steps
+from linksim.refine.base import ByImage, Steps
 from linksim.refine.flow.recipe import STEPS, FlowRecipe
 from linksim.schemes.base import Params, Scheme
 from linksim.schemes.learned import transceiver
@@ -42,7 +42,7 @@ class FlowParams(Params):
     )
 
 
-class Flow(Refiner, Owner):
+class Flow(ByImage, Owner):
     """The start is the first stage's image and a little noise; Euler steps follow the velocities of a network.
 
     One network serves behind any scheme, the digital baseline included: it tells from an image how far off it is, and
@@ -168,10 +168,6 @@ class Flow(Refiner, Owner):
     def evaluations(self, snr_db: float) -> int:
         """See `Refiner`."""
         return self.params.steps if self.params.strength else 0
-
-    def refine(self, images: Tensor, snr_db: float, draws: Sequence[np.random.Generator], report: Steps) -> Tensor:
-        """See `Refiner.refine`."""
-        return self.refine_each(images, snr_db, [snr_db] * len(images), draws, report)
 
     def refine_each(
         self,

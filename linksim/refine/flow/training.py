@@ -181,23 +181,25 @@ class FlowTask(Task):
         assert isinstance(network, FlowNetwork)
         judge = self._taught or self._lpips
         draws = torch.Generator().manual_seed(_VALIDATION_SEED)
-        levels, received, errors, distances, of_sent, of_gone = [], [], [], [], [], []
+        rows: list[tuple[Tensor, ...]] = []
         for snr_db in _MEASURED_SNRS_DB:
             for sent, shown, received_db in self._validation(snr_db, apart=True):
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 flown = flow(network, shown, noise, STEPS, self.recipe.noise_level)
                 gone = [shown.lerp(flown, share).clamp(0, 1) for share in _SHARES]
-                levels.append(network.level(shown))
-                received.append(received_db)
-                errors.append(mse(sent, shown).clamp_min(_LEAST_MSE).sqrt())
-                distances.append(torch.stack([self._lpips(sent, images) for images in gone], 1))
-                of_sent.append(judge.averages(sent))
-                of_gone.append(torch.stack([judge.averages(images) for images in gone], 1))
-        level, snr_db_each, error = (torch.cat(parts).cpu() for parts in (levels, received, errors))
-        told = told_of(level, snr_db_each, error)
-        known = [torch.cat(parts).cpu() for parts in (distances, of_sent, of_gone)]
-        known_errors = errors_told(level, snr_db_each, told)
-        return {"told": told, "strengths": strengths_of(known_errors, known[0], known[1], known[2], _SHARES)}
+                rows.append((
+                    network.level(shown),
+                    received_db,
+                    mse(sent, shown).clamp_min(_LEAST_MSE).sqrt(),
+                    torch.stack([self._lpips(sent, images) for images in gone], 1),
+                    judge.averages(sent),
+                    torch.stack([judge.averages(images) for images in gone], 1),
+                ))  # fmt: skip
+        columns = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+        level, received, error, distances, of_sent, of_gone = columns
+        told = told_of(level, received, error)
+        known = errors_told(level, received, told)
+        return {"told": told, "strengths": strengths_of(known, distances, of_sent, of_gone, _SHARES)}
 
     def clipped(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Flow and critic apart."""
