@@ -141,7 +141,7 @@ class FlowTask(Task):
                 found["total"] = found["total"] + self.recipe.adversarial * fooled + judged / 2
         return found
 
-    def _validation(self, snr_db: float, apart: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def shown_at(self, snr_db: float, apart: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What was sent, what every first stage shows, and the SNRs at which it is received.
 
         Of the same images behind each first stage, or `apart` of others.
@@ -160,7 +160,7 @@ class FlowTask(Task):
         for snr_db in VALIDATION_SNRS_DB:
             draws = torch.Generator().manual_seed(_VALIDATION_SEED)
             losses, distances, values = [], [], []
-            for sent, shown, _ in self._validation(snr_db):
+            for sent, shown, _ in self.shown_at(snr_db):
                 losses.append(self._losses(model, sent, shown, draws)["total"])
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 refined = flow(network, shown, noise, 1, self.recipe.noise_level).clamp(0, 1)
@@ -183,7 +183,7 @@ class FlowTask(Task):
         draws = torch.Generator().manual_seed(_VALIDATION_SEED)
         rows: list[tuple[Tensor, ...]] = []
         for snr_db in _MEASURED_SNRS_DB:
-            for sent, shown, received_db in self._validation(snr_db, apart=True):
+            for sent, shown, received_db in self.shown_at(snr_db, apart=True):
                 noise = torch.randn(shown.shape, generator=draws).to(shown)
                 flown = flow(network, shown, noise, STEPS, self.recipe.noise_level)
                 gone = [shown.lerp(flown, share).clamp(0, 1) for share in _SHARES]
