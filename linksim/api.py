@@ -261,6 +261,7 @@ def gallery(
     """
     from linksim.engine.config import make_config
     from linksim.engine.gallery import simulate_gallery
+    from linksim.files import check_writable
     from linksim.report.gallery import write_gallery
 
     if not isinstance(out, str | Path):
@@ -271,6 +272,7 @@ def gallery(
         if type(group) is not int or group < 0:
             raise LinksimError(f"groups: {shown(group)} is none: give whole numbers from 0, like [0, 1]")
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **settings, "groups": 1})
+    check_writable(Path(out))
     return write_gallery(simulate_gallery(config, groups, device=device), Path(out))
 
 

@@ -453,7 +453,7 @@ def _write(asset: Asset[Any], content: Any) -> Path:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # Sources

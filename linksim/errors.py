@@ -1,8 +1,11 @@
 """The error that a user can act on, and the helper that names the nearest known word."""
 
+from __future__ import annotations
+
 import difflib
 import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class LinksimError(Exception):
@@ -21,7 +24,20 @@ class LinksimError(Exception):
 
 
 class NoWeights(LinksimError):
-    """Weights that are not there, or not whole."""
+    """Weights that are not there, or not whole.
+
+    Args:
+        why: the line, or what of it stands before a command that trains.
+        model: that the command trains, a `linksim.models.owner.Model`.
+    """
+
+    def __init__(self, why: str, model: Any = None) -> None:
+        super().__init__(f"{why}: {model.command}" if model else why)
+        self._why, self._model = why, model
+
+    def on(self, words: Sequence[str]) -> NoWeights:
+        """The same, with a command that trains on the images that `words` of `linksim train` say."""
+        return NoWeights(f"{self._why}: {self._model.command_on(words)}") if self._model else self
 
 
 class WrongStart(LinksimError):
@@ -57,8 +73,11 @@ def said(error: BaseException, most: int = 300) -> str:
     Example:
         >>> said(ValueError("no\\nway"))
         'ValueError: no way'
+        >>> said(EOFError())
+        'EOFError'
     """
-    return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+    text, kind = " ".join(str(error).split()), type(error).__name__
+    return f"{kind}: {text}"[:most] if text else kind
 
 
 def in_short(line: str) -> str:

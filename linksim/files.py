@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises LinksimError where no file can be written in a folder, there or not: before hours are spent."""
+    near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=near):
+            pass
+    except OSError as error:
+        raise LinksimError(f"{folder} cannot be written ({error.strerror}): give another folder") from None
 
 
 def is_part(path: Path) -> bool:

@@ -58,7 +58,19 @@ class Use:
         Returns:
             complex [B, M, S], the sum of all users with noise once at each of M antennas; [B, M, N, S] where users have
             channel uses of their own.
+
+        Raises:
+            LinksimError: no such symbols, or more of them than coefficients were drawn for.
         """
+        groups, _, users, drawn = self.realisation.h.shape
+        if not symbols.is_complex() or symbols.dim() != 3 or symbols.shape[:2] != (groups, users):
+            raise LinksimError(
+                f"symbols are {symbols.dtype} {list(symbols.shape)}: give complex64 [{groups}, {users}, S]"
+            )
+        if symbols.shape[-1] > drawn > 1:
+            raise LinksimError(
+                f"{symbols.shape[-1]} symbols a user over a channel drawn for {drawn}: draw it for as many"
+            )
         return self.realisation.through(symbols, self.side.noise_var)
 
 

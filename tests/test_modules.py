@@ -1,7 +1,9 @@
 """Networks, channels and refiners in a loop of one's own: the harness's numbers, and gradients."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,19 @@ def test_ten_lines_give_the_numbers_of_a_sweep(scheme: str, more: dict[str, Any]
     table = linksim.load_images(sweep.attrs["folder"]).set_index(["group", "user"]).psnr_db
     for (group, user), value in table.items():
         assert float(psnr[group, user]) == pytest.approx(value, abs=1e-3)
+
+
+def test_the_page_on_a_sweeps_numbers_gives_them() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "howto" / "pytorch.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_dataset(" in code)
+    said: dict[str, Any] = {}
+    with torch.no_grad():
+        exec(compile(block, "pytorch.md", "exec"), said)
+    sweep = linksim.sweep(
+        scheme="kd", channel="rayleigh", rho="1/6", snr=10, groups=8, seed=0, metrics="psnr", progress=False
+    )
+    table = linksim.load_images(sweep.attrs["folder"]).sort_values(["group", "user"])
+    np.testing.assert_allclose(said["psnr"], table["psnr_db"], atol=1e-3)
 
 
 def test_gradients_reach_images_and_whatever_is_trained() -> None:
@@ -95,6 +110,10 @@ def test_a_channel_is_drawn_anew_or_by_seed() -> None:
     torch.testing.assert_close(quiet(symbols), torch.einsum("bmn,bnk->bmk", quiet.side.h[..., 0], symbols))
 
 
+def used(symbols: torch.Tensor) -> torch.Tensor:
+    return linksim.channel("rayleigh-fast").draw(1, 0.0, 8)(symbols)
+
+
 def encoded(images: Any) -> torch.Tensor:
     model = linksim.load_model("semoma")
     return model.encode(images, model.link.draw(2, 0.0, model.symbols).side)
@@ -125,6 +144,9 @@ def encoded(images: Any) -> torch.Tensor:
         ),
         (lambda: encoded(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)), "images are torch.uint8"),
         (lambda: encoded([0.0]), "images are list"),
+        (lambda: used(torch.ones(1, 2, 9) + 0j), "9 symbols a user over a channel drawn for 8"),
+        (lambda: used(torch.ones(1, 3, 8) + 0j), "[1, 3, 8]: give complex64 [1, 2, S]"),
+        (lambda: used(torch.ones(1, 2, 8)), "symbols are torch.float32"),
         (lambda: linksim.refiner("cgn", behind=linksim.load_model("kd")), "did you mean 'cgan'"),
     ],
 )

@@ -30,7 +30,7 @@ class BoundParams(Params):
 class JointBoundParams(BoundParams):
     """Parameters of the bound with all users at once."""
 
-    split: str = Field("equal", description="users' shares of the power: equal, 0.8/0.2, sic")
+    split: str = Field("equal", description="users' shares of the power: equal, 0.8/0.2 or 4/1, sic")
 
 
 class _CapacityBound(Reference):

@@ -40,7 +40,7 @@ SETTINGS = {
     "precision": ("KIND", "of the networks' arithmetic: float32 (default), or bf16"),
     "seed": ("SEED", "seed of every random draw"),
     "mcs": ("MCS", "for schemes that have it: qpsk-1/2, 16qam-3/4, ..., or envelope"),
-    "split": ("SHARES", "for schemes that have it: 0.8/0.2, equal, sic"),
+    "split": ("SHARES", "for schemes that have it: 0.8/0.2 or 4/1, equal, sic"),
     "csi": ("KIND", "for schemes that have it: the side information of the users"),
     "start": ("T", "for refiners that have it: T', at which the diffusion starts, or auto (by SNR)"),
     "steps": ("N", "for refiners that have it: steps from T' to 0"),

@@ -23,7 +23,7 @@ _SUBJECTS = {
     r"unknown metric '|metric '": "howto/metric",
     r"unknown channel\b|channel\b|unknown parameter of (rician|tdl)": "howto/channel",
     r"unknown data set\b|(--)?(dataset|data[-_]dir|image[- _]size)\b": "howto/data",
-    r"no CIFAR-10\b|cannot read the image folder\b": "howto/data",
+    r"no CIFAR-10\b|cannot read the image\b|.* take it out of the folder$": "howto/data",
     r"(--)?(antennas|detector)\b": "howto/antennas",
     r"(--)?snr\b": "explain/snr",
     r"(--)?rho\b": "explain/rho",

@@ -200,7 +200,7 @@ def _drawn(args: argparse.Namespace) -> list[Path]:
     view = View(
         style=args.style,
         metrics=tuple(dict.fromkeys(_words("--metric", args.metric))) if args.metric is not None else (),
-        schemes=tuple(dict.fromkeys(split_list(args.curves))) if args.curves is not None else (),
+        schemes=_curves(args.curves) if args.curves is not None else (),
         xlim=xlim,
         ylim=ylim,
         labels=parse_labels(args.labels, table["variant"]) if args.labels is not None else {},
@@ -238,7 +238,15 @@ def _pairs(folders: Sequence[Path]) -> pd.DataFrame | None:
 
 
 def _words(option: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    return _some(option, text, [word.strip() for word in text.split(",") if word.strip()])
+
+
+def _curves(text: str) -> tuple[str, ...]:
+    """What `--curves` names; a name holds commas where its parameters do."""
+    return tuple(dict.fromkeys(_some("--curves", text, split_list(text))))
+
+
+def _some(option: str, text: str, words: list[str]) -> list[str]:
     if not words:
         raise LinksimError(f"{option} {shown(text)}: give one or more names, with commas between them")
     return words
@@ -262,7 +270,7 @@ def _compare(args: argparse.Namespace) -> int:
     differences = compare(args.folder, args.baseline, args.metric, args.stage, args.others, args.trainings)
     if args.curves is not None:
         there = list(dict.fromkeys(differences["variant"]))
-        names = [chosen(there, name) for name in split_list(args.curves)]
+        names = [chosen(there, name) for name in _curves(args.curves)]
         differences = differences[differences["variant"].isin(names)]
     print(differences.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     # With the table of images all groups are there, and it is not to be read once more.
@@ -302,10 +310,12 @@ def draw_gallery(values: Mapping[str, Any], groups: str, folder: Path, device: s
     """
     from linksim.engine.config import make_config
     from linksim.engine.gallery import simulate_gallery
+    from linksim.files import check_writable
     from linksim.report.gallery import write_gallery
 
     numbers = [_group(text.strip()) for text in groups.split(",")]
     config = make_config({"snr": "0", "metrics": "psnr,lpips-alex", **values, "groups": 1})
+    check_writable(folder)
 
     def tell(words: str) -> None:
         if not quiet:

@@ -29,10 +29,10 @@ from linksim.cli.options import (
     print_rows,
     whole,
 )
-from linksim.errors import LinksimError, shown, unknown
+from linksim.errors import LinksimError, NoWeights, shown, unknown
 
 if TYPE_CHECKING:
-    from linksim.data.training import TrainingData
+    from linksim.data.training import TrainingData, TrainingSet
     from linksim.engine.cluster import Place
     from linksim.models.owner import Model
     from linksim.models.recipe import BaseRecipe
@@ -169,15 +169,23 @@ def train_model(out: str | Path = "runs/train", **words: Any) -> Path:
 
 
 def _train(args: argparse.Namespace) -> int:
+    seconds, steps = _lengths(args)
+    own_folder(args.out, "runs/x")
+    if args.sweep:
+        return _train_for(args)
+    try:
+        return _train_one(args, seconds, steps)
+    except NoWeights as error:
+        raise error.on(_data(args).words) from None
+
+
+def _train_one(args: argparse.Namespace, seconds: float | None, steps: int | None) -> int:
+    """Trains the one model that is asked for."""
     from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
     from linksim.report.progress import TrainingBar
     from linksim.train.run import run_training
     from linksim.train.team import follows
 
-    seconds, steps = _lengths(args)
-    own_folder(args.out, "runs/x")
-    if args.sweep:
-        return _train_for(args)
     for option in ("jobs", "cluster"):
         if getattr(args, option) is not None:
             raise LinksimError(f"--{option} is for --for: one model is one process")
@@ -187,15 +195,21 @@ def _train(args: argparse.Namespace) -> int:
         from linksim.train.models import with_prerequisites
 
         for part in with_prerequisites([*model.parts.values(), *([model.begins_as] if model.begins_as else [])]):
-            print(f"lacks  {part.name}: {part.command}")
+            print(f"lacks  {part.name}: {part.command_on(_data(args).words)}")
         return _dry_run(args, [model])
     out = args.out / model.name
     start, recipe, seed = _begun(args, model, out)
     follower = devices is not None and follows()
     try:
         with TrainingBar(model.name, recipe.batch, model.spec.unit, shown=not follower) as bar:
+
+            def load() -> TrainingSet:
+                images = _data(args).load(bar.prepared)
+                bar.begin()
+                return images
+
             paths, facts = run_training(
-                model, recipe, lambda: _data(args).load(bar.prepared), out, start=start, seconds=seconds, steps=steps,
+                model, recipe, load, out, start=start, seconds=seconds, steps=steps,
                 seed=seed, device=args.device, devices=devices, replace=args.replace, report=bar.update,
                 preparing=bar.embedded,
             )  # fmt: skip

@@ -293,7 +293,7 @@ def _check_folder(config: SweepConfig, folder: Path) -> None:
     """Raises LinksimError where `folder` holds what this figure would take away."""
     if not folder.is_dir() or not any(path.name != LOCK and not is_part(path) for path in folder.iterdir()):
         return
-    way_out = "take another --out, or --force-new to replace it"
+    way_out = "take another --out, or --force-new to set it aside"
     run = provenance.read_run(folder)
     if run is None:
         raise LinksimError(f"{folder} holds files but no figure (no run.json): {way_out}")

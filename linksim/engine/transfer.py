@@ -161,7 +161,7 @@ def transfer(
     if isinstance(system, Reference):
         received = _checked(system.evaluate(images.clone(), told()), images.shape, system)
         tx_power, allowed = None, None
-        uses = user_uses = setting.channel_uses
+        uses, user_uses = setting.channel_uses, system.symbols_per_user
         clock.lap("reference")
     else:
         symbols = _sent(system, images, told, known)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Relative excess that the audit forgives: rounding of complex64 sums, nothing more.
 TOLERANCE = 1e-4
 
+#: What shares written with two digits may miss 1 by.
+_ROUNDED = 0.0101
+
 
 def total_power(power: PowerConvention, users: int, access: Access) -> float:
     """Power that all users together may put into one channel use.
@@ -47,7 +50,7 @@ def equal_split(users: int) -> tuple[float, ...]:
 
 
 def parse_split(text: str, users: int) -> tuple[float, ...]:
-    """Shares of the total power from `equal`, `0.8/0.2` or `4:1`-like parts `4/1`; they are scaled to sum to 1.
+    """Shares of the total power from `equal`, `0.8/0.2`, or parts like `4/1`, which are scaled to sum to 1.
 
     `sic` is the ladder that successive cancellation needs: every user has four times the share of the next, which is
     0.8/0.2 for two.
@@ -65,6 +68,11 @@ def parse_split(text: str, users: int) -> tuple[float, ...]:
     if len(parts) != users or not 0 < max(parts) <= 1e6 * min(parts) <= 1e12:
         raise LinksimError(
             f"split {shown(text)}: {users} users need {users} positive shares, like 0.8/0.2, or equal, or sic"
+        )
+    if max(parts) < 1 and abs(sum(parts) - 1) > _ROUNDED:
+        raise LinksimError(
+            f"split {shown(text)}: these shares add up to {sum(parts):.4g}: give some that add up to 1, like 0.8/0.2, "
+            "or parts, like 4/1"
         )
     return tuple(part / sum(parts) for part in parts)
 

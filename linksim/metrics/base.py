@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: What a network may overshoot; beyond it the scale is another than [0, 1].
+_LARGEST = 2.0
+
+
 class Column(NamedTuple):
     """A column of numbers in a table.
 
@@ -111,11 +115,13 @@ class ImageMetric(Metric):
             float [B], on the metric's device.
 
         Raises:
-            LinksimError: images smaller than the metric is defined for.
-            ValueError: two different shapes, or not [B, C, H, W].
+            LinksimError: two different shapes, no floats, values far from [0, 1], or images smaller than the metric is
+                defined for.
         """
-        if reference.shape != image.shape or reference.ndim != 4:
-            raise ValueError(f"{self.name}: {tuple(reference.shape)} and {tuple(image.shape)} are not one [B, C, H, W]")
+        for images in (reference, image):
+            _check(self.name, images)
+        if reference.shape != image.shape:
+            raise LinksimError(f"{self.name} of {list(reference.shape)} and {list(image.shape)}: give two of one shape")
         if min(reference.shape[-2:]) < self.min_side:
             raise LinksimError(
                 f"{self.name} needs images of {self.min_side}x{self.min_side} or more, "
@@ -136,6 +142,17 @@ class ImageMetric(Metric):
         Returns:
             float [B], one finite value an image.
         """
+
+
+def _check(name: str, images: torch.Tensor) -> None:
+    """Raises LinksimError for what a metric takes for no images: uint8, or values to 255."""
+    if not images.is_floating_point() or images.ndim != 4:
+        raise LinksimError(f"{name} of {images.dtype} {list(images.shape)}: give float32 [B, C, H, W] in [0, 1]")
+    if images.numel() and (images.max() > _LARGEST or images.min() < 1 - _LARGEST):
+        raise LinksimError(
+            f"{name} of values from {float(images.min()):.3g} to {float(images.max()):.3g}: give float32 [B, C, H, W] "
+            "in [0, 1]"
+        )
 
 
 class SetMetric(Metric):
@@ -170,9 +187,10 @@ class SetMetric(Metric):
         """The metric of two sets of images, float32 [T, C, H, W] and [T', C, H, W] in [0, 1].
 
         Raises:
-            LinksimError: too few images for a number that means anything.
+            LinksimError: too few images for a number that means anything, no floats, or values far from [0, 1].
         """
         for found in (reference, images):
+            _check(self.name, found)
             self.check_count(len(found))
         return self.distance(self.features(reference), self.features(images))
 

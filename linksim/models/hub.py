@@ -82,7 +82,7 @@ def read(folder: Path) -> tuple[Spec, dict[str, Any]]:
 
 def _bytes(path: Path, most: int | None = None) -> bytes:
     """Of a file that is one: a pipe would be waited for."""
-    if path.exists() and not path.is_file():
+    if not path.is_file():
         raise LinksimError(f"{path} is no file: {_WRITTEN}")
     with path.open("rb") as file:
         return file.read(most)

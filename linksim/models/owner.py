@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -150,7 +151,11 @@ class Model:
     @property
     def command(self) -> str:
         """A command that trains it."""
-        return " ".join(["linksim", *self.words, *data_words(self.spec), "--budget", "40m"])
+        return self.command_on(data_words(self.spec))
+
+    def command_on(self, data: Iterable[str]) -> str:
+        """A command that trains it on the images that words of `linksim train` say."""
+        return " ".join(["linksim", *self.words, *map(shlex.quote, data), "--budget", "40m"])
 
     def command_of(self, facts: Mapping[str, Any]) -> str:
         """The command that makes the weights of a card again.

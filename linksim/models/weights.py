@@ -111,9 +111,8 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """Every card by the name of its model; the user's own, where the weights are there, go before those shipped."""
-    shipped, own = _read(SHIPPED), _read(weights_dir())
-    return {**shipped, **{name: card for name, card in own.items() if name not in shipped or present(card)}}
+    """Every card by the name of its model; the user's own go before those shipped."""
+    return {**_read(SHIPPED), **_read(weights_dir())}
 
 
 def transceivers() -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
@@ -135,12 +134,15 @@ def card(model: Model) -> dict[str, Any]:
         family = model.name.partition("_")[0]
         near = sorted(name for name in known if name.startswith(f"{family}_"))
         there = f"there are {', '.join(near)}" if near else f"there are none for {family}"
-        raise NoWeights(f"no weights {model.name}: {there}; train them: {model.command}")
+        raise NoWeights(f"no weights {model.name}: {there}; train them", model)
     found = known[model.name]
     if spec_from_json(found["model"]) != model.spec:
         raise LinksimError(f"{Path(found['folder']) / MANIFEST}: the card {model.name} is of another model: repair it")
     if not present(found):
-        raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; train them: {model.command}")
+        gone = (
+            "" if is_shipped(found) else f"put them back, take the card out of {Path(found['folder']) / MANIFEST}, or "
+        )
+        raise NoWeights(f"{model.name}: {place(found)}, their card alone is there; {gone}train them", model)
     for _ in contents(model, found):
         pass
     if model.owner.bound:
@@ -154,7 +156,8 @@ def _check_parts(model: Model, found: Card) -> None:
         if found.get("parts", {}).get(name) != hashes:
             raise NoWeights(
                 f"{model.name} was trained with other weights of {model.parts[name].name} than those that are there: "
-                f"train it again: {model.command}"
+                "train it again",
+                model,
             )
 
 
@@ -222,15 +225,14 @@ def contents(model: Model, found: Card) -> Iterator[bytes]:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise NoWeights(f"{path}: {error.strerror}: {_again(model, found)}") from None
+            raise NoWeights(f"{path}: {error.strerror}: {_again(found)}", model) from None
         if digest(data) != sha256:
-            raise NoWeights(f"{path} is damaged (its SHA-256 is not its card's): {_again(model, found)}")
+            raise NoWeights(f"{path} is damaged (its SHA-256 is not its card's): {_again(found)}", model)
         yield data
 
 
-def _again(model: Model, found: Card) -> str:
-    install = "install linksim again, or " if is_shipped(found) else ""
-    return f"{install}train: {model.command}"
+def _again(found: Card) -> str:
+    return "install linksim again, or train" if is_shipped(found) else "train"
 
 
 def load(model: Model, found: Card | None = None) -> nn.Module:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linksim.errors import LinksimError
+from linksim.errors import LinksimError, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         return {_bare(name): value.float() for name, value in content.items() if not name.startswith(_OTHERS)}
     except Exception as error:
         # A damaged file can break the reader anywhere.
-        said = _UNSAFE if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
-        raise LinksimError(f"{path} is no checkpoint, or a damaged one ({said}): get it anew") from None
+        why = _UNSAFE if isinstance(error, pickle.UnpicklingError) else said(error, 120)
+        raise LinksimError(f"{path} is no checkpoint, or a damaged one ({why}): get it anew") from None
 
 
 def _bare(name: str) -> str:

@@ -70,17 +70,24 @@ def together(tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]
 
 
 def common(whole: pd.DataFrame, tables: Mapping[str, tuple[pd.DataFrame, Mapping[str, Any] | None]]) -> pd.DataFrame:
-    """The rows of `together` at the channels, bandwidth ratios and SNRs that every folder has; all where none is.
+    """The rows of `together` at the channels, bandwidth ratios and SNRs that every folder has.
 
     Args:
         whole: what `together` gives of `tables`.
         tables: see there.
+
+    Raises:
+        LinksimError: there are none.
     """
     point = pd.MultiIndex.from_frame(whole[_POINT])
     shared = np.logical_and.reduce(
         [point.isin(pd.MultiIndex.from_frame(table[_POINT])) for table, _ in tables.values()]
     )
-    return whole[shared] if shared.any() else whole
+    if len(tables) > 1 and not shared.any():
+        raise LinksimError(
+            f"{' and '.join(tables)} have no channel, rho and SNR in common: sweep one of them at the other's points"
+        )
+    return whole[shared]
 
 
 def by_training(groups: pd.DataFrame) -> pd.DataFrame:

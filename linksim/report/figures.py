@@ -145,6 +145,9 @@ def draw(
     base = chosen(list(dict.fromkeys(rows["variant"])), view.gaps) if view.gaps else ""
     if base and rows["variant"].nunique() == 1:
         raise LinksimError(f"--gaps {base}: no other curve is drawn")
+    for column in view.metrics if base else ():
+        if rows[column][rows["variant"] == base].isna().all():
+            raise LinksimError(f"--gaps {base}: it has no {column}: leave one of them out")
     folder.mkdir(parents=True, exist_ok=True)
     written, captions = [], {}
     for channel, own in rows.groupby("channel", sort=False):
@@ -153,7 +156,8 @@ def draw(
             if not shown:
                 continue
             stem = folder / f"{'-'.join(shown)}_{file_name(str(channel))}"
-            gaps = {column: _gaps(own, column, base, groups) for column in shown} if base else {}
+            differences = {column: _gaps(own, column, base, groups) for column in shown} if base else {}
+            gaps = {column: found for column, found in differences.items() if len(found)}
             written += save(curves(own, shown, view, gaps), stem, formats, view.style)
             captions[stem.name] = _caption(own, shown, view, gaps, base)
     if formats:
@@ -497,9 +501,9 @@ def _gaps(rows: pd.DataFrame, column: str, base: str, groups: pd.DataFrame | Non
     """What each curve differs by from `base`, whose last stage it is.
 
     Returns:
-        The rows of other curves with `gap` and `half`, the half-width of its 95% interval, paired over image groups;
-        NaN where `groups` does not hold both. `few` is how many these are where they are not all. `attrs["base"]` is
-        the label.
+        The rows of other curves that have a difference, with `gap` and `half`, the half-width of its 95% interval,
+        paired over image groups; NaN where `groups` does not hold both. `few` is how many these are where they are not
+        all. `attrs["base"]` is the label.
     """
     point = ["rho", "snr_db"]
     of_base = rows[(rows["variant"] == base) & ~rows["_label"].str.endswith(FIRST_STAGE)]
@@ -518,7 +522,9 @@ def _gaps(rows: pd.DataFrame, column: str, base: str, groups: pd.DataFrame | Non
                 gap=both["difference"].where(whole, both["gap"]), half=both["difference_ci95"],
                 few=both["groups"].where(~whole),
             )  # fmt: skip
-    found.attrs["base"] = str(of_base["_label"].iloc[0])
+    found = found[found["gap"].notna()]
+    if len(found):
+        found.attrs["base"] = str(of_base["_label"].iloc[0])
     return found
 
 
@@ -715,7 +721,23 @@ def _pgf(figure: Figure) -> bytes:
 
     buffer = StringIO()
     measure = "get_text_width_height_descent"
-    with patch.object(RendererPgf, measure, getattr(RendererBase, measure)):
+    with (
+        patch.object(RendererPgf, measure, getattr(RendererBase, measure)),
+        patch("matplotlib.backends.backend_pgf._tex_escape", _for_tex),
+    ):
         figure.savefig(buffer, format="pgf")
-    # Any LaTeX reads ASCII.
-    return buffer.getvalue().replace("\N{MINUS SIGN}", "-").encode()
+    return buffer.getvalue().encode()
+
+
+def _for_tex(text: str) -> str:
+    r"""A label with those characters escaped that TeX would take for its own, and the minus that any TeX reads.
+
+    Example:
+        >>> _for_tex(r"A & B_1, $x_1$")
+        'A \\& B\\_1, $x_1$'
+    """
+    parts = re.split(r"(?<!\\)\$", text.replace("\N{MINUS SIGN}", "-"))
+    # Every other one is a formula. matplotlib itself sees to % and ^.
+    return "$".join(
+        part if place % 2 else re.sub(r"(?<!\\)[&#_]", r"\\\g<0>", part) for place, part in enumerate(parts)
+    )

@@ -215,9 +215,12 @@ class TrainingBar:
         self._begin = (0, 0.0)
 
     def __enter__(self) -> TrainingBar:
+        return self
+
+    def begin(self) -> None:
+        """Says that all that was asked for is there."""
         if self._shown:
             print(f"{self._name}: getting ready", file=sys.stderr, flush=True)
-        return self
 
     def prepared(self, done: int, total: int) -> None:
         """Shows how many of the images to train on are ready."""

@@ -67,8 +67,8 @@ def train(
         folder: for `checkpoint.pt`, `best.pt`, `settings.json`, `train.csv`, `validation.csv` and TensorBoard's events;
             a checkpoint there is gone on with.
         data: fingerprint of what is trained on; empty for CIFAR-10.
-        seconds: time to spend on steps; it becomes a number of steps when the run begins, so that a run that was cut
-            short and gone on with equals one that was not.
+        seconds: time to spend on steps and validations; it becomes a number of steps when the run begins, so that a
+            run that was cut short and gone on with equals one that was not.
         steps: number of steps, in place of `seconds`; a run that is gone on with has its own.
         lineage: of a new run that starts warm: the trainings that made what it starts from.
         embedded: of a new run: whether it starts as users in separate channel uses.
@@ -106,6 +106,8 @@ def train(
         raise LinksimError("no budget given: --budget 40m, or --steps")
 
     half = trains_in_bfloat16(device)
+    # Losses since the last line of the log.
+    window: list[dict[str, Tensor]] = []
     told = False
 
     def at_the_start() -> tuple[Optimizer, list[AveragedModel]]:
@@ -153,6 +155,7 @@ def train(
             "optimizer": optimizer.state_dict(),
             "averages": [average.module.state_dict() for average in averages],
             "state": asdict(state),
+            "window": window,
         }
         save_atomic(checkpoint, content)
 
@@ -184,6 +187,7 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
             for average, values in zip(averages, saved["averages"], strict=True):
                 average.module.load_state_dict(values)
+            window = saved.get("window", [])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(checkpoint, error) from None
         state = State(**saved["state"])
@@ -198,12 +202,11 @@ def train(
             # What each has prepared can differ in its last digits.
             model.load_state_dict(team.agreed(model.state_dict()))
         state.seconds = time.perf_counter() - begin
-        state.steps = steps or _steps_in(seconds or 0.0, one_step, model, team)
+        state.steps = steps or _steps_in(seconds or 0.0, one_step, task, model, team)
         # What was prepared, or tried out, is behind them.
         optimizer, averages = at_the_start()
         save()
-    interval = max(1, min(_INTERVAL, state.steps // 10))
-    window: list[dict[str, Tensor]] = []
+    interval = _interval(state.steps)
     shown: dict[str, float] = {}
     clock = saved_at = time.perf_counter()
     with Logs(folder, state.step, written=team.leads) as logs, held():
@@ -214,7 +217,7 @@ def train(
                 elif told:
                     raise Stopped
             except Stopped:
-                # Between two steps all is of one state; the losses since the last line of the log are not in it.
+                # Between two steps all is of one state.
                 state.seconds += time.perf_counter() - clock
                 save()
                 raise
@@ -267,24 +270,49 @@ def mean_of(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()
 
 
-def _steps_in(seconds: float, one_step: Callable[[int], object], model: nn.Module, team: Team) -> int:
-    """Steps that fit into `seconds`, by the speed of a few steps, which are taken back."""
+def _interval(steps: int) -> int:
+    """Steps between two validations of a run: ten of them at least, where there are as many steps."""
+    return max(1, min(_INTERVAL, steps // 10))
+
+
+def _steps_in(seconds: float, one_step: Callable[[int], object], task: Task, model: nn.Module, team: Team) -> int:
+    """Steps that fit into `seconds` with their validations, by the speed of a few and of one, which are taken back."""
+
+    def timed(work: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        work()
+        if team.device != "cpu":
+            torch.cuda.synchronize(team.device)
+        return float(team.agreed(time.perf_counter() - begin))
+
     before = {name: value.clone() for name, value in model.state_dict().items()}
     times: list[float] = []
     for step in range(_CALIBRATION_STEPS):
-        begin = time.perf_counter()
-        one_step(step)
-        if team.device != "cpu":
-            torch.cuda.synchronize(team.device)
-        times.append(team.agreed(time.perf_counter() - begin))
+        times.append(timed(lambda step=step: one_step(step)))  # type: ignore[misc]
         # A short budget is not spent on finding out what fits into it.
         if len(times) >= 3 and sum(times) > seconds / 10:
             break
     model.load_state_dict(before)
-    steps = int(min(seconds / float(np.median(times)), MAX_STEPS))
-    if steps < 1:
-        raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {np.median(times):.2f} s at least")
-    return steps
+    each = float(np.median(times))
+    if seconds < each:
+        raise LinksimError(f"a budget of {seconds:g} s is too short for one step: {each:.2f} s at least")
+    # A GPU's first validation prepares its kernels.
+    check = [timed(lambda: team.leads and task.validate(model.eval())) for _ in range(1 if team.device == "cpu" else 2)]
+    return _fitting(seconds, each, check[-1] * len(task.decays))
+
+
+def _fitting(seconds: float, step: float, check: float) -> int:
+    """The most steps that take `seconds` at most, at `step` seconds each and `check` a validation; one at least.
+
+    Example:
+        >>> _fitting(2400, 0.25, 9), _fitting(120, 0.25, 9), _fitting(10, 0.25, 9)
+        (8955, 120, 1)
+    """
+    steps = int(min(seconds / (step + check / _INTERVAL), MAX_STEPS))
+    if steps >= 10 * _INTERVAL:
+        return steps
+    fitting = (n for n in range(1, steps + 1) if n * step + math.ceil(n / _interval(n)) * check <= seconds)
+    return max(fitting, default=1)
 
 
 def _as_known(identity: Mapping[str, Any], recipe: BaseRecipe) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from linksim.data.images import pixels
 from linksim.data.training import CIFAR10, VALIDATED, TrainingSet
 from linksim.devices import check_device, trains_in_bfloat16
-from linksim.errors import LinksimError, WrongStart, chosen, shown
+from linksim.errors import LinksimError, NoWeights, WrongStart, chosen, shown
 from linksim.files import digest, exclusive, remove_parts, write_atomic
 from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint
@@ -333,9 +333,10 @@ def _new_start(model: Model, warm: str | None) -> Start:
             raise LinksimError(f"--warm {EMBEDDED}: {spec.name} has no orthogonal model to start as: leave it out")
         _check_embedding(model, source)
         if source.name not in known:
-            raise LinksimError(
-                f"{spec.name} starts as {source.name}, users in separate channel uses, which has no weights: train it "
-                f"first: {source.command}; or start without: --warm {FROM_SCRATCH}"
+            raise NoWeights(
+                f"{spec.name} starts as {source.name}, users in separate channel uses, which has no weights: start "
+                f"without, --warm {FROM_SCRATCH}, or train it first",
+                source,
             )
         return Start(source.name, embedded=True)
     if warm == "auto":

@@ -2,11 +2,13 @@
 
 from fractions import Fraction
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import linksim
 from baselines.bpg_capacity import BpgCapacity, BpgCapacityOma
 from baselines.bpg_capacity.region import max_min_rates, orthogonal_rates, subset_bounds
 from linksim import LinkConfig, Setting, SideInfo
@@ -107,3 +109,13 @@ def test_images_improve_with_the_snr_and_nothing_arrives_far_below_the_noise(bou
         assert bool(shown.lost.all()) == (snr_db == -30.0)
         errors.append(float((shown.images - images).square().mean()))
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("users", [1, 2, 4])
+def test_the_table_says_in_which_channel_uses_a_user_of_a_bound_sends(users: int, tmp_path: Path) -> None:
+    table = linksim.sweep(
+        tmp_path / "x", scheme="bpg-capacity,bpg-capacity-oma", users=users, snr=0, rho="1/6", groups=1, metrics="psnr",
+        progress=False,
+    ).set_index("scheme")  # fmt: skip
+    assert table["rho_total"].to_dict() == pytest.approx({"bpg-capacity": 1 / 6, "bpg-capacity-oma": 1 / 6})
+    assert table["rho_user"].to_dict() == pytest.approx({"bpg-capacity": 1 / 6, "bpg-capacity-oma": 1 / 6 / users})

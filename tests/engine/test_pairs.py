@@ -67,6 +67,7 @@ def test_results_are_paired_with_where_the_table_of_images_is_gone(
     linksim.sweep(tmp_path / "paper", scheme="bpg-capacity", **given)
     linksim.sweep(tmp_path / "mine", scheme="klt", **given | {"groups": 4})
     linksim.sweep(tmp_path / "elsewhere", scheme="klt", **given | {"groups": 4, "snr": "5"})
+    linksim.sweep(tmp_path / "psnr", scheme="klt", **given | {"groups": 4, "metrics": "psnr"})
     whole = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "mine"])
     linksim.sweep(tmp_path / "one", scheme="klt", **given | {"groups": 4, "snr": "10"})
     at_one = linksim.compare(tmp_path / "paper", "bpg-capacity", "psnr_pooled_db", others=[tmp_path / "one"])
@@ -74,6 +75,7 @@ def test_results_are_paired_with_where_the_table_of_images_is_gone(
     words = ["compare", str(tmp_path / "paper"), "--with", str(tmp_path / "mine"), "--baseline", "bpg-capacity"]
     assert main([*words, "--curves", "klt"]) == 0
     assert main([*words, "--curves", "klr"]) == 2
+    assert main([*words, "--curves", ""]) == 2
     (tmp_path / "paper" / "per_image.parquet").unlink()
     capsys.readouterr()
     assert main([*words, "--curves", "klt"]) == 0
@@ -86,7 +88,9 @@ def test_results_are_paired_with_where_the_table_of_images_is_gone(
     assert list(short["groups"]) == list(whole["groups"]) == [4, 4]
     assert list(short["difference"]) == pytest.approx(list(whole["difference"]), abs=0.008)
     with pytest.raises(linksim.LinksimError, match="no curve has ssim of the same image groups"):
-        linksim.compare(tmp_path / "paper", "bpg-capacity", "ssim", others=[tmp_path / "elsewhere"])
+        linksim.compare(tmp_path / "paper", "bpg-capacity", "ssim", others=[tmp_path / "psnr"])
+    with pytest.raises(linksim.LinksimError, match="elsewhere have no channel, rho and SNR in common: sweep one of"):
+        linksim.compare(tmp_path / "paper", "bpg-capacity", others=[tmp_path / "elsewhere"])
     (tmp_path / "paper" / "per_group.parquet").write_bytes(b"PAR1")
     with pytest.raises(linksim.LinksimError, match=r"per_group\.parquet cannot be read"):
         linksim.compare(tmp_path / "paper", "bpg-capacity", others=[tmp_path / "mine"])

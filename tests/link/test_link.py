@@ -182,7 +182,8 @@ def test_splits_are_read_scaled_and_checked() -> None:
     assert parse_split("sic", 2) == pytest.approx((0.8, 0.2))
     assert parse_split("sic", 3) == pytest.approx((16 / 21, 4 / 21, 1 / 21))
     assert parse_split("equal", 4) == (0.25,) * 4
-    for bad in ("0.8", "0.8/0.1/0.1", "a/b", "1/0", "1/-1", "inf/1", "nan/1"):
+    assert parse_split("0.33/0.33/0.33", 3) == pytest.approx((1 / 3,) * 3)
+    for bad in ("0.8", "0.8/0.1/0.1", "a/b", "1/0", "1/-1", "inf/1", "nan/1", "0.9/0.9", "0.9/0.2", "0.4/0.4"):
         with pytest.raises(LinksimError, match="split"):
             parse_split(bad, 2)
 

@@ -116,5 +116,14 @@ def test_images_too_small_for_ssims_window_are_refused() -> None:
 
 
 def test_two_shapes_are_an_error_and_never_broadcast() -> None:
-    with pytest.raises(ValueError, match="are not one"):
+    with pytest.raises(LinksimError, match="of one shape"):
         make_metric("psnr")(torch.zeros(4, 3, 32, 32), torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("scale", [255.0, -3.0])
+def test_images_of_another_scale_or_type_are_refused(scale: float) -> None:
+    image = torch.full((1, 3, 32, 32), scale)
+    with pytest.raises(LinksimError, match=rf"psnr of values from {scale:.3g} to .*in \[0, 1\]"):
+        make_metric("psnr")(image, image)
+    with pytest.raises(LinksimError, match=r"psnr of torch.uint8 \[1, 3, 32, 32\]: give float32"):
+        make_metric("psnr")(image.abs().byte(), image.abs().byte())

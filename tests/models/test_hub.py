@@ -94,7 +94,7 @@ def test_files_that_are_none_are_one_line_and_change_nothing(
     os.mkfifo(exported / WEIGHTS)
     refused(exported, "is no file", capsys)
     (exported / WEIGHTS).unlink()
-    refused(exported, "No such file", capsys)
+    refused(exported, f"{WEIGHTS} is no file: give a folder that linksim card --export wrote", capsys)
     (exported / CONFIG).unlink()
     refused(exported, "give a folder that linksim card --export wrote", capsys)
 

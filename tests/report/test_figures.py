@@ -330,6 +330,7 @@ def test_several_metrics_are_rows_of_one_figure(table: pd.DataFrame, tmp_path: P
 def paired(tmp_path: Path, table: pd.DataFrame) -> Path:
     """Results of two schemes whose groups differ by far less than their images; a third has no images."""
     rows = several(table, "kd", "semnoma", "semoma").assign(seed=0, ssim=0.9)
+    rows["lpips_alex"] = 0.1 * (rows["variant"] == "semoma").replace(False, np.nan)
     random = np.random.default_rng(0)
     images = [
         {"variant": variant, "scheme": variant, "stage": "first", "channel": "awgn", "rho": rho, "snr_db": snr_db}
@@ -399,6 +400,12 @@ def test_a_first_stage_behind_several_refiners_is_drawn_once_by_its_own_name(sta
 def test_pgf_is_written_without_tex_and_in_ascii(paired: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["plot", str(paired), "--metric", "psnr_db", "--gaps", "kd", "--format", "pgf"]) == 0
+    # Where the one that others are set against has no such metric, there is nothing to set.
+    assert main(["plot", str(paired), "--gaps", "kd", "--labels", "semoma=A & B_1 of $x_1$", "--format", "pgf"]) == 0
+    alone = (paired / "figures" / "lpips_alex_awgn.pgf").read_text("ascii")
+    assert r"A \& B\_1 of $x_1$" in alone
+    assert "Difference" not in alone
+    assert "SemNOMA" not in alone
     text = (paired / "figures" / "psnr_db_awgn.pgf").read_text("ascii")
     assert r"\begin{pgfpicture}" in text
     assert "KD-SemNOMA" in text
@@ -439,6 +446,8 @@ def test_the_same_table_gives_the_same_files(table: pd.DataFrame, tmp_path: Path
         (["--gaps", "kdd"], "unknown scheme variant 'kdd'"),
         (["--gaps", "kd", "--curves", "kd"], "no other curve"),
         (["--gaps", "kd", "--curves", "semnoma"], "unknown scheme variant 'kd'"),
+        (["--curves", ""], "give one or more names"),
+        (["--gaps", "kd", "--metric", "lpips_alex"], "--gaps kd: it has no lpips_alex: leave one of them out"),
         (["--xlim", "5"], "like 0:20"),
         (["--xlim", "20:0"], "the smaller first"),
         (["--xlim", "30:40"], "no SNR of these results"),

@@ -106,6 +106,18 @@ def test_tampered_or_truncated_weights_are_refused(
     assert f"BAD  {SPEC.name}: {SPEC.name}: weights gone" in capsys.readouterr().out
 
 
+def test_own_weights_that_are_gone_do_not_give_way_to_shipped_ones(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
+    shutil.copytree(untrained.parent, tmp_path / "shipped")
+    assert (sweep(tmp_path)["trained_pairs"] == 48).all()
+    untrained.unlink()
+    with pytest.raises(NoWeights, match=r"weights gone from .*; put them back, take the card out of .*manifest\.json"):
+        sweep(tmp_path / "again")
+    weights.load(MODEL, weights._read(weights.SHIPPED)[SPEC.name])
+
+
 def test_a_card_without_weights_is_of_a_model_that_is_not_shipped(
     untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 import linksim
 from linksim import LinksimError
@@ -187,6 +189,24 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert len(said) == 1
     assert hint in said[0]
     assert weights.cards().keys() == weights._read(weights.SHIPPED).keys()
+
+
+def test_who_lacks_a_teacher_is_told_to_train_it_on_the_same_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draws = np.random.default_rng(0)
+    (folder / "my images").mkdir()
+    for number in range(24):
+        pixels = draws.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "my images" / f"{number}.png")
+    own = ["--dataset", f"folder:{folder / 'my images'}", "--image-size", "32"]
+    # A teacher at rho, and the source of the embedding at rho/2 a user, which alone is asked for at first.
+    for words, found in (["--steps", "1"], 1), (["--dry-run"], 2):
+        main(["train", "--scheme", "kd", "--rho", "1/24", *words, *own, "--out", str(folder / "runs")])
+        said = capsys.readouterr()
+        lines = [line for line in (said.err + said.out).splitlines() if "train --scheme semoma" in line]
+        assert len(lines) == found
+        assert all(f"--dataset 'folder:{folder / 'my images'}' --image-size 32 --budget 40m" in line for line in lines)
 
 
 def test_a_folder_without_the_training_batches_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import itertools
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -84,6 +85,60 @@ def test_a_run_that_was_cut_and_gone_on_with_equals_one_that_was_not(
     for file, key in (("checkpoint.pt", "model"), ("checkpoint.pt", "averages"), ("best.pt", "model")):
         whole, cut = (torch.load(tmp_path / run / file, weights_only=True)[key] for run in ("whole", "cut"))
         torch.testing.assert_close(cut, whole, rtol=0, atol=0)
+
+
+def test_losses_are_logged_alike_wherever_a_run_was_told_to_stop(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_INTERVAL", 3)
+    train(SPEC, TINY, images, tmp_path / "whole", steps=30, seed=3)
+    steps = iter(range(100))
+
+    def told() -> None:
+        if next(steps) in (4, 12):
+            raise Stopped
+
+    monkeypatch.setattr(loop, "stop_if_told", told)
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train(SPEC, TINY, images, tmp_path / "stopped", steps=30, seed=3)
+    train(SPEC, TINY, images, tmp_path / "stopped", seed=3)
+    whole, stopped = ((tmp_path / run / "train.csv").read_text() for run in ("whole", "stopped"))
+    assert stopped == whole
+
+
+def test_a_budget_is_of_validations_too(images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Known(Exception):
+        pass
+
+    def fitting(seconds: float, step: float, check: float) -> int:
+        assert seconds == 5.0
+        assert 0 < step < 5.0
+        # One validation for each of the averages.
+        assert check >= 3 * 0.2
+        raise Known
+
+    real = ConvNextTask.validate
+
+    def slow(self: ConvNextTask, model: torch.nn.Module) -> dict[str, float]:
+        time.sleep(0.2)
+        return real(self, model)
+
+    monkeypatch.setattr(ConvNextTask, "validate", slow)
+    monkeypatch.setattr(ConvNextTask, "decays", (0.9, 0.99, 0.999))
+    monkeypatch.setattr(loop, "_fitting", fitting)
+    with pytest.raises(Known):
+        train(SPEC, TINY, images, tmp_path, seconds=5.0)
+
+
+@pytest.mark.parametrize(("seconds", "step", "check"), [(60, 0.25, 0.0), (60, 0.25, 2.0), (9000, 0.5, 30.0), (1, 2, 3)])
+def test_steps_and_their_validations_fill_a_budget(seconds: float, step: float, check: float) -> None:
+    def taken(steps: int) -> float:
+        interval = max(1, min(500, steps // 10))
+        return steps * step + -(-steps // interval) * check
+
+    found = loop._fitting(seconds, step, check)
+    assert found == 1 or 0.9 * seconds < taken(found) <= seconds * 1.01
 
 
 def test_runs_of_different_seeds_draw_differently(
