@@ -38,7 +38,7 @@ from PIL import Image
 
 from linksim.data import cifar10
 from linksim.data.arrays import load_arrays
-from linksim.errors import LinksimError, unknown
+from linksim.errors import LinksimError, said, unknown
 from linksim.files import remove_stale_parts, write_atomic
 from linksim.paths import assets_dir
 
@@ -203,9 +203,10 @@ class Cifar10(Asset[dict[str, bytes]]):
         return [self.path / f"{batch}.bin" for batch in cifar10.SHA1]
 
     def read(self, source: Path) -> dict[str, bytes]:
-        folder = source.parent if source.suffix == ".bin" else source
+        folder = source.parent if source.stem in cifar10.SHA1 else source
         if folder.is_dir():
-            return {batch: cifar10.read_batch(folder, batch) for batch in cifar10.SHA1}
+            way_out = "give cifar-10-binary.tar.gz or a folder with its six files"
+            return {batch: cifar10.read_batch(folder, batch, way_out) for batch in cifar10.SHA1}
         try:
             return _read_cifar_archive(source)
         except LinksimError:
@@ -742,7 +743,7 @@ def _read_tensors(source: Path) -> dict[str, NDArray[Any]]:
             if isinstance(name, str) and isinstance(value, torch.Tensor)
         }
     except Exception as error:  # damaged files raise almost any type, from three libraries
-        reason = _one_line(error).partition(". ")[0][:120]
+        reason = said(error).partition(". ")[0][:120]
         raise LinksimError(f"cannot read weights from {source} ({reason}): give a .pth or .safetensors file") from error
 
 

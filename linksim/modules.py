@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -17,6 +18,8 @@ from linksim.errors import LinksimError, shown, unknown
 from linksim.link.channels import channel_label
 from linksim.link.config import (
     MAX_ANTENNAS,
+    MAX_CSI_ERROR,
+    MAX_DB,
     MAX_USERS,
     Access,
     Detector,
@@ -35,6 +38,9 @@ from linksim.nets.network import Network
 from linksim.refine.base import Refiner
 from linksim.refine.behind import Refined
 from linksim.schemes.learned import Learned, learned, transceiver
+
+#: Magnitude of values that a network may overshoot to; beyond it the scale is another than [0, 1].
+_LARGEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,8 @@ class Use:
             LinksimError: no such symbols, or more of them than coefficients were drawn for.
         """
         groups, _, users, drawn = self.realisation.h.shape
-        if not symbols.is_complex() or symbols.dim() != 3 or symbols.shape[:2] != (groups, users):
-            raise LinksimError(
-                f"symbols are {symbols.dtype} {list(symbols.shape)}: give complex64 [{groups}, {users}, S]"
-            )
+        if not isinstance(symbols, Tensor) or not symbols.is_complex() or symbols.shape[:-1] != (groups, users):
+            raise LinksimError(f"symbols are {_found(symbols)}: give complex64 ({groups}, {users}, S)")
         if symbols.shape[-1] > drawn > 1:
             raise LinksimError(
                 f"{symbols.shape[-1]} symbols a user over a channel drawn for {drawn}: draw it for as many"
@@ -109,16 +113,23 @@ class Link:
             seed: of draws that are those of a sweep with this seed; None draws new ones from torch's generator.
 
         Raises:
-            LinksimError: numbers of groups without a seed, or what is no number of them, of symbols or SNR.
+            LinksimError: numbers of groups without a seed, or what is no number of them, of symbols, SNR or seed.
         """
+        if isinstance(groups, Sequence) and (isinstance(groups, str | bytes) or not all(map(_is_whole, groups))):
+            raise LinksimError(f"groups = {shown(groups)}: give how many, or a list of whole numbers from 0")
+        if seed is not None and not (_is_whole(seed) and seed < 2**63):
+            raise LinksimError(f"seed = {shown(seed)}: give a whole number from 0")
         count = _count("groups", len(groups) if isinstance(groups, Sequence) else groups)
         _count("symbols", symbols)
         try:
             gamma = torch.as_tensor(snr_db, dtype=torch.float32, device=self.device)
         except (TypeError, ValueError, RuntimeError):
             raise LinksimError(f"snr_db = {shown(snr_db)}: give a number, or one for each group") from None
-        if gamma.shape not in ((), (1,), (count,)) or not bool(gamma.isfinite().all()):
-            raise LinksimError(f"snr_db = {shown(snr_db)}: give a finite number, or one for each of {count} groups")
+        if gamma.shape not in ((), (1,), (count,)) or not bool((gamma.abs() <= MAX_DB).all()):
+            raise LinksimError(
+                f"snr_db = {shown(snr_db)}: give a finite number of at most {MAX_DB:g} dB, or one for each of {count} "
+                "groups"
+            )
         draws: Draws
         if seed is not None:
             numbers = range(groups) if isinstance(groups, int) else groups
@@ -131,8 +142,32 @@ class Link:
         drawn = realise(self.config, draws, symbols, self.access)
         gamma = gamma.expand(len(numbers))
         estimate = drawn.estimate(self.config.csi_error_var)
-        side = SideInfo(gamma, 10 ** (-gamma / 10), estimate, (seed or 0, tuple(numbers)))
+        # What draws at random behind the link draws anew, too.
+        keyed = int(torch.randint(2**62, ())) if seed is None else seed
+        side = SideInfo(gamma, 10 ** (-gamma / 10), estimate, (keyed, tuple(numbers)))
         return Use(side, drawn)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _found(value: object) -> str:
+    """What a message calls what was given in place of a tensor of another type or shape."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_images(images: object, wanted: tuple[int, ...]) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point() or tuple(images.shape) != wanted:
+        raise LinksimError(f"images are {_found(images)}: give float32 {wanted}, in [0, 1]")
+    # A GPU would be waited for at every step.
+    if images.device.type == "cpu" and not bool((images.detach().abs() <= _LARGEST).all()):
+        raise LinksimError("images leave [0, 1] by far, or are no numbers: give float32 in [0, 1]")
+
+
+def _check_side(side: object) -> None:
+    if not isinstance(side, SideInfo):
+        raise LinksimError(f"side is {_found(side)}: give what `draw` gives, use.side")
 
 
 def _count(what: str, value: object) -> int:
@@ -180,20 +215,29 @@ class Transceiver(nn.Module):
             side: as a `Use` has it.
 
         Raises:
-            LinksimError: images of another shape or type.
+            LinksimError: images of another shape, type or scale.
         """
-        wanted = (len(side.snr_db), self.users, *self.image_shape)
-        if not isinstance(images, Tensor) or not images.is_floating_point() or tuple(images.shape) != wanted:
-            found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-            raise LinksimError(f"images are {found}: give float32 {wanted}, in [0, 1]")
+        _check_side(side)
+        _check_images(images, (len(side.snr_db), self.users, *self.image_shape))
         return self.scheme.transmit(images, side)
 
     def receive(self, received: Tensor, side: SideInfo) -> Tensor:
-        """The received signal, as a `Use` gives it, to images float32 [B, N, C, H, W], which may leave [0, 1]."""
+        """The received signal, as a `Use` gives it, to images float32 [B, N, C, H, W], which may leave [0, 1].
+
+        Raises:
+            LinksimError: a signal of another shape or type.
+        """
+        _check_side(side)
+        users = (self.users,) if self.scheme.access == "oma" else ()
+        wanted = (len(side.snr_db), side.h.shape[1], *users, self.symbols)
+        if not isinstance(received, Tensor) or not received.is_complex() or tuple(received.shape) != wanted:
+            raise LinksimError(f"received is {_found(received)}: give complex64 {wanted}")
         return self.scheme.shown(received, side)
 
     def forward(self, images: Tensor, snr_db: float | Tensor, seed: int | None = None) -> Tensor:
         """Images over a channel that is drawn for them, and back; see `encode`, `Link.draw` and `receive`."""
+        if not isinstance(images, Tensor) or not images.dim():
+            raise LinksimError(f"images are {_found(images)}: give float32 (B, {self.users}, C, H, W)")
         use = self.link.draw(len(images), snr_db, self.symbols, seed)
         return self.receive(use(self.encode(images, use.side)), use.side)
 
@@ -274,7 +318,13 @@ class RefinerModule(nn.Module):
         self.refiner = refiner
 
     def forward(self, images: Tensor, side: SideInfo) -> Tensor:
-        """Images float32 [B, N, C, H, W] in [0, 1] to the same; of one SNR. No gradient passes through."""
+        """Images float32 [B, N, C, H, W] in [0, 1] to the same. No gradient passes through.
+
+        Raises:
+            LinksimError: images of another shape, type or scale.
+        """
+        _check_side(side)
+        _check_images(images, (len(side.snr_db), side.h.shape[2], *self.refiner.setting.image_shape))
         with torch.no_grad():
             return self.refiner(images.clamp(0, 1), side)
 
@@ -308,6 +358,8 @@ def channel(
         >>> channel("rayleigh", users=2).draw(groups=3, snr_db=0.0, symbols=16).side.h_flat.shape
         torch.Size([3, 2])
     """
+    if access not in get_args(Access):
+        raise unknown("access", str(access), get_args(Access))
     return Link(_checked(LinkConfig(name, users, power, csi_error_var, antennas, detector), device), access, device)
 
 
@@ -319,6 +371,9 @@ def _checked(link: LinkConfig, device: str) -> LinkConfig:
     for what, value, most in (("users", link.users, MAX_USERS), ("antennas", link.antennas, MAX_ANTENNAS)):
         if not isinstance(value, int) or not 1 <= value <= most:
             raise LinksimError(f"{what} = {shown(value)}: give a whole number, 1 to {most}")
+    error = link.csi_error_var
+    if isinstance(error, bool) or not isinstance(error, int | float) or not 0 <= error <= MAX_CSI_ERROR:
+        raise LinksimError(f"csi_error_var = {shown(error)}: give a number, 0 to {MAX_CSI_ERROR:g}")
     for what, word, known in (("power", link.power, PowerConvention), ("detector", link.detector, Detector)):
         if word not in get_args(known):
             raise unknown(what, str(word), get_args(known))
@@ -353,6 +408,10 @@ def load_model(
         >>> load_model("semoma", rho="1/6").symbols
         256
     """
+    if not isinstance(scheme, str):
+        raise LinksimError(f"scheme = {shown(scheme)}: give its name (linksim list schemes)")
+    if not isinstance(image_shape, tuple) or len(image_shape) != 3 or not all(map(_is_whole, image_shape)):
+        raise LinksimError(f"image_shape = {shown(image_shape)}: give (C, H, W), like (3, 32, 32)")
     system = find(scheme.partition(":")[0])
     if issubclass(system, Refined):
         first, refiner = system.first_stage.name, system.refiner_class.name
@@ -381,6 +440,10 @@ def refiner(name: str, behind: Transceiver) -> RefinerModule:
         >>> type(refine.refiner).__name__
         'Cgan'
     """
+    if not isinstance(name, str):
+        raise LinksimError(f"refiner = {shown(name)}: give its name (linksim list refiners)")
+    if not isinstance(behind, Transceiver):
+        raise LinksimError(f"behind = {shown(behind)}: give what load_model gives")
     first = behind.scheme
     text, _, more = name.partition(":")
     variant = parse(f"{first.name}+{text}:{more}" if more else f"{first.name}+{text}")

@@ -108,6 +108,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
         Raises LinksimError: unknown name (with the nearest), one that several claim, a plug-in that does not import.
         """
+        if not isinstance(name, str):
+            raise LinksimError(f"{self.kind} {shown(name)}: give its name")
         if name in self._registered:
             return self._registered[name]
         points = self._installed().get(name, [])

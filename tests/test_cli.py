@@ -96,6 +96,9 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["compare", "nowhere", "--baseline", "x"], "no such results folder"),
         (["merge", "nowhere"], "no sweep"),
         (["assets", "get", "vgg19"], "did you mean 'vgg16'"),
+        (["assets", "get", "vgg16", "--form", "x"], "did you mean '--from'"),
+        (["bench", "serve", "--client", "2"], "did you mean '--clients'"),
+        (["assets", "get", "cifar10", "--from", __file__], "test_cli.py (file could not be opened"),
         (["assets", "get", "vgg16", "--from", "nowhere.pth"], "nowhere.pth"),
     ],
 )

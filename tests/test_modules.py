@@ -99,10 +99,31 @@ def test_a_refiner_is_that_of_a_sweep() -> None:
         assert float(psnr[group, user]) == pytest.approx(value, abs=1e-3)
 
 
+def test_groups_of_several_snrs_are_refined_as_those_of_each() -> None:
+    model = linksim.load_model("kd", channel="awgn", rho="1/6")
+    refine = linksim.refiner("ddim:start=auto", behind=model)
+    sent = images(3)
+    mixed = model.link.draw(3, torch.tensor([0.0, 20.0, 0.0]), model.symbols, seed=0).side
+    found = refine(sent, mixed)
+    for snr_db, groups in ((0.0, [0, 2]), (20.0, [1])):
+        alone = model.link.draw(groups, snr_db, model.symbols, seed=0).side
+        torch.testing.assert_close(found[groups], refine(sent[groups], alone), rtol=0, atol=1e-5)
+    assert torch.equal(found[1], sent[1])
+    assert not torch.equal(found[2], sent[2])
+
+
 def test_a_channel_is_drawn_anew_or_by_seed() -> None:
     link = linksim.channel("rayleigh", users=3, antennas=2)
     first, second = (link.draw(groups=4, snr_db=0.0, symbols=8) for _ in range(2))
     assert not torch.equal(first.side.h, second.side.h)
+    # What a refiner draws is keyed by these.
+    assert first.side.draws[0] != second.side.draws[0]
+    torch.manual_seed(0)
+    once = link.draw(groups=4, snr_db=0.0, symbols=8).side
+    torch.manual_seed(0)
+    again = link.draw(groups=4, snr_db=0.0, symbols=8).side
+    assert torch.equal(once.h, again.h)
+    assert once.draws == again.draws
     whole, part = link.draw(4, 0.0, 8, seed=1), link.draw([2], 0.0, 8, seed=1)
     assert torch.equal(whole.side.h[2:3], part.side.h)
     quiet = link.draw(2, 200.0, 8, seed=1)
@@ -112,6 +133,16 @@ def test_a_channel_is_drawn_anew_or_by_seed() -> None:
 
 def used(symbols: torch.Tensor) -> torch.Tensor:
     return linksim.channel("rayleigh-fast").draw(1, 0.0, 8)(symbols)
+
+
+def received(signal: Any) -> torch.Tensor:
+    model = linksim.load_model("kd")
+    return model.receive(signal, model.link.draw(1, 0.0, model.symbols).side)
+
+
+def refined(images: Any) -> torch.Tensor:
+    model = linksim.load_model("kd")
+    return linksim.refiner("flow", behind=model)(images, model.link.draw(1, 0.0, model.symbols).side)
 
 
 def encoded(images: Any) -> torch.Tensor:
@@ -144,8 +175,37 @@ def encoded(images: Any) -> torch.Tensor:
         ),
         (lambda: encoded(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)), "images are torch.uint8"),
         (lambda: encoded([0.0]), "images are list"),
+        (lambda: encoded(torch.full((2, 2, 3, 32, 32), 255.0)), "leave [0, 1] by far"),
+        (lambda: encoded(torch.full((2, 2, 3, 32, 32), float("nan"))), "or are no numbers"),
+        (lambda: linksim.channel(access="NOMA"), "did you mean 'noma'"),
+        (lambda: linksim.channel(access=None), "unknown access"),
+        (lambda: linksim.channel(csi_error_var=float("nan")), "csi_error_var = nan: give a number, 0 to 100"),
+        (lambda: linksim.channel(csi_error_var=-1.0), "csi_error_var = -1.0"),
+        (lambda: linksim.channel(csi_error_var="0"), "csi_error_var = '0'"),
+        (lambda: linksim.channel().draw(1, 0.0, 8, seed=1.5), "seed = 1.5: give a whole number from 0"),
+        (lambda: linksim.channel().draw(1, 0.0, 8, seed=True), "seed = True"),
+        (lambda: linksim.channel().draw(1, 0.0, 8, seed=2**70), "seed = 11805"),
+        (lambda: linksim.channel().draw([1.5], 0.0, 8, seed=0), "groups = [1.5]"),
+        (lambda: linksim.channel().draw([-1], 0.0, 8, seed=0), "groups = [-1]"),
+        (lambda: linksim.channel().draw(b"x", 0.0, 8, seed=0), "groups = b'x'"),
+        (lambda: linksim.channel().draw(1, 1e6, 8), "at most 200 dB"),
+        (lambda: linksim.load_model(None), "scheme = None: give its name"),
+        (lambda: linksim.load_model("kd", image_shape=5), "image_shape = 5: give (C, H, W)"),
+        (lambda: linksim.refiner("flow", behind=None), "behind = None: give what load_model gives"),
+        (lambda: linksim.refiner(None, behind=linksim.load_model("kd")), "refiner = None: give its name"),
+        (lambda: linksim.metric(["a"]), "metric ['a']: give its name"),
+        (lambda: linksim.metric("psnr")(None, torch.zeros(1, 3, 8, 8)), "psnr of a NoneType"),
+        (lambda: linksim.load_model("kd")(None, snr_db=0.0), "images are NoneType"),
+        (lambda: linksim.load_model("kd").encode(torch.rand(1, 2, 3, 32, 32), None), "side is NoneType"),
+        (
+            lambda: received(torch.ones(1, 2, 5) + 0j),
+            "received is torch.complex64 (1, 2, 5): give complex64 (1, 1, 512)",
+        ),
+        (lambda: received(None), "received is NoneType"),
+        (lambda: refined(torch.rand(1, 2, 3, 32)), "images are torch.float32 (1, 2, 3, 32)"),
+        (lambda: refined(None), "images are NoneType: give float32 (1, 2, 3, 32, 32)"),
         (lambda: used(torch.ones(1, 2, 9) + 0j), "9 symbols a user over a channel drawn for 8"),
-        (lambda: used(torch.ones(1, 3, 8) + 0j), "[1, 3, 8]: give complex64 [1, 2, S]"),
+        (lambda: used(torch.ones(1, 3, 8) + 0j), "(1, 3, 8): give complex64 (1, 2, S)"),
         (lambda: used(torch.ones(1, 2, 8)), "symbols are torch.float32"),
         (lambda: linksim.refiner("cgn", behind=linksim.load_model("kd")), "did you mean 'cgan'"),
     ],

@@ -65,7 +65,10 @@ _GIVEN = "_given"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are linksim's: one line, exit code 2."""
+    """A parser whose errors are linksim's: one line, exit code 2. No option goes by its first letters."""
+
+    def __init__(self, *names: Any, **facts: Any) -> None:
+        super().__init__(*names, **{"allow_abbrev": False, **facts})
 
     def add_argument(self, *names: Any, **facts: Any) -> argparse.Action:
         """See argparse; an option of several values (`NAME,...`) is given once."""
@@ -80,8 +83,7 @@ class Parser(argparse.ArgumentParser):
         """The arguments; an option that the command does not have is an error that names the nearest."""
         args, rest = self.parse_known_args(words)
         if rest:
-            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
-            used = commands.get(args.command, self)
+            used = self._used(args)
             if not rest[0].startswith("--"):
                 used.error(f"{shown(rest[0])} is too much")
             raise unknown(
@@ -89,6 +91,14 @@ class Parser(argparse.ArgumentParser):
             )
         vars(args).pop(_GIVEN, None)
         return args
+
+    def _used(self, args: argparse.Namespace) -> argparse.ArgumentParser:
+        """The parser of the command that was given, or of the one below it."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = action.choices.get(str(getattr(args, action.dest, None)))
+                return chosen._used(args) if isinstance(chosen, Parser) else self
+        return self
 
 
 Commands = argparse._SubParsersAction  # the type has no public name

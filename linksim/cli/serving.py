@@ -36,7 +36,7 @@ def add_commands(commands: Commands[Parser]) -> None:
                        help="keep N answers and give them again for the same image, scheme, channel and SNR, with no "
                        "channel between (default 0: every request has noise and fading of its own)")  # fmt: skip
     serve.add_argument("--ray", metavar="ADDRESS", help="on Ray Serve: local, auto, or ray://HOST:PORT")
-    serve.add_argument("--replicas", metavar="N", default="2", help="with --ray: copies of the service (2)")
+    serve.add_argument("--replicas", metavar="N", help="with --ray: copies of the service (2)")
 
     bench = commands.add_parser("bench", help="how fast linksim is")
     kinds = bench.add_subparsers(dest="bench", metavar="serve", parser_class=Parser, required=True)
@@ -126,7 +126,9 @@ def _serve(args: argparse.Namespace) -> int:
         local=args.host in ("127.0.0.1", "localhost", "::1"),
     )
     port = natural(args.port, "--port", 0, 65535)
-    replicas = natural(args.replicas, "--replicas", 1, 10_000)
+    if args.replicas is not None and args.ray is None:
+        raise LinksimError("--replicas are of --ray ADDRESS: name that too, or leave them out")
+    replicas = natural(args.replicas or "2", "--replicas", 1, 10_000)
     if not args.host:
         raise LinksimError("--host is empty: give an address, like 127.0.0.1, or 0.0.0.0 for all")
     if shape is not None and shape[1] * shape[2] > accepts.most_pixels:

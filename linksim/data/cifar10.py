@@ -41,7 +41,7 @@ RECORD = 1 + 3072
 _WAY_OUT = "linksim assets get cifar10, or --data-dir DIR"
 
 
-def check_batch(batch: str, content: bytes, where: str) -> None:
+def check_batch(batch: str, content: bytes, where: str, way_out: str = _WAY_OUT) -> None:
     """Compares a batch in binary form (10,000 records of label, R, G, B plane) with the official one.
 
     Raises:
@@ -50,12 +50,12 @@ def check_batch(batch: str, content: bytes, where: str) -> None:
     expected = IMAGES_A_BATCH * RECORD
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "too long"
-        raise LinksimError(f"{where} is {kind}: {len(content)} bytes instead of {expected}: get it anew: {_WAY_OUT}")
+        raise LinksimError(f"{where} is {kind}: {len(content)} bytes instead of {expected}: get it anew: {way_out}")
     if hashlib.sha1(content, usedforsecurity=False).hexdigest() != SHA1[batch]:
-        raise LinksimError(f"{where} is corrupt: its SHA-1 is not the official {batch}'s: get it anew: {_WAY_OUT}")
+        raise LinksimError(f"{where} is corrupt: its SHA-1 is not the official {batch}'s: get it anew: {way_out}")
 
 
-def binary_from_python(content: bytes, where: str) -> bytes:
+def binary_from_python(content: bytes, where: str, way_out: str = _WAY_OUT) -> bytes:
     """The binary form of a batch of the python version (a pickle with `data` [10000, 3072] and `labels`).
 
     Raises:
@@ -67,10 +67,10 @@ def binary_from_python(content: bytes, where: str) -> bytes:
         labels = np.asarray(batch[b"labels"], np.uint8)
         return np.concatenate([labels[:, None], data], axis=1).tobytes()
     except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
-        raise LinksimError(f"{where} is corrupt ({error}): get it anew: {_WAY_OUT}") from error
+        raise LinksimError(f"{where} is corrupt ({error}): get it anew: {way_out}") from error
 
 
-def read_batch(data_dir: Path, batch: str) -> bytes:
+def read_batch(data_dir: Path, batch: str, way_out: str = _WAY_OUT) -> bytes:
     """One checked batch in binary form, from a folder as the user has it.
 
     Looks for DIR/NAME.bin, DIR/cifar-10-batches-bin/NAME.bin, DIR/cifar-10-batches-py/NAME (torchvision) and DIR/NAME.
@@ -90,12 +90,12 @@ def read_batch(data_dir: Path, batch: str) -> bytes:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise LinksimError(f"cannot read {path} ({error.strerror}): get it anew: {_WAY_OUT}") from error
+            raise LinksimError(f"cannot read {path} ({error.strerror}): get it anew: {way_out}") from error
         if path.suffix != ".bin":
-            content = binary_from_python(content, str(path))
-        check_batch(batch, content, str(path))
+            content = binary_from_python(content, str(path), way_out)
+        check_batch(batch, content, str(path), way_out)
         return content
-    raise LinksimError(f"no CIFAR-10 in {data_dir}: it holds neither {batch}.bin nor {batch}: {_WAY_OUT}")
+    raise LinksimError(f"no CIFAR-10 in {data_dir}: it holds neither {batch}.bin nor {batch}: {way_out}")
 
 
 def read_images(data_dir: Path | None, batch: str) -> NDArray[np.uint8]:

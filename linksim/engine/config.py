@@ -21,7 +21,16 @@ from linksim.engine.variants import Variant, find, parse
 from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import split_list
 from linksim.link.channels import channel_label
-from linksim.link.config import MAX_ANTENNAS, MAX_USERS, Detector, LinkConfig, PowerConvention, Precision
+from linksim.link.config import (
+    MAX_ANTENNAS,
+    MAX_CSI_ERROR,
+    MAX_DB,
+    MAX_USERS,
+    Detector,
+    LinkConfig,
+    PowerConvention,
+    Precision,
+)
 from linksim.link.units import parse_rho
 from linksim.metrics import METRICS
 from linksim.paths import shipped
@@ -32,9 +41,6 @@ RESULTS_VERSION = 2
 
 #: SNR points of a sweep, at the most.
 MAX_POINTS = 10_000
-
-#: SNRs beyond this, in dB, are slips of the pen.
-MAX_DB = 200.0
 
 #: Groups that `until` evaluates in any case, unless told otherwise.
 LEAST_GROUPS = 128
@@ -150,7 +156,7 @@ class SweepConfig(BaseModel):
     max_groups: int | None = Field(default=None, ge=2)
     metrics: tuple[str, ...] = Field(default=("psnr", "ssim"), min_length=1)
     power: PowerConvention = "sum"
-    csi_error_var: float = Field(default=0.0, ge=0, le=100)
+    csi_error_var: float = Field(default=0.0, ge=0, le=MAX_CSI_ERROR)
     pixels: Literal["float", "uint8"] = "float"
     precision: Precision = "float32"
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -256,8 +256,12 @@ def run_sweep(
     return table
 
 
-def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
-    """Sees to it that `folder` holds this sweep's `run.json` and a journal folder. Raises LinksimError."""
+def _open_folder(prepared: Prepared, folder: Path, force_new: bool | None = None) -> None:
+    """Sees to it that `folder` holds this sweep's `run.json` and a journal folder. Raises LinksimError.
+
+    Args:
+        force_new: whether what else it holds is set aside; None: that was not to be asked for.
+    """
     run = None
     if folder.is_dir() and not _blank(folder):
         problem = None
@@ -270,7 +274,8 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool) -> None:
         except LinksimError as error:
             problem = f"cannot be gone on with ({error})"
         if problem and not force_new:
-            raise LinksimError(f"{folder} {problem}: take another --out, or --force-new to set that folder aside")
+            aside = "" if force_new is None else ", or --force-new to set that folder aside"
+            raise LinksimError(f"{folder} {problem}: take another --out{aside}")
         if problem:
             _refuse_if_busy(folder)
             set_aside(folder)
@@ -695,7 +700,7 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
         )
     out = prepared.base / out
     folders = [prepared.base / folder for folder in folders]
-    _open_folder(prepared, out, force_new=False)
+    _open_folder(prepared, out)
     for number, folder in enumerate(folders):
         if folder.resolve() == out.resolve():
             continue

@@ -20,6 +20,9 @@ Detector = Literal["lmmse", "zf", "mf"]
 #: Users that one base station serves at once.
 MAX_USERS = 8
 
+#: SNR in dB, up or down, and variance of a channel estimate's error: what goes beyond is a slip of the pen.
+MAX_DB, MAX_CSI_ERROR = 200.0, 100.0
+
 #: Receive antennas of a base station.
 MAX_ANTENNAS = 64
 

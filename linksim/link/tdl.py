@@ -32,8 +32,9 @@ class Tdl(Channel):
 
     The symbols of an image group fill a grid of `resource_blocks` times 12 subcarriers, frequency first, OFDM symbol by
     OFDM symbol; each sees the channel's frequency response at its place. Within one OFDM symbol the channel stands
-    still, and the cyclic prefix is longer than the channel: there is no interference between subcarriers. Users and
-    antennas fade independently; all move at `speed`.
+    still, and the cyclic prefix is longer than the channel: there is no interference between subcarriers. Users fade
+    independently, and so do antennas but for the line of sight of models D and E, which reaches them alike; all move at
+    `speed`.
     """
 
     Params: ClassVar[type[ChannelParams]] = TdlParams

@@ -146,6 +146,10 @@ class ImageMetric(Metric):
 
 def _check(name: str, images: torch.Tensor) -> None:
     """Raises LinksimError for what a metric takes for no images: uint8, or values to 255."""
+    import torch
+
+    if not isinstance(images, torch.Tensor):
+        raise LinksimError(f"{name} of a {type(images).__name__}: give float32 [B, C, H, W] in [0, 1]")
     if not images.is_floating_point() or images.ndim != 4:
         raise LinksimError(f"{name} of {images.dtype} {list(images.shape)}: give float32 [B, C, H, W] in [0, 1]")
     if images.numel() and (images.max() > _LARGEST or images.min() < 1 - _LARGEST):

@@ -135,7 +135,7 @@ class Refiner(ABC):
         return self.refine(images, snr_db, draws, report)
 
     def __call__(self, images: Tensor, side: SideInfo, report: Steps = silent) -> Tensor:
-        """Refines the images [B, N, C, H, W] of all users as one batch.
+        """Refines the images [B, N, C, H, W] of all users as one batch, or as one for each SNR of the groups.
 
         Networks compute in the setting's precision. Where a GPU's memory does not hold the images, half of them go at
         once, and then half of that. Random draws are keyed by image, so that this changes no image but for rounding.
@@ -145,12 +145,22 @@ class Refiner(ABC):
         """
         import torch
 
+        from linksim.link.config import SideInfo
         from linksim.nets.precision import evaluated_in
 
+        snrs_db = side.snr_db.tolist()
+        if len(set(snrs_db)) > 1:
+            whole = torch.empty_like(images, dtype=torch.float32)
+            for snr in dict.fromkeys(snrs_db):
+                rows = [row for row, other in enumerate(snrs_db) if other == snr]
+                keyed = side.draws[0], tuple(side.draws[1][row] for row in rows)
+                part_of_side = SideInfo(side.snr_db[rows], side.noise_var[rows], side.h[rows], keyed)
+                whole[rows] = self(images[rows], part_of_side, report)
+            return whole
         flat = images.flatten(0, 1)
         seed, groups = side.draws
         keys = [(group, user) for group in groups for user in range(images.shape[1])]
-        snr_db, received_db = float(side.snr_db[0]), side.received_db.flatten().tolist()
+        snr_db, received_db = snrs_db[0], side.received_db.flatten().tolist()
         size = min(self._at_once or len(flat), len(flat))
         parts: list[Tensor] = []
         start = 0

@@ -119,3 +119,18 @@ def test_the_table_says_in_which_channel_uses_a_user_of_a_bound_sends(users: int
     ).set_index("scheme")  # fmt: skip
     assert table["rho_total"].to_dict() == pytest.approx({"bpg-capacity": 1 / 6, "bpg-capacity-oma": 1 / 6})
     assert table["rho_user"].to_dict() == pytest.approx({"bpg-capacity": 1 / 6, "bpg-capacity-oma": 1 / 6 / users})
+
+
+@pytest.mark.parametrize("channel", ["awgn", "rayleigh"])
+def test_a_bound_knows_the_channel_however_ill_it_is_estimated(channel: str, tmp_path: Path) -> None:
+    """An estimate h + e has more power than h: as if it were the channel, errors would raise the bound."""
+    known, guessed = (
+        linksim.sweep(
+            tmp_path / str(error), scheme="bpg-capacity,bpg-capacity-oma,klt", channel=channel, snr="0,10", groups=16,
+            metrics="psnr", csi_error_var=error, progress=False,
+        ).set_index(["scheme", "snr_db"])["psnr_db"]
+        for error in (0.0, 1.0)
+    )  # fmt: skip
+    for bound in ("bpg-capacity", "bpg-capacity-oma"):
+        assert known[bound].tolist() == guessed[bound].tolist()
+    assert (guessed["klt"] < known["klt"]).all()

@@ -68,6 +68,10 @@ def test_seven_shards_merged_give_the_rows_of_one_run(whole: Path, here: Cli, tm
     for index in range(7):
         done = here(*COMMAND, "--workers", "1", "--shard", f"{index}/7", "--out", f"shard{index % 2}")
         assert done.returncode == 0, done.stderr
+    here("sweep", "--scheme", "klt", "--snr", "0", "--groups", "1", "--metrics", "psnr", "--out", "other")
+    busy = here("merge", "shard0", "shard1", "--out", "other")
+    assert "another sweep" in busy.stderr
+    assert busy.stderr.rstrip().endswith("take another --out (docs/howto/sweep.md)")
     early = here("merge", "shard0", "--out", "half")
     assert early.returncode == 2
     assert "run the shards that are missing" in early.stderr

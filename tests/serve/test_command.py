@@ -184,6 +184,7 @@ def test_a_stop_answers_what_has_come(cli_env: dict[str, str], tmp_path: Path) -
         (["--scheme", "klt", "--host", "é.x..y"], "cannot listen"),
         (["--scheme", "klt", "--image-size", "100000"], "more than --max-pixels"),
         (["--scheme", "klt", "--ray", "ray://127.0.0.1:1"], "nobody listens there"),
+        (["--scheme", "klt", "--replicas", "2"], "--replicas are of --ray"),
         (["--scheme", "klt", "--batch", "0"], "--batch '0'"),
         (["--scheme", "klt", "--wait", "nan"], "--wait 'nan'"),
         (["--scheme", "klt", "--rho", "1/6,1/3"], "one is served"),

@@ -70,7 +70,7 @@ class MuNgf(Ngf):
         try:
             super().__init__(setting, params)
         except LinksimError as error:
-            own = f"{self.name}:detector=" if params.detector != "link" else "--detector "
+            own = "detector=" if params.detector != "link" else "--detector "
             raise type(error)(str(error).replace("--detector ", own)) from None
 
     @classmethod
