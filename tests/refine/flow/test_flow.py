@@ -214,7 +214,7 @@ def test_strengths_are_those_whose_images_are_most_like_real_ones() -> None:
     images = training_set_of(embedded_images(128, (3, 32, 32)), 96)
     task = Flow.apart().task(FlowRecipe(noise_level=0.0, lpips="alex"), images, 0, "cpu", None)
     assert isinstance(task, FlowTask)
-    pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task._validation(snr_db, apart=True)]
+    pairs = [pair for snr_db in (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0) for pair in task.shown_at(snr_db, apart=True)]
     for part, wanted in ((1.0, 1.0), (0.5, 2.0), (-1.0, 0.0)):
         left = iter([part * (sent - shown) / 0.1 for sent, shown, _ in pairs for _ in range(STEPS)])
         measured = task.measured(Told(lambda x, time, left=left: next(left)), 0)  # type: ignore[misc]
@@ -227,7 +227,7 @@ def test_each_first_stage_shows_other_images_where_they_are_asked_for() -> None:
     task = Flow.apart().task(FlowRecipe(lpips="alex"), images, 0, "cpu", None)
     assert isinstance(task, FlowTask)
     task._firsts *= 2
-    alike, others = ([sent for sent, *_ in task._validation(10.0, apart)] for apart in (False, True))
+    alike, others = ([sent for sent, *_ in task.shown_at(10.0, apart)] for apart in (False, True))
     assert torch.equal(alike[0], alike[1])
     assert torch.equal(alike[0], others[0])
     assert not torch.equal(others[0], others[1])
