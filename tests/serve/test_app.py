@@ -1,18 +1,21 @@
 """The service over HTTP, without a socket."""
 
+import asyncio
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from linksim.data import load_dataset
 from linksim.data.images import decoded
-from linksim.serve.app import Accepts, make_app
-from linksim.serve.service import Limits, Service
+from linksim.serve.app import Accepts, _image, make_app
+from linksim.serve.service import Limits, Service, Turned
 from linksim.serve.work import as_png
 from tests.serve.test_service import served
 
@@ -116,6 +119,22 @@ def test_too_much_is_refused_before_it_is_read(client: TestClient) -> None:
     assert client.post("/v1/send", content=endless()).status_code == 413
     refused = client.post("/v1/send", content=PNG, headers={"content-length": "999999999"})
     assert refused.status_code == 413
+
+
+@pytest.mark.parametrize(("headers", "read"), [([], 21), ([(b"expect", b"100-continue")], 11)])
+def test_no_more_than_twice_an_image_is_thrown_away(headers: list[tuple[bytes, bytes]], read: int) -> None:
+    """Who sends all before it reads has its answer; who asks first is told before it sends."""
+    parts = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal parts
+        parts += 1
+        return {"type": "http.request", "body": b"x" * 10_000, "more_body": parts < 40}
+
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with pytest.raises(Turned, match="send a smaller image"):
+        asyncio.run(_image(request, Accepts(most_bytes=100_000)))
+    assert parts == read
 
 
 def test_more_than_the_queue_holds_says_when_to_come_back() -> None:

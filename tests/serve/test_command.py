@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -225,6 +227,14 @@ def test_what_cannot_be_loaded_ends_in_one_line(capfd: pytest.CaptureFixture[str
     assert "blocks of 8x8" in said
     assert main(["bench", "serve", "--scheme", "klt,kd"]) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_who_reads_no_answer_before_all_is_sent_reads_why(running: Running) -> None:
+    too_large = urllib.request.Request(f"{running.url}/v1/send", data=b"x" * (9 << 20))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(too_large)
+    assert refused.value.code == 413
+    assert "send a smaller image" in refused.value.read().decode()
 
 
 def test_a_port_that_is_taken_is_said(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
