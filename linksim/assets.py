@@ -30,7 +30,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,22 +199,21 @@ class Cifar10(Asset[dict[str, bytes]]):
     def digest(self) -> str:
         return hashlib.sha256("".join(f"{k} {v}\n" for k, v in sorted(cifar10.SHA1.items())).encode()).hexdigest()
 
+    _WAY_OUT: ClassVar[str] = "give cifar-10-binary.tar.gz or a folder with its six files"
+
     def files(self) -> list[Path]:
         return [self.path / f"{batch}.bin" for batch in cifar10.SHA1]
 
     def read(self, source: Path) -> dict[str, bytes]:
         folder = source.parent if source.stem in cifar10.SHA1 else source
         if folder.is_dir():
-            way_out = "give cifar-10-binary.tar.gz or a folder with its six files"
-            return {batch: cifar10.read_batch(folder, batch, way_out) for batch in cifar10.SHA1}
+            return {batch: cifar10.read_batch(folder, batch, self._WAY_OUT) for batch in cifar10.SHA1}
         try:
             return _read_cifar_archive(source)
         except LinksimError:
             raise
         except Exception as error:  # damaged archives raise almost any type
-            raise LinksimError(
-                f"cannot read {source} ({_one_line(error)}): give cifar-10-binary.tar.gz or a folder with its six files"
-            ) from error
+            raise LinksimError(f"cannot read {source} ({_one_line(error)}): {self._WAY_OUT}") from error
 
     def read_package(self, folder: Path) -> dict[str, bytes]:
         return _cifar_from_sheets(folder)
@@ -222,7 +221,7 @@ class Cifar10(Asset[dict[str, bytes]]):
     def verify(self, content: dict[str, bytes], where: str) -> None:
         missing = [batch for batch in cifar10.SHA1 if batch not in content]
         if missing:
-            raise LinksimError(f"{where} lacks {', '.join(missing)}: give cifar-10-binary.tar.gz or all six files")
+            raise LinksimError(f"{where} lacks {', '.join(missing)}: {self._WAY_OUT}")
         for batch in cifar10.SHA1:
             cifar10.check_batch(batch, content[batch], f"{batch} of {where}")
 

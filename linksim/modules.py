@@ -30,7 +30,7 @@ from linksim.link.config import (
 )
 from linksim.link.draws import Draws, FreshDraws, KeyedDraws
 from linksim.link.realisation import Realisation, realise
-from linksim.link.units import parse_rho
+from linksim.link.units import off_scale, parse_rho
 from linksim.models.hub import WEIGHTS, export, fitted, read
 from linksim.models.owner import Model
 from linksim.models.spec import CIFAR10_SHAPE, ModelSpec
@@ -38,9 +38,6 @@ from linksim.nets.network import Network
 from linksim.refine.base import Refiner
 from linksim.refine.behind import Refined
 from linksim.schemes.learned import Learned, learned, transceiver
-
-#: Magnitude of values that a network may overshoot to; beyond it the scale is another than [0, 1].
-_LARGEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -161,8 +158,8 @@ def _check_images(images: object, wanted: tuple[int, ...]) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point() or tuple(images.shape) != wanted:
         raise LinksimError(f"images are {_found(images)}: give float32 {wanted}, in [0, 1]")
     # A GPU would be waited for at every step.
-    if images.device.type == "cpu" and not bool((images.detach().abs() <= _LARGEST).all()):
-        raise LinksimError("images leave [0, 1] by far, or are no numbers: give float32 in [0, 1]")
+    if images.device.type == "cpu" and (found := off_scale(images.detach())):
+        raise LinksimError(f"images have {found}: they leave [0, 1] by far, or are no numbers: give float32 in [0, 1]")
 
 
 def _check_side(side: object) -> None:

@@ -148,13 +148,12 @@ def transfer(
     noise_var = torch.tensor([noise_variance(snr) for snr in snr_db], dtype=torch.float32, device=device)
     # A bound is of ideal codes: it knows h.
     estimate = channel.estimate(0.0 if isinstance(system, Reference) else link.csi_error_var)
+    side = SideInfo(gamma, noise_var, estimate, (seed, tuple(groups)))
 
     def told(some: Sequence[int] | None = None) -> SideInfo:
         """Side information of all groups, or of some, for one call. What a plug-in is handed is a copy: whatever it
         does to it stays its own."""
-        rows = range(len(groups)) if some is None else some
-        index = torch.tensor(rows, device=device)
-        return SideInfo(gamma[index], noise_var[index], estimate[index], (seed, tuple(groups[row] for row in rows)))
+        return side.part(range(len(groups)) if some is None else some)
 
     clock.lap("load")
     note, split = "", ""

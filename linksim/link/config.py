@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
@@ -104,6 +105,19 @@ class SideInfo:
     noise_var: Tensor
     h: Tensor
     draws: tuple[int, tuple[int, ...]] = (0, ())
+
+    def part(self, rows: Sequence[int]) -> SideInfo:
+        """Of some groups, by their rows here; a copy.
+
+        Example:
+            >>> import torch
+            >>> side = SideInfo(torch.arange(3.0), torch.ones(3), torch.ones(3, 1, 2, 1) + 0j, (0, (5, 6, 7)))
+            >>> side.part([2, 0]).draws
+            (0, (7, 5))
+        """
+        index, (seed, groups) = list(rows), self.draws
+        keyed = seed, tuple(groups[row] for row in rows)
+        return SideInfo(self.snr_db[index], self.noise_var[index], self.h[index], keyed)
 
     @property
     def flat(self) -> bool:

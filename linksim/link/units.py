@@ -1,16 +1,40 @@
 """The one place for the definitions of SNR, bandwidth ratio and decibels (KDD paper, section III)."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from linksim.errors import LinksimError, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Average power that every definition is relative to (the paper's P_avg).
 P_AVG = 1.0
 
 #: Channel uses a source value, at the most.
 MAX_RHO = 16
+
+
+#: What values of images may overshoot to, and by how much fall below 0; beyond it the scale is another than [0, 1].
+_LARGEST = 2.0
+
+
+def off_scale(images: Tensor) -> str | None:
+    """What values images have that are far from [0, 1], or no numbers; None where they have none.
+
+    Example:
+        >>> import torch
+        >>> off_scale(torch.tensor([0.0, 255.0])), off_scale(torch.tensor([-0.5, 1.2]))
+        ('values from 0 to 255', None)
+    """
+    if not images.numel():
+        return None
+    low, high = float(images.min()), float(images.max())
+    return None if low >= 1 - _LARGEST and high <= _LARGEST else f"values from {low:.3g} to {high:.3g}"
 
 
 def db_to_linear(value_db: float) -> float:

@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from linksim.errors import LinksimError
+from linksim.link.units import off_scale
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-
-
-#: What a network may overshoot; beyond it the scale is another than [0, 1].
-_LARGEST = 2.0
 
 
 class Column(NamedTuple):
@@ -152,11 +149,8 @@ def _check(name: str, images: torch.Tensor) -> None:
         raise LinksimError(f"{name} of a {type(images).__name__}: give float32 [B, C, H, W] in [0, 1]")
     if not images.is_floating_point() or images.ndim != 4:
         raise LinksimError(f"{name} of {images.dtype} {list(images.shape)}: give float32 [B, C, H, W] in [0, 1]")
-    if images.numel() and (images.max() > _LARGEST or images.min() < 1 - _LARGEST):
-        raise LinksimError(
-            f"{name} of values from {float(images.min()):.3g} to {float(images.max()):.3g}: give float32 [B, C, H, W] "
-            "in [0, 1]"
-        )
+    if found := off_scale(images):
+        raise LinksimError(f"{name} of {found}: give float32 [B, C, H, W] in [0, 1]")
 
 
 class SetMetric(Metric):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from linksim.errors import LinksimError
 from linksim.link.draws import Stream, generator
+from linksim.link.units import off_scale
 from linksim.models.spec import CIFAR10_SHAPE
 from linksim.schemes.base import Params, check_images
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 #: Told the steps done and the steps in all while a batch is refined.
 Steps = Callable[[int, int], None]
-
-
-#: What a network may overshoot; beyond it the scale is another than [0, 1].
-_LARGEST = 2.0
 
 
 def silent(done: int, steps: int) -> None:
@@ -145,7 +142,6 @@ class Refiner(ABC):
         """
         import torch
 
-        from linksim.link.config import SideInfo
         from linksim.nets.precision import evaluated_in
 
         snrs_db = side.snr_db.tolist()
@@ -153,9 +149,7 @@ class Refiner(ABC):
             whole = torch.empty_like(images, dtype=torch.float32)
             for snr in dict.fromkeys(snrs_db):
                 rows = [row for row, other in enumerate(snrs_db) if other == snr]
-                keyed = side.draws[0], tuple(side.draws[1][row] for row in rows)
-                part_of_side = SideInfo(side.snr_db[rows], side.noise_var[rows], side.h[rows], keyed)
-                whole[rows] = self(images[rows], part_of_side, report)
+                whole[rows] = self(images[rows], side.part(rows), report)
             return whole
         flat = images.flatten(0, 1)
         seed, groups = side.draws
@@ -191,11 +185,8 @@ class Refiner(ABC):
         """What `refine` returned, within [0, 1]. Raises LinksimError for what is no image."""
         source = f"refiner {self.name!r}"
         whole = check_images(refined, images.shape, source)
-        if whole.max() > _LARGEST or whole.min() < 1 - _LARGEST:
-            raise LinksimError(
-                f"{source} returned values from {float(whole.min()):.3g} to {float(whole.max()):.3g}: "
-                "floats in [0, 1] are wanted"
-            )
+        if found := off_scale(whole):
+            raise LinksimError(f"{source} returned {found}: floats in [0, 1] are wanted")
         return whole.float().clamp(0, 1)
 
 
