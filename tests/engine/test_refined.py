@@ -236,7 +236,7 @@ def test_a_killed_refinement_goes_on_at_its_batch(cli_env: dict[str, str], tmp_p
     """With the shipped prior: batches of 64 groups, a journal line each."""
     words = [
         sys.executable, "-m", "linksim", "sweep", "--scheme", "kdd", "--start", "4", "--snr", "0", "--groups",
-        "128", "--metrics", "psnr", "--workers", "1", "--quiet", "--out", "x",
+        "66", "--metrics", "psnr", "--workers", "1", "--quiet", "--out", "x",
     ]  # fmt: skip
     process = subprocess.Popen(words, env=cli_env, cwd=tmp_path)
     journal = tmp_path / "x" / "journal"

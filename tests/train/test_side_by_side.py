@@ -36,10 +36,10 @@ def test_models_that_start_alike_share_an_embedding() -> None:
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="LINKSIM_TEST_CIFAR10 is not set")
-def test_bases_and_what_starts_from_them_are_trained_by_the_clock(tmp_path: Path) -> None:
+def test_bases_and_what_starts_from_them_are_trained_by_the_clock(tmp_path: Path, few_held_out: str) -> None:
     (tmp_path / "list.yaml").write_text(LIST)
     command = [sys.executable, FILE, tmp_path / "list.yaml", "--seconds", "2", "--device", "cpu"]
-    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "LINKSIM_WEIGHTS": str(tmp_path / "weights"), "PYTHONPATH": f"{few_held_out}:{ROOT}"}
     subprocess.run([*command, "--data-dir", str(OFFICIAL)], env=environment, check=True, timeout=300)
     cards = json.loads((tmp_path / "weights" / "manifest.json").read_text())
     base, student = (cards[f"{name}_n2_own_sum_32px_compact"] for name in ("semoma_awgn_1-6", "semnoma_awgn_1-3"))
