@@ -16,6 +16,7 @@ from linksim.engine.config import RESULTS_VERSION, SweepConfig
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.link.channels import channel_class
+from linksim.metrics import METRICS, SetMetric
 from linksim.metrics import conventions as metric_conventions
 from linksim.version import code_version, numeric_versions, package_versions
 
@@ -81,6 +82,9 @@ def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) ->
     if all(flat[key] == value for key, value in USUAL.items()):
         flat = {key: value for key, value in flat.items() if key not in USUAL}
     flat["rician_k_db"] = 6.0
+    kinds = {name: METRICS[name] for name in config.metrics}
+    estimates = {name: kind.estimate for name, kind in kinds.items() if issubclass(kind, SetMetric)}
+    flat |= {f"{name} estimate": words for name, words in estimates.items() if words}
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION
     return {**flat, **systems}

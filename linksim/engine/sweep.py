@@ -638,7 +638,9 @@ def _set_values(
                     metric = metric or kind(device)
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
                     reference = reference_features(metric, prepared.data, indices)
-                    value = float(metric.distance(reference, np.concatenate([_features(file) for file in files])))
+                    value = float(
+                        metric.paired_distance(reference, np.concatenate([_features(file) for file in files]))
+                    )
                 writer.append({"point": key[0], "stage": key[1], "metric": name, "value": value})
                 known[key] = value
     finally:

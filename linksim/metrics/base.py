@@ -160,6 +160,8 @@ class SetMetric(Metric):
         features_name: what its features are called; metrics of one name share them.
         MIN_IMAGES: with fewer images a sweep is refused.
         FLAG_BELOW: with fewer images the row carries a note.
+        estimate: what a sweep takes that has changed since there were results, in words; such results are of another
+            identity than those of before. Empty where nothing has.
 
     Example:
         >>> import linksim, torch
@@ -172,6 +174,7 @@ class SetMetric(Metric):
     features_name: ClassVar[str]
     MIN_IMAGES: ClassVar[int]
     FLAG_BELOW: ClassVar[int]
+    estimate: ClassVar[str] = ""
 
     @abstractmethod
     def features(self, images: torch.Tensor) -> NDArray[np.float32]:
@@ -180,6 +183,13 @@ class SetMetric(Metric):
     @abstractmethod
     def distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
         """The metric of two sets, from their features [T, D] and [T', D]."""
+
+    def paired_distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
+        """The metric of sent and received images, from their features [T, D] each, an image and its copy in one row.
+
+        That is what a sweep measures. It is `distance` but for metrics that take pairs of images.
+        """
+        return self.distance(reference_features, features)
 
     def __call__(self, reference: torch.Tensor, images: torch.Tensor) -> float:
         """The metric of two sets of images, float32 [T, C, H, W] and [T', C, H, W] in [0, 1].

@@ -100,6 +100,9 @@ class Kid(Fid):
 
     The estimate is over all pairs of the two whole sets, not over random subsets: it has no randomness of its own, and
     its expectation does not depend on the number of images. It can be below zero.
+
+    In a sweep no image is compared with its own copy. The two are more alike than images by chance: with them the
+    estimate comes out lower, the more so the fewer the images.
     """
 
     name = "kid"
@@ -109,14 +112,19 @@ class Kid(Fid):
     summary = "kernel distance of Inception V3 features, unbiased on small sets (needs the asset inception-fid)"
     convention = (
         "KID: unbiased squared MMD with the kernel (x.y / 2048 + 1)^3 over the whole sets, features as for FID, "
-        "reference set: the sent images"
+        "reference set: the sent images, no image compared with its own copy"
     )
     MIN_IMAGES = 50
     FLAG_BELOW = 0
+    estimate = "no image compared with its own copy"
 
     def distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
         """KID of two sets, from their features [T, D] and [T', D]."""
         return kernel_distance(reference_features, features)
+
+    def paired_distance(self, reference_features: NDArray[np.float32], features: NDArray[np.float32]) -> float:
+        """See `SetMetric`."""
+        return kernel_distance(reference_features, features, paired=True)
 
 
 def kernel_distance(

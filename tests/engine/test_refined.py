@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import linksim
@@ -290,3 +291,27 @@ def test_features_and_metrics_of_a_first_stage_are_taken_once_for_all_that_stand
     assert sorted(seen) == [4, 4, 128, 128]
     np.testing.assert_array_equal(again["kid"], table["kid"])
     assert not (tmp_path / "y" / "features").exists()
+
+
+def test_a_metric_of_pairs_of_images_gets_sent_and_received_ones_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linksim.metrics import Fid, Kid
+
+    same: list[NDArray[np.bool_]] = []
+
+    def distance(self: Kid, reference: NDArray[np.float32], received: NDArray[np.float32]) -> float:
+        apart = np.abs(received[:, None] - reference).mean(2)
+        same.append(apart.argmin(1) == np.arange(len(reference)))
+        return 0.5
+
+    monkeypatch.setattr(Kid, "asset", None)
+    monkeypatch.setattr(Fid, "__init__", lambda self, device="cpu": None)
+    monkeypatch.setattr(Fid, "identity", lambda self: "every 96th sample")
+    monkeypatch.setattr(Fid, "features", lambda self, images: images.flatten(1)[:, ::96].numpy())
+    monkeypatch.setattr(Kid, "paired_distance", distance)
+    table = quick(tmp_path / "x", scheme="klt", snr="20", groups=66, metrics="kid")
+    assert table["kid"].tolist() == [0.5]
+    assert same[0].shape == (132,)
+    assert same[0].mean() > 0.9
+    assert linksim.load(tmp_path / "x").attrs["run"]["identity"]["kid estimate"] == Kid.estimate

@@ -176,6 +176,18 @@ def test_a_damaged_cache_is_computed_again(data: ImageSet, tmp_path: Path) -> No
     assert metric.seen == 50
 
 
+def test_kid_of_sent_and_received_images_is_the_same_on_average_of_few_and_of_many() -> None:
+    draw = np.random.default_rng(0)
+    kid = object.__new__(Kid)
+    x = draw.normal(size=(4000, 16)).astype(np.float32)
+    y = 0.9 * x + 0.3 * draw.normal(size=x.shape).astype(np.float32) + np.float32(0.2)
+    few = [kid.paired_distance(x[start : start + 20], y[start : start + 20]) for start in range(0, 4000, 20)]
+    many = kid.paired_distance(x, y)
+    assert np.mean(few) == pytest.approx(many, abs=3 * np.std(few) / np.sqrt(len(few)))
+    # With its own copy among what an image is compared with, twenty images would seem to be nearer than none apart.
+    assert kid.distance(x[:20], y[:20]) < 0 < many
+
+
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     data: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,5 +210,9 @@ def test_kid_is_the_unbiased_estimate_over_all_pairs_and_torch_fidelitys_on_whol
         torch.from_numpy(x), torch.from_numpy(y), kid_subsets=1, kid_subset_size=60, verbose=False
     )["kernel_inception_distance_mean"]
     np.testing.assert_allclose(kid, theirs, rtol=1e-4)
+    # In a sweep an image is not compared with its own copy.
+    apart = Kid.paired_distance(object.__new__(Kid), x, y)
+    across = sum(kernel(x[i], y[j]) for i, j in pairs if i != j) / (60 * 59)
+    np.testing.assert_allclose(apart, within - 2 * across, rtol=1e-6)
     shifted = draw.random((60, 2048), np.float32)
     assert abs(Kid.distance(object.__new__(Kid), x, shifted)) < abs(kid) / 5
