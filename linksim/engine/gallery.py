@@ -158,7 +158,10 @@ def _columns(
     for group in groups:
         if report is not None:
             report(f"{variant.label}, {channel}, group {group}")
-        unit = Unit(point, group, group + 1)
+        # All groups that share a code block with it, as in a sweep.
+        multiple = prepared.plan.multiple
+        start = group // multiple * multiple
+        unit = Unit(point, start, min(start + multiple, prepared.plan.available))
         try:
             with one_thread(), torch.inference_mode():
                 images, done = simulate(context, unit)
@@ -166,10 +169,10 @@ def _columns(
             raise
         except BaseException as error:
             raise failure(unit, error) from error
-        sent.append(images.flatten(0, 1))
+        sent.append(images[group - start])
         for stage, received in done.stages.items():
             if stage != FIRST or not refined:
-                shown = received.images.flatten(0, 1).clamp(0, 1)
+                shown = received.images[group - start].clamp(0, 1)
                 parts.setdefault(stage, []).append((shown * 255).round() / 255 if config.pixels == "uint8" else shown)
     original = torch.cat(sent)
     found = [] if known else [Shown(ORIGINAL, _pixels(original), {})]

@@ -55,6 +55,7 @@ class Plan:
         runs: [start, stop) of each unit; with `until` a point may end after fewer.
         groups: image groups a point has at the most.
         available: image groups of the data set.
+        multiple: every run but the last begins and ends at one of these (code blocks that span groups).
     """
 
     points: tuple[Point, ...]
@@ -62,6 +63,7 @@ class Plan:
     runs: tuple[tuple[int, int], ...]
     groups: int
     available: int
+    multiple: int
 
     def units(self, point_major: bool = False) -> Iterator[Unit]:
         """Every unit. By runs first, so that a sweep cut short has all its points to the same depth, unless
@@ -107,7 +109,7 @@ def make_plan(config: SweepConfig, available: int, image_shape: tuple[int, int, 
         for snr_db in config.snr
     )
     runs = tuple((start, min(start + size, groups)) for start in range(0, groups, size))
-    return Plan(points, derived, runs, groups, available)
+    return Plan(points, derived, runs, groups, available, multiple)
 
 
 def in_shard(unit_index: int, point_index: int, shard: tuple[int, int], by_point: bool) -> bool:

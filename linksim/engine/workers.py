@@ -233,7 +233,8 @@ def run_pool(
             done = wait(on_the_way, LOOKS_S, FIRST_COMPLETED).done
             if not done and pool.waiting is not None and tell is not None:
                 tell(pool.waiting() or "")
-            for future in done:
+            # What ended well beside what failed is kept, too.
+            for future in sorted(done, key=_failed):
                 unit = on_the_way.pop(future)
                 answer = result_of(future, "a unit")
                 if answer.record is None:
@@ -254,6 +255,11 @@ def run_pool(
         for future in on_the_way:
             future.cancel()
         writer.close()
+
+
+def _failed(future: Future[Answer]) -> bool:
+    """Whether a future that is done has no record."""
+    return future.cancelled() or future.exception() is not None or future.result().record is None
 
 
 def result_of(future: Future[R], what: str) -> R:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 
 import linksim
 from linksim.cli import main
+from linksim.engine.config import make_config
+from linksim.engine.gallery import simulate_gallery
 
 
 def test_a_gallery_shows_what_the_sweep_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,6 +39,21 @@ def test_a_gallery_shows_what_the_sweep_measures(tmp_path: Path, capsys: pytest.
     run = json.loads((tmp_path / "g" / "gallery.json").read_text())
     assert run["groups"] == [3, 1]
     assert run["finished"]
+
+
+def test_a_group_of_a_gallery_shares_its_code_block_with_those_of_the_sweep(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "scheme": "bpg-ldpc-qam-sic:block=joint",
+        "users": 1,
+        "channel": "awgn",
+        "snr": 1.2,
+        "metrics": "psnr",
+    }
+    shown = simulate_gallery(make_config({**asked, "groups": 1}), [2, 5]).rows
+    linksim.sweep(tmp_path / "s", groups=8, workers=1, progress=False, **asked)
+    there = linksim.load_images(tmp_path / "s").set_index("group")["psnr_db"]
+    mine = [row["psnr_db"] for row in shown if row["shown"] != "original"]
+    np.testing.assert_allclose(mine, there[[2, 5]], atol=0.05)
 
 
 def test_a_new_gallery_takes_its_own_old_figures_alone_away(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,11 @@ import linksim
 from linksim import LinksimError, Received, Scheme, SideInfo
 from linksim.cli import main
 from linksim.data import load_dataset
+from linksim.engine import journal
+from linksim.engine.plan import Point, Unit
 from linksim.engine.stats import binomial_interval, clustered_binomial_interval
+from linksim.engine.variants import Variant
+from linksim.engine.workers import Answer, Pool, run_pool
 from linksim.schemes import registry
 from tests.conftest import Cli, see
 
@@ -797,6 +802,27 @@ def test_any_executor_evaluates_the_units_with_the_rows_of_one_process(tmp_path:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver")) as pool:
         pooled = linksim.sweep(tmp_path / "pooled", pool=pool, progress=False, **settings)
     pd.testing.assert_frame_equal(alone.drop(columns="seconds"), pooled.drop(columns="seconds"))
+
+
+def test_units_that_end_well_beside_one_that_fails_are_in_the_journal(tmp_path: Path) -> None:
+    class Now(Executor):
+        def submit(self, call: Any, /, *args: Any, **more: Any) -> Any:
+            done: Future[Answer] = Future()
+            done.set_result(call(*args))
+            return done
+
+    def call(context: None, unit: Unit) -> Answer:
+        record = {
+            "point": "p", "start": unit.start, "stop": unit.stop, "stages": {"first": {"mse": [[0.0]]}},
+            "allowed_power": None, "tx_power": None, "seconds": {},
+        }  # fmt: skip
+        return Answer(None, "one failed") if unit.start == 0 else Answer(record)
+
+    point = Point(Variant("klt"), "awgn", Fraction(1, 6), 10.0)
+    units = iter([Unit(point, start, start + 1) for start in range(8)])
+    with pytest.raises(LinksimError, match="one failed"):
+        list(run_pool(Pool(Now(), 8, call), None, units, tmp_path / "units.jsonl", {}))
+    assert sorted(record["start"] for record in journal.read_file(tmp_path / "units.jsonl")) == list(range(1, 8))
 
 
 def test_a_pool_that_runs_two_units_in_one_process_is_refused(tmp_path: Path) -> None:

@@ -63,6 +63,18 @@ def test_a_start_is_of_the_weights_that_it_was_validated_with(monkeypatch: pytes
     assert parse("kdd:start=40").build(setting)
 
 
+def test_the_highest_snr_of_a_table_is_in_it_where_float32_rounds_it_up() -> None:
+    system = parse("kdd").build(Setting(LinkConfig("awgn", 2), (3, 32, 32), Fraction(1, 6)))
+    assert isinstance(system, Refined)
+    assert isinstance(system.refiner, Ddim)
+    keep_starts(system.refiner.stages, Starts(40, {0.0: 60, 12.3: 40}), 1, "psnr")
+    again = parse("kdd").build(system.setting)
+    assert isinstance(again, Refined)
+    assert isinstance(again.refiner, Ddim)
+    assert float(np.float32(12.3)) > 12.3
+    assert [again.refiner.start(snr) for snr in (12.3, float(np.float32(12.3)), 12.4)] == [40, 40, 0]
+
+
 def test_refinement_lowers_lpips_and_not_by_chance(tmp_path: Path) -> None:
     """Twenty-four pairs at 0 dB over fading: both refiners, paired with the first stage."""
     linksim.sweep(

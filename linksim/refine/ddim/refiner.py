@@ -38,6 +38,9 @@ HALVING_DB = 5.0
 _MOST_DOUBLINGS = 1.0
 _STEPS_A_DOUBLING = 2
 
+#: Float32 has an SNR to better than this.
+_SNR_TOLERANCE_DB = 1e-3
+
 #: Strength of the noise at T' unless the paper's own is asked for (`results/README.md`, T').
 EXCESS = 1.1
 
@@ -168,9 +171,10 @@ class Ddim(ByImage):
 
         0 leaves images alone.
         """
-        if self.params.start == "auto" and snr_db > max(self._starts):
+        # An SNR may come in float32, a little above or below what it was.
+        if self.params.start == "auto" and snr_db > max(self._starts) + _SNR_TOLERANCE_DB:
             return 0
-        return self._starts[min(self._starts, key=lambda known: (abs(known - snr_db), known))]
+        return self._starts[min(self._starts, key=lambda known: (round(abs(known - snr_db), 3), known))]
 
     def start_of(self, snr_db: float, received_db: float) -> int:
         """T' of an image that is received at an SNR of its own, where the channel's is `snr_db`."""
