@@ -85,6 +85,7 @@ class Prepared:
 
     Args:
         base: folder that relative paths are from: the current one before any plug-in was built.
+        device: torch device that schemes were built for, which some results depend on.
     """
 
     config: SweepConfig
@@ -92,6 +93,7 @@ class Prepared:
     plan: Plan
     identity: dict[str, Any]
     base: Path = field(default_factory=Path.cwd)
+    device: str = "cpu"
 
 
 def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Prepared:
@@ -157,7 +159,7 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
         tables.set_metric(name).check_count(plan.groups * config.users)
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
-    return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base)
+    return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base, device)
 
 
 def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
@@ -289,6 +291,7 @@ def _open_folder(prepared: Prepared, folder: Path, force_new: bool | None = None
                 prepared.identity,
                 provenance.command_line(),
                 data=data_facts(prepared),
+                device=prepared.device,
             )
             provenance.write_run(folder, made)
 
@@ -677,7 +680,8 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
             )
         runs.append(run)
     values = {key: value for key, value in runs[0]["config"].items() if value is not None}
-    prepared = prepare(make_config(values))
+    # Those of a GPU are merged where there is none.
+    prepared = prepare(make_config(values), str(runs[0].get("device", "cpu")), away=True)
     if named := provenance.difference(runs[0]["identity"], prepared.identity):
         raise LinksimError(f"{folders[0]} was made by other code or data ({named}): merge with the version that ran it")
     records = journal.results_by_unit(

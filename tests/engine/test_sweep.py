@@ -27,6 +27,7 @@ from linksim.data import load_dataset
 from linksim.engine import journal
 from linksim.engine.plan import Point, Unit
 from linksim.engine.stats import binomial_interval, clustered_binomial_interval
+from linksim.engine.sweep import merge
 from linksim.engine.variants import Variant
 from linksim.engine.workers import Answer, Pool, run_pool
 from linksim.schemes import registry
@@ -823,6 +824,20 @@ def test_units_that_end_well_beside_one_that_fails_are_in_the_journal(tmp_path: 
     with pytest.raises(LinksimError, match="one failed"):
         list(run_pool(Pool(Now(), 8, call), None, units, tmp_path / "units.jsonl", {}))
     assert sorted(record["start"] for record in journal.read_file(tmp_path / "units.jsonl")) == list(range(1, 8))
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.filterwarnings("ignore:still sends")
+def test_what_ran_on_a_device_is_merged_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Still, "provenance", lambda self: {"decoder": f"that of {self.setting.device}"})
+    with monkeypatch.context() as there:
+        there.setattr("linksim.engine.sweep.check_device", lambda name: None)
+        alone = quick(tmp_path, scheme="still", groups=4, device="cpu:0")
+    with pytest.raises(LinksimError, match="cpu and cuda are known"):
+        quick(tmp_path, scheme="still", groups=4, device="cpu:0")
+    merged = merge([tmp_path / "x"], tmp_path / "merged")
+    pd.testing.assert_frame_equal(merged, alone)
+    assert linksim.load(tmp_path / "merged").attrs["run"]["device"] == "cpu:0"
 
 
 def test_a_pool_that_runs_two_units_in_one_process_is_refused(tmp_path: Path) -> None:
