@@ -124,7 +124,9 @@ def add_commands(commands: Commands[Parser]) -> None:
     add_settings(tune, ["scheme", *_TUNE, "groups", "metrics"])
     tune.add_argument("--starts", metavar="T,...", help="the T' to try")
     tune.add_argument(
-        "--psnr-loss", metavar="DB", help="PSNR in dB that the lowest FID may cost (default 0.5); LPIPS may not clearly rise"
+        "--psnr-loss",
+        metavar="DB",
+        help="PSNR in dB that the lowest FID may cost (default 0.5); LPIPS may not clearly rise",
     )
     tune.add_argument("--replace", action="store_true", help="in the place of a T' that is known already")
     add_out(tune)
