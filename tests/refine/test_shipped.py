@@ -13,7 +13,7 @@ from linksim.engine.variants import parse
 from linksim.errors import LinksimError
 from linksim.refine.behind import Refined
 from linksim.refine.ddim.refiner import Ddim
-from linksim.refine.ddim.starts import Starts, keep_starts
+from linksim.refine.ddim.starts import Starts, keep_starts, known
 from linksim.schemes.learned import Learned
 
 
@@ -61,6 +61,28 @@ def test_a_start_is_of_the_weights_that_it_was_validated_with(monkeypatch: pytes
     with pytest.raises(LinksimError, match=r"of other weights.*give start=T'.*linksim tune --scheme kd\+ddim"):
         parse("kdd").build(setting)
     assert parse("kdd:start=40").build(setting)
+
+
+def test_a_start_found_over_one_link_leaves_those_of_others_alone() -> None:
+    def refiner(link: LinkConfig) -> Ddim:
+        system = parse("kdd").build(Setting(link, (3, 32, 32), Fraction(1, 6)))
+        assert isinstance(system, Refined)
+        assert isinstance(system.refiner, Ddim)
+        return system.refiner
+
+    rayleigh, rician = LinkConfig("rayleigh", 2), LinkConfig("rician:k_db=3", 2)
+    at_first = refiner(rayleigh).start(0.0)
+    # The weights are those of Rayleigh fading, and so is T' until there is another.
+    assert refiner(rician).start(0.0) == at_first
+    assert not known(refiner(rician).stages)
+    keep_starts(refiner(rician).stages, Starts(77, {0.0: 77}), 1, "psnr")
+    assert known(refiner(rician).stages)
+    keep_starts(refiner(replace(rayleigh, csi_error_var=0.1)).stages, Starts(33, {0.0: 33}), 1, "psnr")
+    found = [
+        refiner(link).start(0.0)
+        for link in (rician, replace(rician, channel="rician:k_db=9"), rayleigh, replace(rayleigh, csi_error_var=0.1))
+    ]
+    assert found == [77, at_first, at_first, 33]
 
 
 def test_the_highest_snr_of_a_table_is_in_it_where_float32_rounds_it_up() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,11 +67,13 @@ class Stages:
     Args:
         prior, first: what a table calls them.
         weights: of each, digests of the weights that T' was validated with.
+        like: what a table calls the first stage over the link of its training, whose T' serves where there is no other.
     """
 
     prior: str
     first: str
     weights: Mapping[str, str]
+    like: str
 
 
 def stages(prior: Found, first: Scheme) -> Stages:
@@ -79,15 +81,24 @@ def stages(prior: Found, first: Scheme) -> Stages:
     hashes = {"prior": prior.identity, "first": first.provenance().get("weights", "")}
     weights = {part: digest(text.encode())[:_DIGITS] for part, text in hashes.items()}
     name = prior.spec.name if prior.spec is not None else f"prior_{weights['prior']}"
-    return Stages(name, _stage_name(first), weights)
+    own, like = _stage_names(first)
+    return Stages(name, own, weights, like)
 
 
-def _stage_name(first: Scheme) -> str:
-    """What a table calls a first stage: the model behind it, whatever its weights, or scheme, parameters and link."""
+def _stage_names(first: Scheme) -> tuple[str, str]:
+    """What a table calls a first stage, and the same over the link of its training.
+
+    That is the model behind it, whatever its weights, or scheme, parameters and link.
+    """
+    link = first.setting.link
+    more = [f"m{link.antennas}_{link.detector}"] if link.antennas > 1 else []
+    more += [f"e{link.csi_error_var:g}"] if link.csi_error_var else []
     if isinstance(first, Learned):
-        return first.spec.name
-    link, params = first.setting.link, ",".join(f"{key}={value}" for key, value in first.params)
-    return f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
+        elsewhere = [] if link.channel == first.spec.channel else [link.channel]
+        return "_".join([first.spec.name, *elsewhere, *more]), first.spec.name
+    params = ",".join(f"{key}={value}" for key, value in first.params)
+    name = f"{first.name}:{params}_{link.channel}_{first.setting.rho}_n{link.users}_{link.power}"
+    return ("_".join([name, *more]),) * 2
 
 
 def validated_starts(wanted: Stages, first: Scheme, prior: str) -> Starts:
@@ -107,6 +118,8 @@ def validated_starts(wanted: Stages, first: Scheme, prior: str) -> Starts:
     if first.setting.image_shape != CIFAR10_SHAPE:
         words += [f"--dataset folder:DIR --image-size {size_words(first.setting.image_shape)}"]
     words += [f"--users {link.users}"] * (link.users != 2) + [f"--power {link.power}"] * (link.power != "sum")
+    words += [f"--antennas {link.antennas} --detector {link.detector}"] * (link.antennas > 1)
+    words += [f"--csi-error {link.csi_error_var:g}"] * (link.csi_error_var > 0)
     raise NoWeights(
         f"no T' was validated for {wanted.prior} behind {wanted.first} ({why}): give start=T' (like start=40; "
         f"start=paper is 200 on 256x256), or find it: linksim tune {' '.join(words)}"
@@ -114,8 +127,9 @@ def validated_starts(wanted: Stages, first: Scheme, prior: str) -> Starts:
 
 
 def _entries(wanted: Stages) -> list[_Entry]:
-    """The user's own entry and the package's, where they are there, whatever the weights."""
-    found = (_read(path).get(wanted.prior, {}).get(wanted.first) for path in (own_table(), SHIPPED))
+    """Entries whatever their weights: those of its own link first, the user's own before the package's."""
+    names = dict.fromkeys((wanted.first, wanted.like))
+    found = (_read(path).get(wanted.prior, {}).get(name) for name in names for path in (own_table(), SHIPPED))
     return [entry for entry in found if entry is not None]
 
 
@@ -125,8 +139,8 @@ def own_table() -> Path:
 
 
 def known(wanted: Stages) -> bool:
-    """Whether a table has an entry for these weights already, the user's own or the package's."""
-    return any(entry.weights == wanted.weights for entry in _entries(wanted))
+    """Whether a table has an entry for these weights over this link already, the user's own or the package's."""
+    return any(entry.weights == wanted.weights for entry in _entries(replace(wanted, like=wanted.first)))
 
 
 def keep_starts(of: Stages, starts: Starts, images: int, criterion: str) -> None:
