@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -83,6 +83,11 @@ class _Request:
     flip: bool
     side: tuple[int, int]
 
+    @property
+    def next(self) -> _Request:
+        """That of the next step."""
+        return replace(self, seed=self.seed + 1)
+
 
 class _Parts(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Reads what a request draws."""
@@ -106,8 +111,7 @@ class _Ahead:
     first: _Request
 
     def __iter__(self) -> Iterator[_Request]:
-        first = self.first
-        return (_Request(seed, first.count, first.flip, first.side) for seed in itertools.count(first.seed))
+        return (replace(self.first, seed=seed) for seed in itertools.count(self.first.seed))
 
 
 class _Reader:
@@ -117,24 +121,33 @@ class _Reader:
         self._parts, self._device = _Parts(images), device
         # Beside a step on a CPU, what is read is nothing.
         self._workers = 0 if device == "cpu" else min(4, os.cpu_count() or 1)
-        self._expected: _Request | None = None
+        # The parts of a step's batch ask for the same images, one after the other.
+        self._served: _Request | None = None
+        self._images: tuple[Tensor, ...] = ()
         self._read: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(())
 
     def draw(self, shape: tuple[int, ...], flip: bool, side: tuple[int, int]) -> Drawn:
         """See `Pool.draw`."""
         request = _Request(torch.initial_seed(), int(torch.Size(shape).numel()), flip, side)
-        if request != self._expected:
-            self._read = iter(
-                DataLoader(
-                    self._parts,
-                    None,
-                    sampler=_Ahead(request),
-                    num_workers=self._workers,
-                    pin_memory=self._device != "cpu",
-                )
-            )
-        self._expected = _Request(request.seed + 1, request.count, flip, side)
-        images, corners, mirrored = (part.to(self._device, non_blocking=True) for part in next(self._read))
+        if request != self._served:
+            self._images = self._next(request)
+        self._served = request
+        images, corners, mirrored = self._images
         found = _mirrored(images.float(), mirrored[:, None, None, None])
         whole = side == self._parts.side
         return Drawn(found.unflatten(0, shape), None if whole else corners.unflatten(0, shape))
+
+    def _next(self, request: _Request) -> tuple[Tensor, ...]:
+        """What a request draws, on the device."""
+        if self._served is None or request != self._served.next:
+            loader = DataLoader(
+                self._parts,
+                None,
+                sampler=_Ahead(request),
+                num_workers=self._workers,
+                pin_memory=self._device != "cpu",
+                # An iterator takes a number when it begins: not one of the step's own draws.
+                generator=torch.Generator(),
+            )
+            self._read = iter(loader)
+        return tuple(part.to(self._device, non_blocking=True) for part in next(self._read))

@@ -28,7 +28,7 @@ from linksim.train.models import asked_model
 from linksim.train.parallel import T, Turns
 from linksim.train.run import set_aside
 
-#: A slice that raises the score by less than this, in dB, stands; a model that stood twice in a row is left alone.
+#: A turn that raises the score by less than this, in dB, stands; a model that stood twice in a row is left alone.
 _STANDS_DB = 0.02
 _STANDS = 2
 
@@ -205,16 +205,19 @@ def run_campaign(goals: Sequence[Goal], out: Path, slice_words: Sequence[str], t
     running: dict[Goal, T] = {}
     stood: Counter[Goal] = Counter()
     failed: list[Goal] = []
-    before = {goal: standing(goal, out) for goal in goals}
+    now = {goal: standing(goal, out) for goal in goals}
+    # At the beginning of a turn, which on a cluster is of several slices.
+    before: dict[Goal, Standing] = {}
     # An exception while a process is started would leave it without a parent.
     with held():
         try:
             while True:
                 stop_if_told()
                 idle = [goal for goal in goals if goal not in running and goal not in failed and stood[goal] < _STANDS]
-                while len(running) < turns.places and (goal := most_behind(idle, before)) is not None:
+                while len(running) < turns.places and (goal := most_behind(idle, now)) is not None:
                     idle.remove(goal)
-                    print(_words(goal, before[goal]), flush=True)
+                    print(_words(goal, now[goal]), flush=True)
+                    before.setdefault(goal, now[goal])
                     running[goal] = turns.begin(goal.model, _turn(goal, out, slice_words))
                 if not running:
                     break
@@ -223,26 +226,21 @@ def run_campaign(goals: Sequence[Goal], out: Path, slice_words: Sequence[str], t
                     if (code := turn.poll()) is None:
                         continue
                     del running[goal]
-                    now = standing(goal, out)
+                    now[goal] = standing(goal, out)
                     if code:
                         failed.append(goal)
-                    elif turn.goes_on:
-                        pass
-                    elif (now.score or 0.0) < (before[goal].score or -math.inf) + _STANDS_DB:
-                        stood[goal] += 1
-                    else:
-                        stood[goal] = 0
-                    before[goal] = now
+                    elif not turn.goes_on:
+                        stood[goal] = stood[goal] + 1 if _stands(before.pop(goal), now[goal]) else 0
         finally:
             turns.stop(running.values())
     for goal in goals:
-        print(_words(goal, before[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
+        print(_words(goal, now[goal]) + (", and stands there" if stood[goal] >= _STANDS else ""))
     if failed:
         raise LinksimError(f"{', '.join(goal.model.name for goal in failed)} failed (the lines are above)")
 
 
 def _turn(goal: Goal, out: Path, slice_words: Sequence[str]) -> list[str]:
-    """The command of a model's next slice."""
+    """The command that begins a model's turn, or goes on with it."""
     folder = out / goal.model.name
     if not (folder / CHECKPOINT).exists() and not set_aside(folder):
         return [*goal.model.words, *goal.options, *slice_words]
@@ -250,6 +248,11 @@ def _turn(goal: Goal, out: Path, slice_words: Sequence[str]) -> list[str]:
         return [*goal.model.words, "--resume"]
     kind, length = slice_words
     return [*goal.model.words, *(["--more", length] if kind == "--budget" else ["--more", *slice_words])]
+
+
+def _stands(before: Standing, now: Standing) -> bool:
+    """Whether a turn got a model nowhere, or as good as that."""
+    return (now.score or 0.0) < (before.score or -math.inf) + _STANDS_DB
 
 
 def _words(goal: Goal, found: Standing) -> str:

@@ -146,8 +146,14 @@ def train(
                 "--out and a lower learning rate"
             )
 
+    def is_sound() -> bool:
+        """Whether the losses since the last look are finite, and the weights that the last step made."""
+        values = [*model.parameters(), *(row["total"] for row in window)]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
     def save() -> None:
-        if not team.leads:
+        # The next look at the losses, of all processes, ends a run that is not; what it goes on from is the last good.
+        if not team.leads or not is_sound():
             return
         content = {
             "identity": identity,

@@ -7,7 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from linksim.models import weights
 from linksim.models.checkpoint import BEST, CHECKPOINT, State, damaged, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.recipe import BaseRecipe, recipe_of
-from linksim.models.spec import SCRATCH, ModelSpec, began_with, spec_from_json
+from linksim.models.spec import SCRATCH, ModelSpec, Spec, began_with, spec_from_json
 from linksim.models.task import Task
 from linksim.nets.network import Network
 from linksim.train import loop
@@ -150,25 +150,25 @@ def run_training(
     parts = weights.part_hashes(model)
     team = team_of(device, devices)
     device = team.device
-    # What the first process prepares, the others find ready; where it cannot, none of them begins.
-    images, failed = None, None
-    try:
-        if team.leads:
-            images = _images(model, load, start)
-            weights.ready_to_install()
-    except LinksimError as error:
-        failed = str(error)
-    if failed := team.agreed(failed):
-        raise LinksimError(failed)
-    if images is None:
-        images = load()
-    if start.run is not None and team.leads:
-        # Before anything is moved.
-        start.load(model)
-    start = start.begun(team.leads)
-    team.wait()
-    out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out / ".lock", out) if team.leads else nullcontext():
+    with ExitStack() as ours:
+        # What the first process prepares, the others find ready; where it cannot, none of them begins.
+        images, failed = None, None
+        try:
+            if team.leads:
+                images = _images(spec, load)
+                weights.ready_to_install()
+                out.parent.mkdir(parents=True, exist_ok=True)
+                ours.enter_context(alone_in(out))
+                _check_run(model, start, out, images)
+        except LinksimError as error:
+            failed = str(error)
+        if failed := team.agreed(failed):
+            raise LinksimError(failed)
+        if images is None:
+            images = load()
+        start = start.begun(team.leads)
+        team.wait()
+        out.mkdir(parents=True, exist_ok=True)
         if team.leads:
             remove_parts(out)
         network, lineage = (None, []) if (out / CHECKPOINT).exists() else start.load(model)
@@ -246,21 +246,33 @@ def facts_of(
     return {**facts, "command": model.command_of(facts)}
 
 
-def _images(model: Model, load: Callable[[], TrainingSet], start: Start) -> TrainingSet:
-    """The images to train on. Raises LinksimError where they are not those of the model, or of the run gone on from."""
-    images, spec = load(), model.spec
+def _images(spec: Spec, load: Callable[[], TrainingSet]) -> TrainingSet:
+    """The images to train on. Raises LinksimError where they are not those of the model."""
+    images = load()
     if images.image_shape != spec.image_shape:
         raise LinksimError(
             f"{spec.name} is for images of {pixels(spec.image_shape)}, {images.name} has {pixels(images.image_shape)}"
         )
-    if start.run is not None:
-        known = load_checkpoint(start.run / BEST)["identity"].get("data", "")
-        if known != images.sha256:
-            raise LinksimError(
-                f"--more: the run in {start.run} is of other images: start from its weights in another --out: "
-                f"--warm {model.name}"
-            )
     return images
+
+
+def _check_run(model: Model, start: Start, out: Path, images: TrainingSet) -> None:
+    """Looks at the run that is gone on from, before anything is moved; for the process that is `alone_in` its folder.
+
+    Raises:
+        LinksimError: it is of other images, one of its files cannot be read, or another process has gone on with it.
+    """
+    if start.run is None:
+        return
+    if go_on_from(model, out)[0] != start:
+        raise LinksimError(f"{out}: another process went on with the run meanwhile: run the same command again")
+    known = load_checkpoint(start.run / BEST)["identity"].get("data", "")
+    if known != images.sha256:
+        raise LinksimError(
+            f"--more: the run in {start.run} is of other images: start from its weights in another --out: "
+            f"--warm {model.name}"
+        )
+    start.load(model)
 
 
 def check_shares(recipe: BaseRecipe, devices: int) -> None:
@@ -400,6 +412,14 @@ def begun_with(model: Model, out: Path) -> tuple[BaseRecipe | None, int]:
         return None, 0
     identity = load_checkpoint(out / CHECKPOINT)["identity"]
     return recipe_of(model.owner.recipe, identity["recipe"]), identity["seed"]
+
+
+def alone_in(out: Path) -> AbstractContextManager[None]:
+    """Holds the folder of a run, and those beside it that it was set aside as.
+
+    The lock lies beside the folder, which is moved. Raises LinksimError where another process works there.
+    """
+    return exclusive(out.with_name(f".{out.name}.lock"), out)
 
 
 def _aside(out: Path, number: int) -> Path:

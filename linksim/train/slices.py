@@ -13,9 +13,10 @@ import math
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,22 @@ from linksim.engine.workers import LOOKS_S, Pool, result_of
 from linksim.errors import LinksimError
 from linksim.files import write_atomic
 from linksim.models import weights
-from linksim.models.checkpoint import CHECKPOINT
+from linksim.models.checkpoint import CHECKPOINT, load_checkpoint
 from linksim.models.owner import EMBEDDED, FROM_SCRATCH, Model
 from linksim.models.spec import ModelSpec
 from linksim.paths import assets_dir, weights_dir
 from linksim.train.parallel import launch, stop
-from linksim.train.run import find_start, go_on_from, set_aside
+from linksim.train.run import alone_in, find_start, go_on_from, set_aside
 
-#: Seconds of a slice.
+#: Seconds of a slice, and between two looks for a checkpoint where there is none yet.
 SLICE_S = 600.0
+_LOOK_S = 1.0
+
+#: Slices running that bring nothing new, after which a training is given up.
+_EMPTY = 2
+
+#: Exit code of a training that was told to stop.
+_STOPPED = 130
 
 _DATA = "data"
 
@@ -70,6 +78,9 @@ def train_slice(
 ) -> Slice:  # fmt: skip
     """Goes on with a run, on a worker.
 
+    It comes back with a checkpoint that goes further than the one that was sent, or after its end. What comes before a
+    checkpoint is lost with the process: where it takes longer than a slice, it would begin anew for ever.
+
     Args:
         delivery: name of what was delivered: the training data.
         words: of `linksim`, without the places of data and runs.
@@ -77,7 +88,7 @@ def train_slice(
         name: of the model, and so of the run's folder.
         files: of the run's folder.
         own: the weights that it starts from and learns from, and their cards, as files of a folder of weights.
-        seconds: at the most.
+        seconds: at the most, where there is such a checkpoint by then; else until there is.
     """
     there_is = received(delivery)[1] / _DATA
     with tempfile.TemporaryDirectory(prefix="linksim-slice-") as there:
@@ -88,6 +99,7 @@ def train_slice(
             place.mkdir(parents=True)
             for inside, data_of in content.items():
                 (place / inside).write_bytes(data_of)
+        before = _stamp(run / CHECKPOINT)
         output = Path(there) / "output"
         places = ["--out", str(run.parent), *(word.replace("{data}", str(there_is)) for word in data)]
         with output.open("wb") as file:
@@ -95,9 +107,9 @@ def train_slice(
                 [*words, *places], one_thread=True, environment={"LINKSIM_WEIGHTS": str(folder)}, output=file
             )
             try:
-                code: int | None = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                code = None
+                code = _waited(process, seconds)
+                while code is None and _stamp(run / CHECKPOINT) in (None, before):
+                    code = _waited(process, _LOOK_S)
             finally:
                 stop([process])
         lines = output.read_text(errors="replace").strip().splitlines() or [""]
@@ -107,6 +119,31 @@ def train_slice(
             card = json.loads((folder / weights.MANIFEST).read_text()).get(name, {})
         made = {file: (folder / file).read_bytes() for file in card.get("files", {}) if file not in own}
         return Slice(_files(run), code, told, bool(set_aside(run)), made, card if made else {})
+
+
+def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Exit code of a process; None where it has not ended by then."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _reached(folder: Path) -> tuple[int, int]:
+    """How far the run in a folder is: trainings that it goes on from, and its steps; (0, -1) without a checkpoint."""
+    if not (folder / CHECKPOINT).exists():
+        return 0, -1
+    state = load_checkpoint(folder / CHECKPOINT)["state"]
+    return len(state["lineage"]), state["step"]
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -133,6 +170,8 @@ class Slices:
     options: Sequence[str]
     out: Path
     data: Sequence[str]
+    #: Slices running that brought nothing new, by their model.
+    empty: Counter[str] = field(default_factory=Counter)
     _told: str = ""
     _looked: float = -math.inf
 
@@ -142,8 +181,19 @@ class Slices:
         return self.pool.at_once
 
     def begin(self, model: Model, words: Sequence[str]) -> Turn:
-        """Sends a slice of a model's training; `words` say which it is."""
+        """Sends a slice of a model's training; `words` say which it is.
+
+        Raises:
+            LinksimError: another process works in the run's folder, or the run cannot be gone on with.
+        """
         folder = self.out / model.name
+        self.out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as ours:
+            ours.enter_context(alone_in(folder))
+            before = _reached(folder)
+            return Turn(self, model, self._send(model, words, folder), before, ours.pop_all())
+
+    def _send(self, model: Model, words: Sequence[str], folder: Path) -> Future[Slice]:
         start = find_start(model, dict(itertools.pairwise(words)).get("--warm"), folder)
         # Where a model starts is settled here: a worker knows only those weights that travel with it.
         if isinstance(model.spec, ModelSpec) and "--warm" in words:
@@ -156,8 +206,7 @@ class Slices:
         if "--more" in words and CHECKPOINT not in files and (before := set_aside(folder)):
             files = _files(before[-1])
         sent = [*words, *self.options]
-        future = self.pool.executor.submit(train_slice, self.delivery, sent, self.data, model.name, files, own, SLICE_S)
-        return Turn(self, model, future)
+        return self.pool.executor.submit(train_slice, self.delivery, sent, self.data, model.name, files, own, SLICE_S)
 
     def tell(self) -> None:
         """Says, once, what the cluster is waiting for."""
@@ -172,15 +221,26 @@ class Slices:
         """Takes back what nobody has begun; what workers are at is lost, back to the slice before."""
         for turn in turns:
             turn.future.cancel()
+            turn.ours.close()
 
 
 @dataclass
 class Turn:
-    """A slice on its way."""
+    """A slice on its way.
+
+    Args:
+        slices: that it is one of.
+        model: that is trained.
+        future: what comes back.
+        before: how far the run was when it was sent.
+        ours: holds the run's folder until the slice is over.
+    """
 
     slices: Slices
     model: Model
     future: Future[Slice]
+    before: tuple[int, int]
+    ours: ExitStack
     goes_on: bool = False
 
     def poll(self) -> int | None:
@@ -194,19 +254,34 @@ class Turn:
         if not self.future.done():
             self.slices.tell()
             return None
-        found = result_of(self.future, "a slice of a training")
-        folder = self.slices.out / self.model.name
+        with self.ours:
+            return self._over(result_of(self.future, "a slice of a training"))
+
+    def _over(self, found: Slice) -> int:
+        folder, name = self.slices.out / self.model.name, self.model.name
         if found.anew and CHECKPOINT in found.files:
             go_on_from(self.model, folder)[0].begun(moves=True)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in found.files.items():
-            write_atomic(folder / name, content)
+        for file, content in found.files.items():
+            write_atomic(folder / file, content)
         if found.weights:
-            weights.put(self.model.name, found.weights, found.card)
+            weights.put(name, found.weights, found.card)
         told = found.said.replace("{weights}", str(weights_dir())).replace("{runs}", str(self.slices.out))
-        print(told if self.model.name in told else f"{self.model.name}: {told}", flush=True)
-        self.goes_on = found.code is None
-        return found.code or 0
+        print(told if name in told else f"{name}: {told}", flush=True)
+        # A job that ends tells its training first.
+        self.goes_on = found.code in (None, _STOPPED)
+        if not self.goes_on:
+            return found.code or 0
+        self.slices.empty[name] = 0 if _reached(folder) > self.before else self.slices.empty[name] + 1
+        if self.slices.empty[name] < _EMPTY:
+            return 0
+        self.goes_on = False
+        print(
+            f"{name}: {_EMPTY} slices running brought nothing new: they were told to stop before they could save "
+            "anything: ask for longer jobs, or train it on one machine",
+            flush=True,
+        )
+        return _STOPPED
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """What training steps draw: the same from memory and from disk, as often as a step is done again."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from linksim.data.training import TrainingSet, training_set_of
+from linksim.models import pool as pool_module
 from linksim.models.pool import Pool
 
 
@@ -66,3 +69,39 @@ def test_half_of_the_images_are_mirrored(pool: Pool) -> None:
         found, _ = drawn(pool, seed, flip=True)
         mirrored += [bool(image[2, 0, 0] > image[2, 0, -1]) for image in found.flatten(0, 1)]
     assert 0.4 < np.mean(mirrored) < 0.6
+
+
+def test_what_a_step_draws_beside_its_images_is_of_its_seed_alone(pool: Pool, images: TrainingSet) -> None:
+    """As SNRs, fading and noise are: in a run that is gone on with, and in each part of a batch that is shared."""
+
+    def others(pool: Pool, seed: int) -> torch.Tensor:
+        drawn(pool, seed, crop=8)
+        return torch.rand(4)
+
+    whole = [others(pool, seed) for seed in (7, 8, 9)]
+    # From step 8 on, in two parts each; the pool has gone elsewhere between.
+    drawn(pool, 70)
+    parts = [others(pool, seed) for seed in (8, 8, 9, 9)]
+    assert torch.equal(torch.stack(parts), torch.stack([whole[place] for place in (1, 1, 2, 2)]))
+
+
+def test_images_are_read_once_for_all_parts_of_a_step(images: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    begun: list[object] = []
+
+    class Reads(pool_module._Parts):
+        def __getitem__(self, request: pool_module._Request) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            read.append(request.seed)
+            return super().__getitem__(request)
+
+    class Begins(pool_module._Ahead):
+        def __iter__(self) -> Iterator[pool_module._Request]:
+            begun.append(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(pool_module, "_Parts", Reads)
+    monkeypatch.setattr(pool_module, "_Ahead", Begins)
+    pool = Pool(images, resident=0)
+    found = [drawn(pool, seed)[0] for seed in (7, 7, 8, 8, 9, 9)]
+    assert (read, len(begun)) == ([7, 8, 9], 1)
+    assert all(torch.equal(*pair) for pair in zip(found[::2], found[1::2], strict=True))

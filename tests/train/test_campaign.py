@@ -9,7 +9,9 @@ from linksim import LinksimError
 from linksim.cli import main
 from linksim.engine.config import read_sweep_file
 from linksim.models import weights
+from linksim.models.owner import Model
 from linksim.models.spec import lineage_pairs
+from linksim.train import campaign
 from linksim.train.campaign import Goal, Standing, goals_of, most_behind, run_campaign, standing
 from linksim.train.parallel import Processes
 from tests.conftest import ROOT
@@ -74,6 +76,43 @@ def test_turns_begin_runs_go_on_after_their_end_and_leave_alone_what_stands(
     broken = goals_of({"models": [{**BASE, "set": {"learning_rate": 1e6, "warmup": 0, "clip": 0, "batch": 2}}]})
     with pytest.raises(LinksimError, match="semoma_awgn_1-24_n2_own_sum_32px_compact failed"):
         run_campaign(broken, out, ["--steps", "30"], Processes(1, ["--data-dir", str(folder / "none")]))
+
+
+class Sliced:
+    """In place of a cluster: each turn is of so many slices, and its last one raises no score."""
+
+    places = 1
+
+    def __init__(self, slices: int, gain: float) -> None:
+        self.slices, self.gain = slices, gain
+        self.done, self.score = 0, 20.0
+
+    @property
+    def goes_on(self) -> bool:
+        return self.done % self.slices != 0
+
+    def begin(self, model: Model, words: Sequence[str]) -> "Sliced":
+        return self
+
+    def poll(self) -> int:
+        self.done += 1
+        if self.goes_on:
+            self.score += self.gain / (self.slices - 1)
+        return 0
+
+    def stop(self, turns: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("gain", "turns"), [(1.0, 3), (0.01, 2)])
+def test_a_turn_of_several_slices_is_judged_by_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, turns: int
+) -> None:
+    goals, sliced = goals_of({"models": [{**BASE, "bar": 22.5}]}), Sliced(5, gain)
+    monkeypatch.setattr(campaign, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(campaign, "standing", lambda goal, out: Standing(sliced.score, 0, not sliced.goes_on))
+    run_campaign(goals, tmp_path, ["--steps", "1"], sliced)
+    assert sliced.done == 5 * turns
 
 
 def test_the_campaign_of_the_papers_figures_can_be_read() -> None:

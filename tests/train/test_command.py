@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 
 import linksim
@@ -24,6 +23,7 @@ from linksim import LinksimError
 from linksim.cli import main
 from linksim.data import cifar10
 from linksim.models import weights
+from linksim.models.checkpoint import load_checkpoint
 from linksim.models.recipe import make_recipe
 from linksim.models.spec import ModelSpec, began_with, lineage_pairs
 from linksim.schemes.learned import transceiver
@@ -32,6 +32,7 @@ from linksim.schemes.semnoma.recipe import RECIPES, Recipe
 from linksim.stopping import Stopped
 from linksim.train import loop
 from linksim.train.models import nearest, waves
+from linksim.train.run import alone_in, run_training, set_aside
 from tests.data.fake_cifar import install_fake, write_binary
 
 OFFICIAL = os.environ.get("LINKSIM_TEST_CIFAR10")
@@ -447,7 +448,7 @@ def test_a_run_whose_files_are_damaged_is_not_gone_on_with_and_stays_as_it_is(
     assert train(folder, *words, "--more", "--steps", "1") == 2
     assert str(run / name) in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-    assert [path.name for path in (folder / "runs").iterdir()] == [BASE.name]
+    assert not set_aside(run)
 
 
 def test_weights_whose_checkpoint_is_gone_are_not_written_over(
@@ -579,11 +580,37 @@ def test_what_a_killed_training_left_half_written_goes_at_the_next_start(folder:
 
 
 def test_two_processes_do_not_train_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that goes on after the end of a run moves nothing from under another that is still at it."""
+    words = ("--scheme", "semoma", "--rho", "1/12", "--replace", "--steps", "1")
     out = folder / "runs" / BASE.name
-    out.mkdir(parents=True)
-    with FileLock(out / ".lock"):
-        assert train(folder, "--scheme", "semoma", "--rho", "1/12", "--steps", "1") == 2
-    assert "another process works there" in capsys.readouterr().err
+    assert train(folder, *words) == 0
+    capsys.readouterr()
+    with alone_in(out):
+        for more in ("--resume", "--more"):
+            assert train(folder, *words, more) == 2
+            assert capsys.readouterr().err.splitlines()[-1].startswith(f"linksim: {out}: another process works there")
+    assert (out / "checkpoint.pt").exists()
+    assert not set_aside(out)
+
+
+def test_a_run_that_another_process_went_on_with_meanwhile_stays_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the images of the first one are prepared, say."""
+    words = ("--scheme", "semoma", "--rho", "1/12", "--replace")
+    assert train(folder, *words, "--steps", "2") == 0
+
+    def later(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr("linksim.train.run.run_training", run_training)
+        assert train(folder, *words, "--more", "--steps", "3") == 0
+        return run_training(*given, **named)
+
+    monkeypatch.setattr("linksim.train.run.run_training", later)
+    assert train(folder, *words, "--more", "--steps", "4") == 2
+    assert "another process went on with the run meanwhile: run the same command again" in capsys.readouterr().err
+    out = folder / "runs" / BASE.name
+    assert load_checkpoint(out / "checkpoint.pt")["state"]["steps"] == 3
+    assert len(set_aside(out)) == 1
 
 
 def test_a_place_that_cannot_hold_weights_is_named_before_anything_is_trained(

@@ -457,3 +457,45 @@ def test_of_several_averages_the_best_is_kept(decay: float, tmp_path: Path, monk
         run(average, "cut", 12)
     assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["state"]["step"] == 5
     assert run(average, "cut", 12).best == state.best
+
+
+class Breaks(Line):
+    """From step 4 on its loss is not finite, or is and has a gradient that is not."""
+
+    broken = "loss"
+
+    def begin(self, model: torch.nn.Module, step: int, steps: int) -> None:
+        self.step = step
+
+    def losses(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        total = super().losses(model)["total"]
+        if self.step >= 4:
+            total = total + (torch.nan if self.broken == "loss" else (total * 0).sqrt())
+        return {"total": total}
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+@pytest.mark.parametrize("stops", [True, False])
+def test_no_checkpoint_is_of_a_state_that_is_not_finite(
+    broken: str, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where a run is told to stop between two looks at its losses, nor where a step broke the weights alone."""
+    task = Breaks(BaseRecipe(warmup=0.0, clip=0.0))
+    task.broken = broken
+    monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "_LOG_STEPS", 3 if stops else 5)
+    asked = itertools.count()
+
+    def after_five() -> None:
+        if stops and next(asked) == 5:
+            raise Stopped
+
+    monkeypatch.setattr(loop, "stop_if_told", after_five)
+    with pytest.raises(Stopped if stops else LinksimError):
+        loop.train(task, tmp_path, steps=200)
+    found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert found["state"]["step"] == (3 if stops else 0)
+    assert all(bool(value.isfinite().all()) for value in found["model"].values())
+    # What goes on from there says what is wrong.
+    with pytest.raises(LinksimError, match="the loss is not finite at step"):
+        loop.train(task, tmp_path)
