@@ -258,8 +258,9 @@ def reproduce(
                 progress=progress(f"{number}/{len(ready)} {name}") if progress is not None else None, steps=steps,
                 features=folder / FEATURES_FOLDER, allow_versions=allow_versions, pool=pool, tell=tell,
             )  # fmt: skip
-        # The parts shared them: a first stage that stands before several refiners is looked at once.
-        shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
+        # The parts share them: a first stage that stands before several refiners is looked at once.
+        if not any(_under_way(folder / PARTS / name) for name in parts_of(config)):
+            shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
         shown = {**others, **{name: _part(folder, name) for name in ready}}
         table = _together(config, {name: part.points for name, part in shown.items()}, before.points)
         images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
@@ -333,6 +334,11 @@ def _finished_parts(config: SweepConfig, folder: Path) -> dict[str, _Tables]:
         if {**there, "data_dir": None} == {**here, "data_dir": None}:
             found[name] = _part(folder, name)
     return found
+
+
+def _under_way(part: Path) -> bool:
+    """Whether a part was begun and is not complete."""
+    return part.is_dir() and not (part / TABLE).is_file()
 
 
 def _rows_of(table: pd.DataFrame | None, part: SweepConfig) -> pd.DataFrame:

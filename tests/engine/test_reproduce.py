@@ -1,10 +1,12 @@
 """A figure in parts: what has no weights is left out and named, and what comes later runs alone."""
 
+import importlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +17,8 @@ from linksim.cli import main
 from linksim.cli.simulate import _curves
 from linksim.engine.config import make_config
 from linksim.engine.reproduce import parts_of, reproduce, sweep_file
+from linksim.engine.sweep import merge
+from linksim.metrics import METRICS, SetMetric
 from linksim.models import weights
 from linksim.models.spec import ModelSpec
 from linksim.schemes.learned import transceiver
@@ -138,6 +142,95 @@ def test_a_figure_that_was_begun_in_the_place_of_another_holds_nothing_of_it(tmp
     table = reproduce(mine, folder, workers=1).table
     assert set(table["scheme"]) == {"bpg-capacity"}
     assert linksim.load(tmp_path / "figure.old-1").attrs["run"]["config"]["seed"] == 7
+
+
+class Corner(SetMetric):
+    """Tells images apart by their first pixels."""
+
+    name = column = features_name = "corner"
+    summary = convention = "first pixels"
+    higher_is_better = False
+    MIN_IMAGES = 2
+    FLAG_BELOW = 0
+
+    def features(self, images: torch.Tensor) -> np.ndarray:
+        return images.flatten(1)[:, :8].cpu().numpy()
+
+    def distance(self, reference_features: np.ndarray, features: np.ndarray) -> float:
+        return float(np.square(reference_features.mean(0) - features.mean(0)).sum())
+
+    def identity(self) -> str:
+        return "first pixels"
+
+
+@pytest.fixture
+def corner() -> Iterator[None]:
+    linksim.register_metric(Corner)
+    yield
+    METRICS.unregister("corner")
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after_a_unit(name: str) -> Callable[[int, int, float | None], None]:
+    def tell(done: int, total: int, left: float | None) -> None:
+        if done == 1:
+            raise Cut
+
+    return tell
+
+
+@pytest.mark.usefixtures("corner")
+def test_a_part_that_was_cut_short_keeps_its_features_and_does_without_them(tmp_path: Path, small_units: int) -> None:
+    settings = {"scheme": "klt,bpg-capacity-oma", "snr": "10", "metrics": "psnr,corner", "groups": 2 * small_units}
+    config, folder = make_config(settings), tmp_path / "figure"
+    with pytest.raises(Cut):
+        reproduce(config, folder, workers=1, only=["klt"], progress=cut_after_a_unit)
+    kept = set((folder / "features").iterdir())
+    assert len(kept) == 2
+    reproduce(config, folder, workers=1, only=["bpg-capacity-oma"])
+    assert kept < set((folder / "features").iterdir())
+    # Whoever takes them away has them made again.
+    shutil.rmtree(folder / "features")
+    table = reproduce(config, folder, workers=1).table
+    assert not (folder / "features").exists()
+    whole = linksim.sweep(tmp_path / "whole", progress=False, **settings)
+    np.testing.assert_array_equal(table["corner"], whole["corner"])
+    # A sweep that is complete has no features any more, but what came of them.
+    np.testing.assert_array_equal(merge([tmp_path / "whole"], tmp_path / "merged")["corner"], whole["corner"])
+
+
+@pytest.mark.usefixtures("corner")
+def test_an_edited_metric_takes_nothing_that_it_measured_before(
+    tmp_path: Path, small_units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "figure"
+    for value in (1, 2):
+        (tmp_path / f"constant_{value}.py").write_text(
+            "from linksim.metrics import ImageMetric\n"
+            "from tests.engine.test_reproduce import Corner\n"
+            "class Constant(ImageMetric):\n"
+            "    name = column = summary = convention = 'constant'\n    higher_is_better = True\n"
+            f"    def measure(self, reference, image): return 0 * reference.mean((1, 2, 3)) + {value}\n"
+            "class Drawn(Corner):\n"
+            "    name = column = features_name = 'drawn'\n"
+            f"    def features(self, images): return super().features(images) * 0 + {value}\n"
+            "    def distance(self, reference_features, features): return float(features.mean())\n"
+        )
+        module = importlib.import_module(f"constant_{value}")
+        linksim.register_metric(module.Constant)
+        linksim.register_metric(module.Drawn)
+        config = make_config({"scheme": "klt", "snr": "10", "metrics": "constant,drawn", "groups": 2 * small_units})
+        if value == 1:
+            with pytest.raises(Cut):
+                reproduce(config, folder, workers=1, progress=cut_after_a_unit)
+    table = reproduce(config, folder, workers=1).table
+    METRICS.unregister("constant")
+    METRICS.unregister("drawn")
+    assert list(table["constant"]) == list(table["drawn"]) == [2]
 
 
 def test_damaged_tables_stop_a_figure_before_anything_runs(tmp_path: Path) -> None:
