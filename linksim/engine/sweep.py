@@ -719,7 +719,9 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
         raise LinksimError(f"{folders[0]} was made by other code or data ({named}): merge with the version that ran it")
     records = _records(prepared, [*folders, out])
     sweep = provenance.identity_hash(prepared.identity)
-    versions = [(folder, found) for folder in folders for found in provenance.versions_of(folder, sweep)]
+    # What `out` holds already counts too.
+    places = list(dict.fromkeys([*folders, out]))
+    versions = [(folder, found) for folder in places for found in provenance.versions_of(folder, sweep)]
     for folder, found in versions:
         if (named := provenance.difference(versions[0][1], found)) and not allow_versions:
             raise LinksimError(
