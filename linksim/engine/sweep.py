@@ -132,13 +132,7 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
                 raise LinksimError(
                     f"metric {name!r} and scheme {variant.name!r} both have a column {min(taken)!r}: rename one"
                 )
-        if digest := source_digest(METRICS[name]):
-            systems[f"metric {name} plug-in"] = digest
-    for channel in config.channel:
-        if (code := channels.digest(channel)) is not None:
-            systems[f"channel {channel} plug-in"] = code
-    if digest := source_digest(DATASETS[kind_of(config.dataset)]):
-        systems["dataset plug-in"] = digest
+    systems |= {key: code for key, code in shared_plug_ins(config).items() if code is not None}
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     notes: dict[str, list[str]] = {}
     for point in plan.points:
@@ -161,6 +155,19 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
     return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base)
+
+
+def shared_plug_ins(config: SweepConfig) -> dict[str, str | None]:
+    """Hash of the code of each plug-in that all schemes of a sweep meet, by its key in the sweep's identity.
+
+    linksim's own metrics and data sets have None, which no identity has; its channels are empty there.
+    """
+    found: dict[str, str | None] = {
+        f"metric {name} plug-in": source_digest(METRICS[name]) or None for name in config.metrics
+    }
+    found |= {f"channel {channel} plug-in": channels.digest(channel) for channel in config.channel}
+    found["dataset plug-in"] = source_digest(DATASETS[kind_of(config.dataset)]) or None
+    return found
 
 
 def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
