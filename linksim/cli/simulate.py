@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from linksim.engine.config import GALLERY, gallery_of, make_config, read_sweep_file
-    from linksim.engine.reproduce import COMMANDS, parts_of, reproduce, sweep_file
+    from linksim.engine.reproduce import COMMANDS, as_written, parts_of, reproduce, sweep_file
     from linksim.engine.sweep import FIGURES
     from linksim.report.figures import draw
     from linksim.report.progress import Bars
@@ -136,8 +136,9 @@ def _reproduce(args: argparse.Namespace) -> int:
         return _commands(args, values, folder)
     if (groups := gallery_of(file)) is not None:
         return _gallery(args, values, str(values.pop(GALLERY, groups)), folder, file)
-    only = _curves(args.only, parts_of(make_config(values))) if args.only is not None else []
     config = make_config(values)
+    curves = {as_written(part): name for name, part in parts_of(config).items()}
+    only = _curves(args.only, curves) if args.only is not None else []
     if args.dry_run:
         return _dry_run(config, file, only)
     figures = Path.cwd() / folder / FIGURES
@@ -168,16 +169,21 @@ def _reproduce(args: argparse.Namespace) -> int:
     return 0
 
 
-def _curves(text: str, known: Collection[str]) -> list[str]:
-    """Curves, as `--only` names them, from `kd_awgn_1-3,semoma:overhead=twice`: of the figure's `known`, or schemes."""
+def _curves(text: str, known: Mapping[str, str]) -> list[str]:
+    """Names of curves, or schemes, from `kd_awgn_1-3,semoma:overhead=twice`, as `--only` has them.
+
+    Args:
+        known: the figure's curves, as they are written -> their names.
+    """
     from linksim.engine.config import scheme_texts
     from linksim.engine.reproduce import curve_name
     from linksim.engine.variants import parse
 
-    words = {word.strip(): curve_name(word.strip()) for word in text.split(",")}
-    curves = [name for name in words.values() if name in known]
+    names = set(known.values())
+    words = {word: known.get(word, curve_name(word)) for word in map(str.strip, text.split(","))}
+    curves = [name for name in words.values() if name in names]
     # Parameters have commas between them too, so that what is no curve is read together.
-    schemes = [word for word, name in words.items() if name not in known]
+    schemes = [word for word, name in words.items() if name not in names]
     return curves + [parse(name).label for name in (scheme_texts(",".join(schemes)) if schemes else [])]
 
 

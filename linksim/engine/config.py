@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
 from linksim.data.images import ImageSize, parse_size, size_of
-from linksim.engine.variants import Variant, find, parse
+from linksim.engine.variants import Variant, each_once, find, parse
 from linksim.errors import LinksimError, said, shown, unknown
 from linksim.grammar import split_list
 from linksim.link.channels import channel_label
@@ -187,7 +187,7 @@ class SweepConfig(BaseModel):
     @field_validator("scheme", mode="before")
     @classmethod
     def _schemes(cls, value: Any) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(parse(text).label for text in scheme_texts(value)))
+        return tuple(variant.label for variant in each_once(map(parse, scheme_texts(value))))
 
     @field_validator("channel", mode="before")
     @classmethod
@@ -308,7 +308,8 @@ def scheme_texts(value: Any) -> list[str]:
 def make_config(values: Mapping[str, Any]) -> SweepConfig:
     """A sweep from plain values.
 
-    Those in SHARED (`mcs`, `split`, `csi`, `start`, `steps`, `prior`) are asked of every scheme that has them.
+    Those in SHARED (`mcs`, `split`, `csi`, `start`, `steps`, `prior`) are asked of every scheme that has them. Equal
+    schemes are one, by the first one's text; a warning says so where they are written differently.
 
     Raises LinksimError in one line for an unknown key (with the nearest), a value out of range or a name unknown.
     """
@@ -323,7 +324,12 @@ def make_config(values: Mapping[str, Any]) -> SweepConfig:
     for key, _ in shared:
         if not any(key in find(text.partition(":")[0]).Params.model_fields for text in texts):
             raise LinksimError(f"none of the schemes has a parameter {shown(key)}: see `linksim list schemes`")
-    given["scheme"] = [parse(text, shared).label for text in texts]
+    variants = [parse(text, shared) for text in texts]
+    once = {variant.key: variant.label for variant in each_once(variants)}
+    for label, name in {variant.label: once[variant.key] for variant in variants}.items():
+        if label != name:
+            warnings.warn(f"{label} is {name} in other words: it runs once, under that name", stacklevel=2)
+    given["scheme"] = list(once.values())
     try:
         config = SweepConfig(**given)
         short = {key: value for key, value in REFINED_DEFAULTS.items() if key not in given}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from linksim.data import ImageSet, load_dataset
-from linksim.engine.config import SweepConfig
+from linksim.engine.config import RESULTS_VERSION, SweepConfig
 from linksim.engine.variants import find
 from linksim.files import digest
 from linksim.link.config import Setting
-from linksim.metrics import METRICS, ImageMetric
+from linksim.metrics import METRICS, ImageMetric, SetMetric
 from linksim.models.owner import Model
 from linksim.refine.behind import Refined
 from linksim.schemes.learned import Learned, WeightsParams, transceiver
+from linksim.source import source_digest
 
 FEATURES_FOLDER = "features"
 FEATURES_SUFFIX = ".features"
@@ -73,16 +75,36 @@ def fact_name(variant: str, channel: str, rho: Fraction, key: str) -> str:
     return f"{variant} {channel} {rho} {key}"
 
 
-def features_path(folder: Path, shown: str, name: str) -> Path:
+def features_path(folder: Path, shown: str, metric: SetMetric) -> Path:
     """The file of the features of a unit's images.
 
-    It goes by the images' own hash: a first stage that stands before several refiners is looked at once.
+    It goes by the images' own hash: a first stage that stands before several refiners is looked at once. What fixes the
+    features is in its name too: a plug-in that was edited finds none of before.
 
     Args:
         shown: digest of the images.
-        name: what the features are called, `SetMetric.features_name`.
+        metric: whose features.
     """
-    return folder / f"{shown}-{name}{FEATURES_SUFFIX}"
+    made_by = digest(f"{metric.identity()}\n{source_digest(type(metric))}".encode())
+    return folder / f"{shown}-{metric.features_name}-{made_by[:16]}{FEATURES_SUFFIX}"
+
+
+def features_of(stage: Mapping[str, Any], name: str) -> str:
+    """Name of the file of the features that a record's stage left for the metric `name`.
+
+    Example:
+        >>> features_of({"features": {"kid": "0123-inception-4567.features"}}, "kid")
+        '0123-inception-4567.features'
+        >>> features_of({"features": "0123"}, "kid")
+        '0123-inception.features'
+    """
+    files = stage.get("features")
+    if isinstance(files, dict):
+        return str(files.get(name, ""))
+    # Journals of before have the digest of the images.
+    kind = METRICS[name]
+    assert issubclass(kind, SetMetric)
+    return f"{files}-{kind.features_name}{FEATURES_SUFFIX}"
 
 
 def columns_path(folder: Path, sent: str, shown: str, metrics: Sequence[ImageMetric]) -> Path:
@@ -90,9 +112,10 @@ def columns_path(folder: Path, sent: str, shown: str, metrics: Sequence[ImageMet
 
     Args:
         sent, shown: digests of the images.
-        metrics: which, in order.
+        metrics: which, in order; their code is in the name too.
     """
-    names = digest(" ".join(metric.column for metric in metrics).encode())
+    asked = [f"{metric.column} {source_digest(type(metric))}" for metric in metrics]
+    names = digest("\n".join([str(RESULTS_VERSION), *asked]).encode())
     return folder / f"{sent[:16]}-{shown}-{names[:16]}.columns"
 
 

@@ -19,7 +19,7 @@ from linksim.engine.plan import Unit
 from linksim.engine.transfer import Clock, Transferred, one_thread, transfer
 from linksim.engine.variants import plug_ins
 from linksim.errors import LinksimError
-from linksim.metrics import ImageMetric, SetMetric, make_metric, mse
+from linksim.metrics import METRICS, ImageMetric, SetMetric, mse
 from linksim.refine.base import Steps, silent
 from linksim.schemes.base import Received, System
 
@@ -52,8 +52,9 @@ def _system(context: Context, point_but_snr: tuple[Any, ...]) -> System:
 
 
 @functools.lru_cache(maxsize=16)
-def _metric(name: str, device: str) -> ImageMetric | SetMetric:
-    return make_metric(name, device)
+def _metric(kind: type[ImageMetric] | type[SetMetric], device: str) -> ImageMetric | SetMetric:
+    # By the class: one that is registered again has the name of the one before.
+    return kind(device)
 
 
 def simulate(context: Context, unit: Unit, report: Steps = silent) -> tuple[torch.Tensor, Transferred]:
@@ -122,24 +123,25 @@ def evaluate_unit(context: Context, unit: Unit, report: Steps = silent) -> dict[
 
 
 def _measure(context: Context, images: torch.Tensor, received: Received) -> dict[str, Any]:
-    """Per-image columns of one stage; features of set metrics go to files of their own, named by `features`."""
+    """Per-image columns of one stage; features of set metrics go to files of their own, which `features` names."""
     batch = images.shape[:2]
     reference = images.flatten(0, 1)
     shown = received.images.to(reference).clamp(0, 1).flatten(0, 1)
     if context.config.pixels == "uint8":
         shown = (shown * 255).round() / 255
     columns: dict[str, Any] = {"mse": mse(reference, shown).double().reshape(batch).tolist()}
-    metrics = [_metric(name, context.device) for name in context.config.metrics]
+    metrics = [_metric(METRICS.find(name), context.device) for name in context.config.metrics]
     of_images = [metric for metric in metrics if isinstance(metric, ImageMetric)]
     of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     if of_sets:
-        columns["features"] = _digest(shown)
+        looks = _digest(shown)
+        files = {of_set.name: features_path(context.features_dir, looks, of_set) for of_set in of_sets}
+        columns["features"] = {name: path.name for name, path in files.items()}
         for of_set in of_sets:
-            path = features_path(context.features_dir, columns["features"], of_set.features_name)
-            if read_entry(path) is None:
+            if read_entry(path := files[of_set.name]) is None:
                 write_entry(path, array_to_bytes(np.asarray(of_set.features(shown.clone()), np.float32)))
         # Beside what takes longest: a first stage that stands before several refiners is measured once.
-        kept = columns_path(context.features_dir, _digest(reference), columns["features"], of_images)
+        kept = columns_path(context.features_dir, _digest(reference), looks, of_images)
         if (known := read_entry(kept)) is None:
             known = array_to_bytes(_columns(of_images, reference, shown))
             write_entry(kept, known)

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,18 +110,22 @@ def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def results_by_unit(
-    records: Iterable[dict[str, Any]], sweep: str, columns: Iterable[str] = ()
+    records: Iterable[dict[str, Any]],
+    sweep: str,
+    columns: Iterable[str] = (),
+    counts: Callable[[dict[str, Any]], bool] = lambda record: True,
 ) -> dict[tuple[str, int, int], dict[str, Any]]:
     """Results of units of one sweep by (point key, start, stop); the first of several counts (they are equal).
 
     Args:
         sweep: hash of the sweep's identity; records of another sweep do not count.
         columns: per-image metrics that each stage must have; a record without them does not count either.
+        counts: asked of each whole record of the sweep, for what else it must have.
     """
     found: dict[tuple[str, int, int], dict[str, Any]] = {}
     asked = ("mse", *columns)
     for record in records:
-        if record.get("sweep") == sweep and _whole(record, asked):
+        if record.get("sweep") == sweep and _whole(record, asked) and counts(record):
             found.setdefault((record["point"], record["start"], record["stop"]), record)
     return found
 

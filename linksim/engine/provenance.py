@@ -38,8 +38,10 @@ def versions_of(folder: Path, sweep: str) -> list[dict[str, str]]:
     worked = False
     for record in journal.read_folder(folder / journal.FOLDER):
         versions = record.get("versions")
+        if record.get("sweep") != sweep:
+            continue
         worked |= "point" in record
-        if record.get("sweep") == sweep and isinstance(versions, dict) and versions not in found:
+        if isinstance(versions, dict) and versions not in found:
             found.append(versions)
     run = read_run(folder)
     packages = run.get("packages") if run is not None else None

@@ -34,12 +34,13 @@ from linksim.engine.sweep import (
     read_table,
     run_sweep,
     set_aside,
+    shared_plug_ins,
     write_tables,
 )
 from linksim.engine.tables import without_gaps
 from linksim.engine.variants import expand
 from linksim.errors import LinksimError, NoWeights, said, unknown
-from linksim.files import exclusive, is_part, remove_parts
+from linksim.files import digest, exclusive, is_part, remove_parts
 from linksim.link.config import Setting
 from linksim.models import weights
 from linksim.paths import shipped
@@ -130,14 +131,25 @@ def curve_name(text: str) -> str:
 
 
 def parts_of(config: SweepConfig) -> dict[str, SweepConfig]:
-    """A sweep for each curve of `config`, by its `curve_name`."""
-    found = {}
+    """A sweep for each curve of `config`, by its `curve_name`; a name that an earlier curve has ends in a hash."""
+    found: dict[str, SweepConfig] = {}
+    taken: set[str] = set()
     for text in config.scheme:
         for channel in config.channel:
             for rho in config.rho:
-                name = curve_name(f"{text}_{channel}_{rho}")
-                found[name] = config.model_copy(update={"scheme": (text,), "channel": (channel,), "rho": (rho,)})
+                part = config.model_copy(update={"scheme": (text,), "channel": (channel,), "rho": (rho,)})
+                name = curve_name(as_written(part))
+                # Some disks do not tell a from A.
+                if name.casefold() in taken:
+                    name += f"-{digest(as_written(part).encode())[:8]}"
+                taken.add(name.casefold())
+                found[name] = part
     return found
+
+
+def as_written(part: SweepConfig) -> str:
+    """The one curve of a part, as `--only` takes it: `semoma:overhead=twice_awgn_1/3`."""
+    return f"{part.scheme[0]}_{part.channel[0]}_{part.rho[0]}"
 
 
 def _asked(config: SweepConfig, only: Sequence[str]) -> dict[str, SweepConfig]:
@@ -197,7 +209,8 @@ def reproduce(
         folder: results folder; the parts are under `parts/` in it. A curve whose weights are gone keeps its numbers,
             those of its part or, where that is gone too, those of the tables.
         workers, device, allow_versions, pool, tell: see `run_sweep`.
-        force_new: sets a `folder` that holds another sweep, or damaged tables, aside (renamed, never deleted).
+        force_new: sets a `folder` aside (renamed, never deleted) that holds another sweep, damaged tables, or curves
+            that would stay and are of other images, plug-ins or results version.
         only: what is run, none for all: schemes of the sweep, or single curves, `kd_awgn_1-3`. The others keep their
             numbers.
         progress: gives the function that is told the progress of a part, by its number of how many and its name.
@@ -206,7 +219,8 @@ def reproduce(
 
     Raises:
         NoWeights: no part can run.
-        LinksimError: the folder holds another sweep or files of yours, or `only` names no curve.
+        LinksimError: the folder holds another sweep, files of yours, or curves that do not go with those that are to
+            run; or `only` names no curve.
     """
     folder = Path.cwd() / folder
     parts = _asked(config, only)
@@ -228,10 +242,27 @@ def reproduce(
         try:
             ready[name] = prepare(part, device, away=isinstance(pool, Place))
         except NoWeights as error:
-            kept = name in others or len(_rows_of(before.points, part)) > 0
-            lacking[name] = f"{error}{'; its curve of before stays' if kept else ''}"
-            if missing is not None:
-                missing(name, lacking[name])
+            lacking[name] = str(error)
+    stay = {
+        name: part
+        for name, part in parts_of(config).items()
+        if name not in ready and (name in others or len(_rows_of(before.points, part)) > 0)
+    }
+    for name, part in stay.items():
+        there = provenance.read_run(folder / PARTS / name) if name in others else earlier
+        if named := _apart(part, (there or {}).get("identity", {}), ready):
+            if not force_new:
+                anew = "run it without --only, " if only else ""
+                raise LinksimError(
+                    f"{folder} holds curves that do not go with those to be made ({as_written(part)}: {named}): {anew}"
+                    "take another --out, or --force-new to set that folder aside"
+                )
+            before, others, earlier, stale, stay = _Tables(None, None, None), {}, {}, True, {}
+            break
+    for name in lacking:
+        lacking[name] += "; its curve of before stays" if name in stay else ""
+        if missing is not None:
+            missing(name, lacking[name])
     if not ready:
         raise NoWeights(f"nothing of this figure can run: {next(iter(lacking.values()))}")
     identity: dict[str, Any] = {}
@@ -258,8 +289,9 @@ def reproduce(
                 progress=progress(f"{number}/{len(ready)} {name}") if progress is not None else None, steps=steps,
                 features=folder / FEATURES_FOLDER, allow_versions=allow_versions, pool=pool, tell=tell,
             )  # fmt: skip
-        # The parts shared them: a first stage that stands before several refiners is looked at once.
-        shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
+        # The parts share them: a first stage that stands before several refiners is looked at once.
+        if not any(_under_way(folder / PARTS / name) for name in parts_of(config)):
+            shutil.rmtree(folder / FEATURES_FOLDER, ignore_errors=True)
         shown = {**others, **{name: _part(folder, name) for name in ready}}
         table = _together(config, {name: part.points for name, part in shown.items()}, before.points)
         images = _together(config, {name: part.images for name, part in shown.items()}, before.images)
@@ -335,29 +367,87 @@ def _finished_parts(config: SweepConfig, folder: Path) -> dict[str, _Tables]:
     return found
 
 
+def _under_way(part: Path) -> bool:
+    """Whether a part was begun and is not complete."""
+    return part.is_dir() and not (part / TABLE).is_file()
+
+
+def _apart(part: SweepConfig, there: Mapping[str, Any], ready: Mapping[str, Prepared]) -> str | None:
+    """What sets a curve that stays apart from those that are made now, though all have it in common; None: nothing.
+
+    Weights are each curve's own. Images, plug-ins of all and the results version are not.
+
+    Args:
+        part: the curve that stays.
+        there: the identity that it was made with.
+        ready: what is made now.
+    """
+    for prepared in ready.values():
+        here = prepared.identity
+        # What another channel's code is now says nothing of this one's.
+        common = part if prepared.config.channel == part.channel else part.model_copy(update={"channel": ()})
+        keys = ["results_version", "data_hash", *shared_plug_ins(common)]
+        facts = [{key: of.get(key) or None for key in keys} for of in (there, here)]
+        if named := provenance.difference(*facts):
+            return named
+    return None
+
+
 def _rows_of(table: pd.DataFrame | None, part: SweepConfig) -> pd.DataFrame:
     """The rows of a table that are a part's; none of a table that is not there."""
     import pandas as pd
 
     if table is None:
         return pd.DataFrame()
-    alike = (table["variant"] == part.scheme[0]) & (table["channel"] == part.channel[0])
-    return table[alike & (table["rho"] == float(part.rhos[0]))]
+    label, channel, rho = _curve(part)
+    return table[(table["variant"] == label) & (table["channel"] == channel) & (table["rho"] == rho)]
 
 
 def _together(
     config: SweepConfig, parts: Mapping[str, pd.DataFrame | None], before: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """The figure's table in the order of its sweep, from those of the parts; what no part has, from that of before."""
+    """The figure's table in the order of its sweep, from those of the parts; what no part has, from that of before.
+
+    A curve that is asked for and is a member of an envelope too is there once: its own part's.
+    """
     import pandas as pd
 
-    curve = ["variant", "channel", "rho"]
+    asked = parts_of(config)
+    names = {variant.key: variant.label for variant in expand(config.variants)[0]}
+    made = {name: _renamed(rows, asked[name], names) for name, rows in parts.items() if rows is not None}
+    # (label, channel, rho) of a curve -> the part whose rows count.
+    owner = {_curve(asked[name]): name for name in made}
+    for name, rows in made.items():
+        for label in rows["variant"].unique():
+            owner.setdefault((label, *_curve(asked[name])[1:]), name)
     frames = []
-    for name, part in parts_of(config).items():
-        rows = parts.get(name)
-        frames.append(_rows_of(before, part) if rows is None else rows)
+    for name, part in asked.items():
+        if name in made:
+            mine = [label for label in made[name]["variant"].unique() if owner[label, *_curve(part)[1:]] == name]
+            frames.append(made[name][made[name]["variant"].isin(mine)])
+        elif _curve(part) not in owner:
+            frames.append(_rows_of(before, part))
     table = pd.concat(frames, ignore_index=True)
     if before is not None:
+        curve = ["variant", "channel", "rho"]
         there = pd.MultiIndex.from_frame(table[curve])
         table = pd.concat([table, before[~pd.MultiIndex.from_frame(before[curve]).isin(there)]], ignore_index=True)
     return without_gaps(table)
+
+
+def _curve(part: SweepConfig) -> tuple[str, str, float]:
+    """What tells the rows of a part's own curve: variant, channel and rho."""
+    return part.scheme[0], part.channel[0], float(part.rhos[0])
+
+
+def _renamed(rows: pd.DataFrame, part: SweepConfig, names: Mapping[str, str]) -> pd.DataFrame:
+    """A part's table, its curves under the figure's names.
+
+    Args:
+        names: label by `Variant.key`: a member of an envelope may be asked for in other words.
+    """
+    labels = {variant.label: names[variant.key] for variant in expand(part.variants)[0]}
+    if all(label == name for label, name in labels.items()):
+        return rows
+    columns = [column for column in ("variant", "envelope_of") if column in rows]
+    return rows.assign(**{column: rows[column].replace(labels) for column in columns})

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from linksim.cache import array_from_bytes, read_entry
+from linksim.cache import array_from_bytes, is_whole, read_entry
 from linksim.data import DATASETS, Grouping, ImageSet, kind_of
 from linksim.devices import available_cpus, check_device
 from linksim.engine import journal, provenance, tables
@@ -29,7 +29,7 @@ from linksim.engine.context import (
     FEATURES_SUFFIX,
     Context,
     fact_name,
-    features_path,
+    features_of,
     open_data,
     setting_of,
 )
@@ -71,6 +71,9 @@ _LARGEST_MULTIPLE = 4096
 _AT_ONCE = 64
 
 UnitKey = tuple[str, int, int]
+
+#: Values of the metrics of whole sets, in the journal's folder.
+_SETS = "sets.log"
 
 #: Held while the files of a results folder are written.
 FINISH_LOCK = "finish.lock"
@@ -131,13 +134,7 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
                 raise LinksimError(
                     f"metric {name!r} and scheme {variant.name!r} both have a column {min(taken)!r}: rename one"
                 )
-        if digest := source_digest(METRICS[name]):
-            systems[f"metric {name} plug-in"] = digest
-    for channel in config.channel:
-        if (code := channels.digest(channel)) is not None:
-            systems[f"channel {channel} plug-in"] = code
-    if digest := source_digest(DATASETS[kind_of(config.dataset)]):
-        systems["dataset plug-in"] = digest
+    systems |= {key: code for key, code in shared_plug_ins(config).items() if code is not None}
     plan = make_plan(config, grouping.n_groups, data.image_shape, multiple)
     notes: dict[str, list[str]] = {}
     for point in plan.points:
@@ -160,6 +157,19 @@ def prepare(config: SweepConfig, device: str = "cpu", away: bool = False) -> Pre
     if plan.derived and "psnr" not in config.metrics:
         raise LinksimError("an envelope is taken by mean PSNR: add psnr to --metrics")
     return Prepared(config, data, plan, provenance.identity(config, data.fingerprint, systems), base, device)
+
+
+def shared_plug_ins(config: SweepConfig) -> dict[str, str | None]:
+    """Hash of the code of each plug-in that all schemes of a sweep meet, by its key in the sweep's identity.
+
+    linksim's own metrics and data sets have None, which no identity has; its channels are empty there.
+    """
+    found: dict[str, str | None] = {
+        f"metric {name} plug-in": source_digest(METRICS[name]) or None for name in config.metrics
+    }
+    found |= {f"channel {channel} plug-in": channels.digest(channel) for channel in config.channel}
+    found["dataset plug-in"] = source_digest(DATASETS[kind_of(config.dataset)]) or None
+    return found
 
 
 def _inspect(variant: Variant, setting: Setting) -> tuple[int, dict[str, str]]:
@@ -350,7 +360,7 @@ def _work(
     sweep = provenance.identity_hash(prepared.identity)
     point_index = {point: index for index, point in enumerate(plan.points)}
     run_index = {run: index for index, run in enumerate(plan.runs)}
-    records = journal.results_by_unit(journal.read_folder(journals), sweep, tables.image_columns(config).values())
+    records = _records(prepared, [folder], features)
     point_major = bool(tables.set_metrics(config))
     mine = [
         unit
@@ -506,9 +516,7 @@ def _finish(
 ) -> pd.DataFrame | None:
     config, plan = prepared.config, prepared.plan
     sweep = provenance.identity_hash(prepared.identity)
-    records = journal.results_by_unit(
-        journal.read_folder(folder / journal.FOLDER), sweep, tables.image_columns(config).values()
-    )
+    records = _records(prepared, [folder], features)
     if lacking := [key for key in needed if key not in records]:
         raise LinksimError(
             f"{folder}: its journal lacks {len(lacking)} units that were done: run the same command again"
@@ -609,18 +617,12 @@ def _set_values(
         return {}
     from linksim.engine.transfer import one_thread
 
-    path = folder / journal.FOLDER / "sets.log"
-    known: dict[tuple[str, str, str], float] = {}
-    if path.exists():
-        for record in journal.read_file(path):
-            key, value = tuple(record.get(part) for part in ("point", "stage", "metric")), record.get("value")
-            if all(isinstance(part, str) for part in key) and isinstance(value, float):
-                known[key] = value  # type: ignore[index]
+    known = _known_values(folder)
     asked = {(result.point.key, stage, name) for name in names for result in results for stage in result.stages}
     if asked <= known.keys():
         return known
     _take_part(prepared, folder, "sets", allow_versions)
-    writer = journal.JournalWriter(path)
+    writer = journal.JournalWriter(folder / journal.FOLDER / _SETS)
     try:
         for name in names:
             metric: SetMetric | None = None
@@ -630,13 +632,7 @@ def _set_values(
                 key = (result.point.key, stage, name)
                 if key in known:
                     continue
-                files = [
-                    features_path(features, record["stages"][stage].get("features", ""), kind.features_name)
-                    for record in result.records
-                ]
-                missing = [file for file in files if not file.exists()]
-                if missing:
-                    raise LinksimError(f"{missing[0]} is gone: {name} needs it; run the sweep into a new --out")
+                files = [features / features_of(record["stages"][stage], name) for record in result.records]
                 with one_thread():
                     metric = metric or kind(device)
                     indices = Grouping(len(prepared.data), config.users).indices(np.arange(result.groups)).ravel()
@@ -652,11 +648,61 @@ def _set_values(
 
 
 def _features(path: Path) -> np.ndarray:
-    """Features of a unit's images. Raises LinksimError where the file is damaged."""
+    """Features of a unit's images. Raises LinksimError where the file is damaged, and takes it away, or gone."""
     content = read_entry(path)
     if content is None:
-        raise LinksimError(f"{path} is damaged: run the sweep into a new --out")
+        path.unlink(missing_ok=True)
+        raise LinksimError(f"{path} was damaged or gone: run the same command again, which makes it anew")
     return array_from_bytes(content)
+
+
+def _known_values(folder: Path) -> dict[tuple[str, str, str], float]:
+    """Values of the metrics of a whole set that a folder's journal has: (point key, stage, metric) -> value."""
+    known: dict[tuple[str, str, str], float] = {}
+    for path in sorted((folder / journal.FOLDER).glob(f"*{_SETS}")):
+        for record in journal.read_file(path):
+            key, value = tuple(record.get(part) for part in ("point", "stage", "metric")), record.get("value")
+            if all(isinstance(part, str) for part in key) and isinstance(value, float):
+                known[key] = value  # type: ignore[index]
+    return known
+
+
+def _journals_of(folder: Path) -> list[Path]:
+    """The files of a folder's journal that go with its shard."""
+    place = folder / journal.FOLDER
+    return sorted([*place.glob("*.jsonl"), *place.glob(f"*{_SETS}")])
+
+
+def _records(
+    prepared: Prepared, folders: Sequence[Path], features: Path | None = None
+) -> dict[UnitKey, dict[str, Any]]:
+    """The results of a sweep's units in the journals of `folders`.
+
+    A unit whose features are gone counts as not done where a metric of a whole set still asks for them.
+
+    Args:
+        features: where features are, when that is one folder for all.
+    """
+    config = prepared.config
+    names = tables.set_metrics(config)
+    places = [features] if features is not None else [folder / FEATURES_FOLDER for folder in folders]
+    # Before the values: features go when theirs is written.
+    there = {path.name for place in places for path in place.glob(f"*{FEATURES_SUFFIX}")} if names else set()
+    known = {key for folder in folders for key in _known_values(folder)} if names else set()
+
+    def counts(record: dict[str, Any]) -> bool:
+        return all(
+            (record["point"], stage, name) in known or features_of(columns, name) in there
+            for name in names
+            for stage, columns in record["stages"].items()
+        )
+
+    return journal.results_by_unit(
+        (record for folder in folders for record in journal.read_folder(folder / journal.FOLDER)),
+        provenance.identity_hash(prepared.identity),
+        tables.image_columns(config).values(),
+        counts,
+    )
 
 
 def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> pd.DataFrame:
@@ -684,13 +730,11 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
     prepared = prepare(make_config(values), str(runs[0].get("device", "cpu")), away=True)
     if named := provenance.difference(runs[0]["identity"], prepared.identity):
         raise LinksimError(f"{folders[0]} was made by other code or data ({named}): merge with the version that ran it")
-    records = journal.results_by_unit(
-        (record for folder in [*folders, out] for record in journal.read_folder(folder / journal.FOLDER)),
-        provenance.identity_hash(prepared.identity),
-        tables.image_columns(prepared.config).values(),
-    )
+    records = _records(prepared, [*folders, out])
     sweep = provenance.identity_hash(prepared.identity)
-    versions = [(folder, found) for folder in folders for found in provenance.versions_of(folder, sweep)]
+    # What `out` holds already counts too.
+    places = list(dict.fromkeys([*folders, out]))
+    versions = [(folder, found) for folder in places for found in provenance.versions_of(folder, sweep)]
     for folder, found in versions:
         if (named := provenance.difference(versions[0][1], found)) and not allow_versions:
             raise LinksimError(
@@ -710,10 +754,12 @@ def merge(folders: Sequence[Path], out: Path, allow_versions: bool = False) -> p
     for number, folder in enumerate(folders):
         if folder.resolve() == out.resolve():
             continue
-        for path in sorted((folder / journal.FOLDER).glob("*.jsonl")):
+        for path in _journals_of(folder):
             name = f"merged{number:03d}-{path.name}"
             write_atomic(out / journal.FOLDER / name, path.read_bytes())
         for path in sorted((folder / FEATURES_FOLDER).glob(f"*{FEATURES_SUFFIX}")):
+            if not is_whole(path):
+                raise LinksimError(f"{path} is damaged: take it away, run its shard again, and merge again")
             (out / FEATURES_FOLDER).mkdir(exist_ok=True)
             write_atomic(out / FEATURES_FOLDER / path.name, path.read_bytes())
     table = finish(prepared, out, allow_versions=allow_versions)

@@ -122,12 +122,27 @@ def parse(text: str, shared: Iterable[tuple[str, str]] = ()) -> Variant:
     return Variant(name, tuple(values.items()), tuple(sorted(asked)), next(iter(envelope), None))
 
 
+def each_once(variants: Iterable[Variant]) -> list[Variant]:
+    """The variants without those that are equal to an earlier one, however they were asked for.
+
+    Example:
+        >>> [variant.label for variant in each_once([parse("klt"), parse("kd"), parse("kd:csi=own")])]
+        ['klt', 'kd']
+    """
+    found: dict[str, Variant] = {}
+    for variant in variants:
+        found.setdefault(variant.key, variant)
+    return list(found.values())
+
+
 def expand(variants: Sequence[Variant]) -> tuple[list[Variant], dict[Variant, list[Variant]]]:
     """What to run for the variants asked for.
 
     Returns:
-        the variants to run, each once, in order; and for each derived one (an envelope) its members among them.
+        the variants to run, each once, in order; and for each derived one (an envelope) its members among them. A
+        member that is asked for by itself too is written as it is asked for.
     """
+    asked = {variant.key: variant for variant in each_once(variants)}
     run: dict[str, Variant] = {}
     derived: dict[Variant, list[Variant]] = {}
     for variant in variants:
@@ -136,5 +151,5 @@ def expand(variants: Sequence[Variant]) -> tuple[list[Variant], dict[Variant, li
             continue
         values = find(variant.name).envelopes[variant.best_of]
         members = [variant.with_param(variant.best_of, value) for value in values]
-        derived[variant] = [run.setdefault(member.key, member) for member in members]
+        derived[variant] = [run.setdefault(member.key, asked.get(member.key, member)) for member in members]
     return list(run.values()), derived

@@ -89,8 +89,8 @@ def is_local(text: str) -> bool:
     return CHANNELS.is_local(text.partition(":")[0])
 
 
-def digest(text: str) -> str | None:
-    """Hash of the code of a plug-in's channel; None for linksim's own."""
+def digest(text: str) -> str:
+    """Hash of the code of a plug-in's channel; empty for linksim's own."""
     return source_digest(channel_class(text))
 
 

@@ -157,7 +157,7 @@ class SetMetric(Metric):
     """A metric of two sets of images, from features of each image.
 
     Attributes:
-        features_name: what its features are called; metrics of one name share them.
+        features_name: what its features are called; metrics of one name, `identity` and code share them.
         MIN_IMAGES: with fewer images a sweep is refused.
         FLAG_BELOW: with fewer images the row carries a note.
         estimate: what a sweep takes that has changed since there were results, in words; such results are of another

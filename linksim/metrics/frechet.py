@@ -16,6 +16,7 @@ from linksim import assets
 from linksim.cache import array_from_bytes, array_to_bytes, keep_entry, read_entry
 from linksim.metrics.base import SetMetric
 from linksim.paths import cache_dir
+from linksim.source import source_digest
 
 if TYPE_CHECKING:
     import torch
@@ -184,13 +185,14 @@ def reference_features(
     """Features [T, D] of a data set's own images, computed once and kept in the cache folder.
 
     Args:
-        metric: whose features.
-        data: the data set; its fingerprint is part of the cache's key.
+        metric: whose features; its `identity` and a plug-in's code are part of the cache's key.
+        data: the data set, whose fingerprint is part of it too.
         indices: which images [T], in order.
         progress: told the images done and the images in all while the features are computed.
     """
     indices = np.asarray(indices, np.int64).ravel()
-    key = hashlib.sha256(f"{metric.identity()}\n{data.fingerprint}\n".encode() + indices.astype("<i8").tobytes())
+    facts = f"{metric.identity()}{source_digest(type(metric))}\n{data.fingerprint}\n"
+    key = hashlib.sha256(facts.encode() + indices.astype("<i8").tobytes())
     kept = cache_dir() / "features" / f"{metric.features_name}-{key.hexdigest()}"
     if (known := read_entry(kept)) is not None:
         return array_from_bytes(known)

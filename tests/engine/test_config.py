@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from linksim.engine.config import make_config, parse_range, read_sweep_file
-from linksim.engine.variants import parse
+from linksim.engine.config import SweepConfig, make_config, parse_range, read_sweep_file
+from linksim.engine.variants import expand, parse
 from linksim.errors import LinksimError
 from linksim.grammar import split_list
 
@@ -49,6 +49,23 @@ def test_equal_variants_have_equal_keys_however_they_are_written() -> None:
     one, other = parse("bpg-ldpc-qam-sic:split=equal,mcs=qpsk-1/2"), parse("bpg-ldpc-qam-sic:mcs=qpsk-1/2,split=equal")
     assert one.key == other.key
     assert parse("bpg-ldpc-qam-sic").key == parse("bpg-ldpc-qam-sic:mcs=qpsk-1/2").key
+
+
+def test_a_scheme_that_is_written_in_two_ways_is_one_and_a_note_says_so(recwarn: pytest.WarningsRecorder) -> None:
+    config = make_config({"scheme": "klt,jpeg-ldpc-qam,jpeg-ldpc-qam:codec=jpeg,klt", "users": 1})
+    assert config.scheme == ("klt", "jpeg-ldpc-qam")
+    notes = [str(warning.message) for warning in recwarn]
+    assert notes == ["jpeg-ldpc-qam:codec=jpeg is jpeg-ldpc-qam in other words: it runs once, under that name"]
+    assert SweepConfig(scheme=("jpeg-ldpc-qam:codec=jpeg", "jpeg-ldpc-qam")).scheme == ("jpeg-ldpc-qam:codec=jpeg",)
+
+
+def test_a_member_of_an_envelope_is_written_as_it_is_asked_for() -> None:
+    envelope, alone = parse("jpeg-ldpc-qam:codec=jpeg,mcs=envelope"), parse("jpeg-ldpc-qam:mcs=qpsk-1/2")
+    for asked in ([envelope, alone], [alone, envelope]):
+        variants, derived = expand(asked)
+        assert len(variants) == len(derived[envelope]) == 6
+        assert alone in variants
+        assert alone in derived[envelope]
 
 
 @pytest.mark.parametrize(

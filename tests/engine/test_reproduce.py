@@ -1,20 +1,25 @@
 """A figure in parts: what has no weights is left out and named, and what comes later runs alone."""
 
+import importlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import linksim
 from linksim import LinksimError
 from linksim.cli import main
 from linksim.cli.simulate import _curves
 from linksim.engine.config import make_config
-from linksim.engine.reproduce import parts_of, reproduce, sweep_file
+from linksim.engine.reproduce import as_written, parts_of, reproduce, sweep_file
+from linksim.engine.sweep import merge
+from linksim.metrics import METRICS, SetMetric
 from linksim.models import weights
 from linksim.models.spec import ModelSpec
 from linksim.schemes.learned import transceiver
@@ -140,6 +145,158 @@ def test_a_figure_that_was_begun_in_the_place_of_another_holds_nothing_of_it(tmp
     assert linksim.load(tmp_path / "figure.old-1").attrs["run"]["config"]["seed"] == 7
 
 
+def draw_images(folder: Path, seed: int) -> None:
+    folder.mkdir(exist_ok=True)
+    draws = np.random.default_rng(seed)
+    for index in range(4):
+        Image.fromarray(draws.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+
+
+def test_curves_of_other_images_or_of_another_results_version_are_never_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, folder = tmp_path / "images", tmp_path / "figure"
+    draw_images(images, 0)
+    settings = {"scheme": "klt,bpg-capacity-oma", "snr": "10", "metrics": "psnr", "dataset": f"folder:{images}"}
+    config = make_config(settings)
+    first = reproduce(config, folder, workers=1).table
+    draw_images(images, 1)
+    with pytest.raises(LinksimError, match=r"\(bpg-capacity-oma_awgn_1/6: data_hash: .* run it without --only, .*new"):
+        reproduce(config, folder, workers=1, only=["klt"])
+    pd.testing.assert_frame_equal(linksim.load(folder), first)
+    second = reproduce(config, folder, workers=1).table
+    assert (second["psnr_db"] != first["psnr_db"]).all()
+    # Of a clone, which has no parts, the tables' own provenance counts.
+    shutil.rmtree(folder / "parts")
+    monkeypatch.setattr("linksim.engine.provenance.RESULTS_VERSION", 99)
+    with pytest.raises(LinksimError, match="bpg-capacity-oma_awgn_1/6: results_version: 2 there, 99 here"):
+        reproduce(config, folder, workers=1, only=["klt"])
+    assert not (folder / "parts").exists()
+    third = reproduce(config, folder, workers=1, only=["klt"], force_new=True).table
+    assert list(third["scheme"]) == ["klt"]
+    assert len(linksim.load(tmp_path / "figure.old-1")) == 2
+
+
+class Corner(SetMetric):
+    """Tells images apart by their first pixels."""
+
+    name = column = features_name = "corner"
+    summary = convention = "first pixels"
+    higher_is_better = False
+    MIN_IMAGES = 2
+    FLAG_BELOW = 0
+
+    def features(self, images: torch.Tensor) -> np.ndarray:
+        return images.flatten(1)[:, :8].cpu().numpy()
+
+    def distance(self, reference_features: np.ndarray, features: np.ndarray) -> float:
+        return float(np.square(reference_features.mean(0) - features.mean(0)).sum())
+
+    def identity(self) -> str:
+        return "first pixels"
+
+
+@pytest.fixture
+def corner() -> Iterator[None]:
+    linksim.register_metric(Corner)
+    yield
+    METRICS.unregister("corner")
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after_a_unit(name: str) -> Callable[[int, int, float | None], None]:
+    def tell(done: int, total: int, left: float | None) -> None:
+        if done == 1:
+            raise Cut
+
+    return tell
+
+
+@pytest.mark.usefixtures("corner")
+def test_a_part_that_was_cut_short_keeps_its_features_and_does_without_them(tmp_path: Path, small_units: int) -> None:
+    settings = {"scheme": "klt,bpg-capacity-oma", "snr": "10", "metrics": "psnr,corner", "groups": 2 * small_units}
+    config, folder = make_config(settings), tmp_path / "figure"
+    with pytest.raises(Cut):
+        reproduce(config, folder, workers=1, only=["klt"], progress=cut_after_a_unit)
+    kept = set((folder / "features").iterdir())
+    assert len(kept) == 2
+    reproduce(config, folder, workers=1, only=["bpg-capacity-oma"])
+    assert kept < set((folder / "features").iterdir())
+    # Whoever takes them away has them made again.
+    shutil.rmtree(folder / "features")
+    table = reproduce(config, folder, workers=1).table
+    assert not (folder / "features").exists()
+    whole = linksim.sweep(tmp_path / "whole", progress=False, **settings)
+    np.testing.assert_array_equal(table["corner"], whole["corner"])
+    # A sweep that is complete has no features any more, but what came of them.
+    np.testing.assert_array_equal(merge([tmp_path / "whole"], tmp_path / "merged")["corner"], whole["corner"])
+
+
+@pytest.mark.usefixtures("corner")
+def test_an_edited_metric_takes_nothing_that_it_measured_before(
+    tmp_path: Path, small_units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "figure"
+    for value in (1, 2):
+        (tmp_path / f"constant_{value}.py").write_text(
+            "from linksim.metrics import ImageMetric\n"
+            "from tests.engine.test_reproduce import Corner\n"
+            "class Constant(ImageMetric):\n"
+            "    name = column = summary = convention = 'constant'\n    higher_is_better = True\n"
+            f"    def measure(self, reference, image): return 0 * reference.mean((1, 2, 3)) + {value}\n"
+            "class Drawn(Corner):\n"
+            "    name = column = features_name = 'drawn'\n"
+            f"    def features(self, images): return super().features(images) * 0 + {value}\n"
+            "    def distance(self, reference_features, features): return float(features.mean())\n"
+        )
+        module = importlib.import_module(f"constant_{value}")
+        linksim.register_metric(module.Constant)
+        linksim.register_metric(module.Drawn)
+        config = make_config({"scheme": "klt", "snr": "10", "metrics": "constant,drawn", "groups": 2 * small_units})
+        if value == 1:
+            with pytest.raises(Cut):
+                reproduce(config, folder, workers=1, progress=cut_after_a_unit)
+    table = reproduce(config, folder, workers=1).table
+    METRICS.unregister("constant")
+    METRICS.unregister("drawn")
+    assert list(table["constant"]) == list(table["drawn"]) == [2]
+
+
+def test_curves_whose_names_come_to_the_same_have_a_folder_each() -> None:
+    schemes = "kd:weights=runs/a,kd:weights=runs_a,kd:weights=RUNS_a"
+    parts = parts_of(make_config({"scheme": schemes, "rho": "1/6,1/3"}))
+    assert len(parts) == len({name.lower() for name in parts}) == 6
+    # What is on disk goes on.
+    assert next(iter(parts)) == "kd_weights=runs_a_awgn_1-6"
+    known = {as_written(part): name for name, part in parts.items()}
+    for text, name in known.items():
+        assert _curves(text, known) == _curves(name, known) == [name]
+        assert as_written(parts[name]) == text
+
+
+@pytest.mark.parametrize("envelope", ["mcs=envelope", "mcs=envelope,codec=jpeg"])
+def test_a_curve_that_is_a_member_of_an_envelope_too_is_there_once(tmp_path: Path, envelope: str) -> None:
+    schemes = f"jpeg-ldpc-qam:{envelope},jpeg-ldpc-qam:mcs=qpsk-1/2"
+    settings = {"scheme": schemes, "snr": "10", "metrics": "psnr", "groups": 2, "users": 1}
+    folder = tmp_path / "figure"
+    whole = linksim.sweep(tmp_path / "whole", progress=False, **settings)
+    for only in ([], ["jpeg-ldpc-qam:mcs=qpsk-1/2"], [f"jpeg-ldpc-qam:{envelope}"]):
+        reproduce(make_config(settings), folder, workers=1, only=only)
+        for load in (linksim.load, linksim.load_images):
+            mine, theirs = load(folder), load(tmp_path / "whole")
+            keys = [key for key in ("variant", "stage", "snr_db", "group", "user") if key in mine]
+            mine, theirs = (
+                of.fillna({"envelope_of": ""}).sort_values(keys, ignore_index=True) for of in (mine, theirs)
+            )
+            columns = [column for column in mine if column != "seconds"]
+            pd.testing.assert_frame_equal(mine[columns], theirs[columns])
+    assert list(whole["variant"]).count("jpeg-ldpc-qam:mcs=qpsk-1/2") == 1
+
+
 def test_damaged_tables_stop_a_figure_before_anything_runs(tmp_path: Path) -> None:
     install(Fraction(1, 12))
     install(Fraction(1, 24))
@@ -216,9 +373,10 @@ def test_one_curve_runs_and_the_others_keep_their_numbers(tmp_path: Path, capsys
 
 
 def test_single_curves_are_told_from_parameters() -> None:
-    known = ["kd_awgn_1-3", "semoma_overhead=twice_awgn_1-3"]
-    assert _curves("kd_awgn_1-3, semoma_overhead=twice_awgn_1-3", known) == known
-    assert _curves("kd_awgn_1/3,semoma:overhead=twice_awgn_1-3", known) == known
+    known = {"kd_awgn_1/3": "kd_awgn_1-3", "semoma:overhead=twice_awgn_1/3": "semoma_overhead=twice_awgn_1-3"}
+    names = list(known.values())
+    assert _curves("kd_awgn_1-3, semoma_overhead=twice_awgn_1-3", known) == names
+    assert _curves("kd_awgn_1/3,semoma:overhead=twice_awgn_1-3", known) == names
     asked = "semoma:overhead=twice,size=paper,kd_awgn_1-3,klt"
     assert _curves(asked, known) == ["kd_awgn_1-3", "semoma:size=paper,overhead=twice", "klt"]
 

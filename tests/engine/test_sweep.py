@@ -756,6 +756,9 @@ def test_other_versions_are_named_and_go_on_only_where_that_is_allowed(
     assert run_sweep(prepared, tmp_path / "b", shard=(2, 3), workers=1) is None
     with pytest.raises(LinksimError, match=r"were made with other versions \(torch"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
+    # What the folder to merge into holds already counts too.
+    with pytest.raises(LinksimError, match=r"were made with other versions \(torch"):
+        merge([tmp_path / "b"], tmp_path / "a")
     assert len(merge([tmp_path / "a", tmp_path / "b"], tmp_path / "m", allow_versions=True)) == 3
     table = run_sweep(prepared, tmp_path / "a", workers=1, allow_versions=True)
     assert table is not None

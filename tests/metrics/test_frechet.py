@@ -164,6 +164,16 @@ def test_reference_features_are_computed_once_for_a_set_and_an_order(data: Image
     assert metric.seen == 600
 
 
+def test_features_of_a_plug_in_that_was_edited_are_computed_again(
+    data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = _Counting()
+    for code, seen in (("a", 10), ("b", 20), ("a", 20)):
+        monkeypatch.setattr("linksim.metrics.frechet.source_digest", lambda kind, code=code: code)
+        reference_features(metric, data, np.arange(10))
+        assert metric.seen == seen
+
+
 def test_a_damaged_cache_is_computed_again(data: ImageSet, tmp_path: Path) -> None:
     metric = _Counting()
     first = reference_features(metric, data, np.arange(10))
