@@ -74,6 +74,13 @@ def conventions(config: SweepConfig) -> dict[str, str]:
     }
 
 
+def estimates(config: SweepConfig) -> dict[str, str]:
+    """What metrics of a whole set take that has changed since there were results, by its key in a sweep's identity."""
+    kinds = {name: METRICS[name] for name in config.metrics}
+    found = {f"{name} estimate": kind.estimate for name, kind in kinds.items() if issubclass(kind, SetMetric)}
+    return {key: words for key, words in found.items() if words}
+
+
 def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) -> dict[str, Any]:
     """All that the numbers depend on, as flat keys; two folders with one identity hold the same sweep."""
     flat = config.model_dump(mode="json")
@@ -84,9 +91,7 @@ def identity(config: SweepConfig, data_hash: str, systems: Mapping[str, str]) ->
     if all(flat[key] == value for key, value in USUAL.items()):
         flat = {key: value for key, value in flat.items() if key not in USUAL}
     flat["rician_k_db"] = 6.0
-    kinds = {name: METRICS[name] for name in config.metrics}
-    estimates = {name: kind.estimate for name, kind in kinds.items() if issubclass(kind, SetMetric)}
-    flat |= {f"{name} estimate": words for name, words in estimates.items() if words}
+    flat |= estimates(config)
     flat["data_hash"] = data_hash
     flat["results_version"] = RESULTS_VERSION
     return {**flat, **systems}

@@ -386,7 +386,7 @@ def _apart(part: SweepConfig, there: Mapping[str, Any], ready: Mapping[str, Prep
         here = prepared.identity
         # What another channel's code is now says nothing of this one's.
         common = part if prepared.config.channel == part.channel else part.model_copy(update={"channel": ()})
-        keys = ["results_version", "data_hash", *shared_plug_ins(common)]
+        keys = ["results_version", "data_hash", *provenance.estimates(common), *shared_plug_ins(common)]
         facts = [{key: of.get(key) or None for key in keys} for of in (there, here)]
         if named := provenance.difference(*facts):
             return named
