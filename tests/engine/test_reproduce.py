@@ -203,6 +203,18 @@ def corner() -> Iterator[None]:
     METRICS.unregister("corner")
 
 
+@pytest.mark.usefixtures("corner")
+def test_curves_of_another_estimate_of_a_metric_are_never_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"scheme": "klt,bpg-capacity-oma", "snr": "10", "metrics": "corner", "groups": 2}
+    config, folder = make_config(settings), tmp_path / "figure"
+    reproduce(config, folder, workers=1)
+    monkeypatch.setattr(Corner, "estimate", "of pairs")
+    with pytest.raises(LinksimError, match="corner estimate: none there, of pairs here"):
+        reproduce(config, folder, workers=1, only=["klt"])
+
+
 class Cut(Exception):
     pass
 
