@@ -174,7 +174,9 @@ class Ddim(ByImage):
         # An SNR may come in float32, a little above or below what it was.
         if self.params.start == "auto" and snr_db > max(self._starts) + _SNR_TOLERANCE_DB:
             return 0
-        return self._starts[min(self._starts, key=lambda known: (round(abs(known - snr_db), 3), known))]
+        return self._starts[
+            min(self._starts, key=lambda known: (round(abs(known - snr_db) / _SNR_TOLERANCE_DB), known))
+        ]
 
     def start_of(self, snr_db: float, received_db: float) -> int:
         """T' of an image that is received at an SNR of its own, where the channel's is `snr_db`."""
